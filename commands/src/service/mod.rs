@@ -3,6 +3,7 @@
 //! Cancel-safety: when [`Service::run`] is dropped, no more requests are received; those in progress are answered.
 
 mod agent_starts;
+mod conditions;
 mod credentials;
 mod failure_detector;
 mod heartbeat;
@@ -26,6 +27,7 @@ use otherix_transport::service::{Call, Connections, RequestServer, ServeError};
 use tokio::sync::watch;
 
 use self::agent_starts::AgentStarts;
+use self::conditions::Conditions;
 use self::credentials::Issuing;
 pub use self::credentials::{Credential, IssueError, Issuer};
 use self::failure_detector::FailureDetector;
@@ -45,16 +47,12 @@ pub struct Settings {
     pub unreachable_after: Duration,
 }
 
-/// What heartbeats tell of a node beyond that it is alive. It is not an event.
+/// What heartbeats tell of a node that is not an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeTelemetry {
     pub node_id: NodeId,
     /// The status that its mesh device has for each peer.
     pub mesh: Vec<MeshPeerStatus>,
-    /// The incarnations of two agents that both use its id.
-    pub agents: Option<(u64, u64)>,
-    /// What contradicts the decisions that it has followed, while it changes nothing for that reason.
-    pub contradiction: Option<String>,
 }
 
 /// Receives what heartbeats tell of nodes.
@@ -108,7 +106,8 @@ impl Service {
         let requests = RequestServer::start(connections, ServiceKind::Commands, callers.clone()).await?;
         let detector = FailureDetector::new(unreachable_after);
         let starts = AgentStarts::new(unreachable_after);
-        let presence = NodePresence::new(detector, starts, roster, telemetry, Arc::clone(&runtime));
+        let conditions = Conditions::new(unreachable_after);
+        let presence = NodePresence::new(detector, (starts, conditions), roster, telemetry, Arc::clone(&runtime));
         let inputs = heartbeat::Inputs { durable: durable.clone(), callers: callers.clone(), signing };
         let heartbeats = Heartbeats::start(&connections.nodes, presence.clone(), writer.clone(), inputs);
         let heartbeats = heartbeats.await?;

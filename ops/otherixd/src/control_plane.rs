@@ -14,7 +14,7 @@ use otherix_commands::service as commands;
 use otherix_commands::store::EventStore;
 use otherix_commands::writer::{StoredBatch, Writer, WriterHandle};
 use otherix_projections::follow::Follower;
-use otherix_projections::read_models::{self, NodeTelemetry, ReadModels};
+use otherix_projections::read_models::{self, ReadModels};
 use otherix_projections::service as queries;
 use otherix_runtime::{Runtime, SystemRuntime, check_clock};
 use otherix_schemas::error::Causes;
@@ -266,8 +266,8 @@ fn spawn_lasting(
 /// Records what heartbeats tell in the read models.
 fn telemetry_of(models: ReadModels) -> commands::TelemetrySink {
     Arc::new(move |heard| {
-        let commands::NodeTelemetry { node_id, mesh: peers, agents, contradiction } = heard;
-        models.record_telemetry(node_id, NodeTelemetry { peers, agents, contradiction });
+        let commands::NodeTelemetry { node_id, mesh } = heard;
+        models.record_telemetry(node_id, mesh);
     })
 }
 

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::accounts::{AccountName, Revocations, RevokedKeys};
+use super::accounts::{AccountName, Revocations};
 use super::error::NatsError;
 use super::identity::Identity;
 
