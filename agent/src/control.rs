@@ -23,6 +23,7 @@ use otherix_schemas::vm::Arch;
 use otherix_transport::Connection;
 use otherix_transport::request::{CallError, CallOptions};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
 use crate::trust::{Trust, TrustError};
 
@@ -31,6 +32,9 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The interval of heartbeats.
 const HEARTBEAT: Duration = otherix_schemas::node::HEARTBEAT_INTERVAL;
+
+/// How long heartbeats tell that the agent was started with an older copy of its state.
+const SET_BACK_TOLD: Duration = Duration::from_secs(3600);
 
 /// Delay before a node that was removed tries again: only a restored control plane may accept it.
 pub const REMOVED_RETRY: Duration = Duration::from_secs(60);
@@ -107,6 +111,8 @@ pub struct SharedState {
     pub signed_head: watch::Sender<Option<DecisionHead>>,
     /// What the control plane has signed that contradicts what it has signed before.
     pub contradiction: watch::Sender<Option<String>>,
+    /// What showed that this agent was started with an older copy of its state, and when.
+    pub set_back: watch::Sender<Option<(Instant, String)>>,
     /// A heartbeat is to be sent at once, for the head in its answer.
     pub head_wanted: Arc<Notify>,
 }
@@ -117,7 +123,18 @@ impl SharedState {
         let (incarnation, other_agent) = (watch::Sender::new(0), watch::Sender::new(None));
         let (signed_head, head_wanted) = (watch::Sender::new(None), Arc::new(Notify::new()));
         let (requests, contradiction) = (watch::Sender::new(0), watch::Sender::new(None));
-        Self { position, head, requests, incarnation, other_agent, trust, signed_head, contradiction, head_wanted }
+        Self {
+            position,
+            head,
+            requests,
+            incarnation,
+            other_agent,
+            trust,
+            signed_head,
+            contradiction,
+            set_back: watch::Sender::new(None),
+            head_wanted,
+        }
     }
 
     /// Requests the membership again. Returns the number of the request: answers with a lower one are outdated.
@@ -272,7 +289,10 @@ impl Heartbeats {
         let nonce = Nonce::new(*connection.runtime().uuid_v4().as_bytes());
         let mesh = peers.borrow().clone();
         let contradiction = shared.contradiction.borrow().clone();
-        let beat = Heartbeat { position, incarnation: Some(incarnation), nonce: Some(nonce), contradiction, mesh };
+        let set_back = shared.set_back.borrow().clone();
+        let set_back = set_back.filter(|(at, _)| at.elapsed() < SET_BACK_TOLD).map(|(_, text)| text);
+        let (incarnation, nonce_sent) = (Some(incarnation), Some(nonce));
+        let beat = Heartbeat { position, incarnation, nonce: nonce_sent, contradiction, set_back, mesh };
         let message = match connection.exchange(subject::heartbeat(&connection.user()), &beat, options()).await {
             Ok(message) => message,
             Err(error) => {
