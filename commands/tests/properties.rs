@@ -193,13 +193,14 @@ fn check_users(given: &Given) -> Result<(), TestCaseError> {
         prop_assert_eq!(found.map(|caller| caller.name).ok(), active.map(|user| user.name.to_string()));
         if let Some(user) = active {
             let revoked = callers.revoked().get(&(&key).into());
-            prop_assert!(revoked.is_none_or(|second| *second <= user.valid_after), "its credential is revoked");
+            prop_assert!(revoked.is_none_or(|key| key.valid_after <= user.valid_after), "its credential is revoked");
         } else {
             prop_assert!(callers.revoked().contains_key(&(&key).into()), "a key that was given up is not revoked");
         }
         prop_assert!(keys.insert(key), "a key was registered twice");
     }
-    let is_admin = |user: &RegisteredUser| user.role == UserRole::Admin && user.revoked_at.is_none();
+    let is_admin =
+        |user: &RegisteredUser| user.role == UserRole::Admin && user.revoked_at.is_none() && user.expires_at.is_none();
     let made_admin = |event: &Event| match event {
         Event::User(UserEvent::Created(event)) => event.role == UserRole::Admin,
         _ => false,

@@ -110,10 +110,20 @@ fn the_last_admin_keeps_role_and_credential() {
         users([user(3, "old", UserRole::Admin, Some(at(2)))]).when(&command).then_rejected(last());
         users([user(3, "off", UserRole::Admin, None), revoked(3, "off")]).when(&command).then_rejected(last());
         users([user(3, "gone", UserRole::Admin, None), deleted(3, "gone")]).when(&command).then_rejected(last());
-        let two = users([user(3, "bea", UserRole::Admin, Some(at(100)))]);
+        // One whose credential expires is none some day, by itself.
+        users([user(3, "bea", UserRole::Admin, Some(at(100)))]).when(&command).then_rejected(last());
+        let two = users([user(3, "bea", UserRole::Admin, None)]);
         assert_eq!(two.when(&command).result.unwrap().len(), 1, "{command:?}");
     }
     users([]).when(&rotate(1, 9, NewExpiry::Unchanged)).then([rotated(1, "ann", 9, None)]);
+    let soon = NewExpiry::At(at(50));
+    users([]).when(&rotate(1, 9, soon)).then_rejected(last());
+    users([]).when(&rotate(2, 9, soon)).then([rotated(2, "dev", 9, Some(at(50)))]);
+    let two = || users([user(3, "bea", UserRole::Admin, None)]);
+    two().when(&rotate(1, 9, soon)).then([rotated(1, "ann", 9, Some(at(50)))]);
+    let expiring = || users([user(3, "bea", UserRole::Admin, Some(at(100)))]);
+    expiring().when(&delete(3)).then([deleted(3, "bea")]);
+    expiring().when(&rotate(3, 9, NewExpiry::Unchanged)).then([rotated(3, "bea", 9, Some(at(100)))]);
     let revoked_admin = users([user(3, "off", UserRole::Admin, None), revoked(3, "off")]);
     revoked_admin.when(&delete(3)).then([deleted(3, "off")]);
     assert_eq!(ErrorBody::from(&last()).error.code, ErrorCode::Conflict);

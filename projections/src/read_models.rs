@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use otherix_runtime::Runtime;
 use otherix_schemas::id::{ClusterId, NodeId};
+use otherix_schemas::node::MeshPeerStatus;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use rusqlite::Connection;
@@ -14,7 +15,6 @@ use tokio::task::JoinError;
 
 use crate::READ_MODELS;
 use crate::follow::{Follower, SharedStore};
-pub use crate::node::telemetry::NodeTelemetry;
 use crate::node::telemetry::Telemetry;
 use crate::projection::Projection;
 use crate::query::QueryError;
@@ -157,8 +157,8 @@ impl ReadModels {
     }
 
     /// Records what a heartbeat told of a node, as of now: see [`Telemetry::record`].
-    pub fn record_telemetry(&self, node: NodeId, telemetry: NodeTelemetry) {
-        self.telemetry.record(node, telemetry, self.runtime.now().ok());
+    pub fn record_telemetry(&self, node: NodeId, peers: Vec<MeshPeerStatus>) {
+        self.telemetry.record(node, peers, self.runtime.now().ok());
     }
 
     /// The position that every read model has reached.

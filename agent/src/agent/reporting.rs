@@ -93,6 +93,10 @@ impl Agent {
                      {incarnation} and reports everything again"
                 );
                 tracing::warn!(%last, before, incarnation, "{problem}");
+                let told = format!("report {last} was recorded, and it started as incarnation {before}");
+                self.shared.set_back.send_replace(Some((Instant::now(), told)));
+                // The control plane records it.
+                self.shared.head_wanted.notify_one();
                 problem
             }
             OutdatedCause::OtherAgent => {

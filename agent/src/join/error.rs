@@ -3,7 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use otherix_identity::{CredsFormatError, KeyError};
+use otherix_identity::{Creds, CredsFormatError, KeyError};
+use otherix_runtime::{Runtime, SystemRuntime};
 use otherix_schemas::decision_chain::DecisionKey;
 use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::{ClusterId, NodeId};
@@ -117,6 +118,21 @@ impl JoinError {
             | Self::Credential(_)
             | Self::Write { .. }
             | Self::Stopped(_) => false,
+        }
+    }
+}
+
+impl JoinError {
+    /// If the control plane was not reached, and the token has expired, that is why: the connection has ended then.
+    pub(super) fn unless_expired(self, token: &Creds) -> Self {
+        if !self.is_temporary() {
+            return self;
+        }
+        let expiry = token.expires_at().and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1_000_000));
+        let expiry = expiry.and_then(|micros| Timestamp::from_unix_micros(micros).ok());
+        match expiry.zip(SystemRuntime.now().ok()) {
+            Some((at, now)) if at <= now => Self::Expired(at),
+            Some(_) | None => self,
         }
     }
 }

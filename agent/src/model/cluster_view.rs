@@ -139,6 +139,7 @@ impl ClusterView {
             | Event::Node(NodeEvent::Reachable(_))
             | Event::Node(NodeEvent::Reconciled(_))
             | Event::Node(NodeEvent::Described(_))
+            | Event::Node(NodeEvent::ConditionsChanged(_))
             | Event::User(_)
             | Event::Enrollment(_)
             | Event::Cluster(ClusterEvent::Restored(_)) => {}

@@ -22,7 +22,8 @@ pub(super) fn command(access: &Access, view: &ConsumerView) -> String {
     let mut words =
         vec!["nats --no-context --server".to_owned(), quoted(&endpoint.url), "--creds".to_owned(), path(credentials)];
     words.extend(ca.as_deref().map(|ca| format!("--tlsca {}", path(ca))));
-    let user = endpoint.credentials.user();
+    let credentials = endpoint.credentials.current();
+    let user = credentials.user();
     words.push(format!(
         "--inbox-prefix _INBOX_{user} --js-domain {domain} consumer next {stream} {consumer} --count 10"
     ));

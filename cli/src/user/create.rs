@@ -7,12 +7,11 @@ use otherix_schemas::user::{CreateUser, UserDraft, UserView};
 use otherix_schemas::violations::Violations;
 use serde::Serialize;
 
-use super::credential::obtain;
+use super::credential::register;
 use super::expiry::Validity;
 use super::fields;
 use super::key_file::NewKeyFile;
 use crate::client::{ControlPlaneClient, GlobalArgs};
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::Format;
@@ -96,30 +95,12 @@ pub(super) async fn run(global: &GlobalArgs, args: CreateUserArgs, printer: &mut
     let file = NewKeyFile::create(credentials.file(&draft.name))?;
     let (key, expires_at) = (file.public_key()?.to_string(), expires_at.map(|at| at.to_string()));
     let request = UserDraft { key, expires_at, ..draft };
-    let user = match client.call::<CreateUser>(&request).await {
-        Ok(answer) => answer.data,
-        Err(failure) => return Err(after_refusal(file, failure, &request.name)),
-    };
-    let credential = obtain(&mut client, user.id).await.map_err(|failure| file.kept(failure, &request.name))?;
-    let written = file.complete(&credential).map_err(|failure| file.kept(failure, &request.name))?;
-    print(&user, "created", &written.display().to_string(), printer)
+    let (user, file) = register::<CreateUser>(&mut client, file, &request.name, &request).await?;
+    print(&user, "created", &file, printer)
 }
 
 /// A well-formed public key, which nobody has.
 const VALID_KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
-
-/// Keeps the key if the control plane may have registered it.
-pub(super) fn after_refusal(file: NewKeyFile, failure: Failure, name: &str) -> Failure {
-    match failure.exit {
-        Exit::Usage | Exit::NotFound | Exit::Conflict | Exit::Blocked | Exit::Denied => {
-            file.discard();
-            failure
-        }
-        Exit::Success | Exit::Unexpected | Exit::Unreachable | Exit::NodeFailed | Exit::TimedOut => {
-            file.kept(failure, name)
-        }
-    }
-}
 
 /// Prints a user whose credentials were written.
 pub(super) fn print(user: &UserView, verb: &str, file: &str, printer: &mut Printer) -> Result<(), Failure> {

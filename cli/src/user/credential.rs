@@ -1,12 +1,15 @@
 //! `otherix user credential`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
 use otherix_schemas::id::UserUuid;
+use otherix_schemas::request::RequestType;
+use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::{CredentialView, GetCredential, UserOrMyself, UserView};
+use serde::Serialize;
 
-use super::key_file;
+use super::key_file::{self, NewKeyFile};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
@@ -24,6 +27,11 @@ pub(crate) struct CredentialArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     update: Option<PathBuf>,
 
+    /// A file with the JWT, or - for stdin: nothing is asked of the control plane
+    #[arg(long, value_name = "FILE", requires = "update", conflicts_with = "reference",
+        value_hint = ValueHint::FilePath)]
+    jwt: Option<PathBuf>,
+
     /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -32,16 +40,31 @@ pub(crate) struct CredentialArgs {
 pub(super) const HELP: &str = "\
 Prints the JWT that the control plane signs for the user's present key, role and expiry. It is of no use without the \
 private key. With --update, it is written into a file that has the private key: a credentials file, or the one that an \
-interrupted `user create` or `user rotate` left. Another user's requires the permission user:manage.
+interrupted `user create` or `user rotate` left. Another user's requires the permission user:manage. After a change of \
+role the user's own credentials are revoked: an admin sends the JWT, and the user writes it with --jwt.
 
 Examples:
   otherix user credential alice
   otherix user credential alice --update alice.creds
-  otherix user credential alice --update alice.creds.partial";
+  otherix user credential alice --update alice.creds.partial
+  otherix user credential --update alice.creds --jwt alice.jwt";
+
+/// What is printed as JSON without the control plane.
+#[derive(Serialize)]
+struct UpdatedView<'a> {
+    name: &'a str,
+    role: Option<&'a str>,
+    key: &'a str,
+    expires_at: Option<Timestamp>,
+    credentials_file: String,
+}
 
 /// Carries out the command.
 pub(super) async fn run(global: &GlobalArgs, args: CredentialArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let CredentialArgs { reference, update, output: _ } = args;
+    let CredentialArgs { reference, update, jwt, output: _ } = args;
+    if let Some((path, jwt)) = update.as_ref().zip(jwt) {
+        return update_offline(path, &jwt, printer);
+    }
     let mut client = ControlPlaneClient::connect(global).await?;
     let id = match reference {
         Some(reference) => Some(UserUuid::new(NameOrId::new(&reference).resolve::<UserView>(&mut client).await?)),
@@ -55,16 +78,52 @@ pub(super) async fn run(global: &GlobalArgs, args: CredentialArgs, printer: &mut
             printer.text(&format!("{}\n", clean(&credential.jwt)))
         };
     };
-    key_file::update(&path, &credential)?;
+    key_file::update(&path, credential.jwt.clone())?;
     if printer.is_json() {
         return printer.data(&credential);
     }
-    let name = clean(credential.name.as_str());
-    printer.text(&format!("credentials of user {name} written to {}\n", clean(&path.display().to_string())))
+    print_updated(credential.name.as_str(), &path, printer)
+}
+
+fn update_offline(path: &Path, jwt: &Path, printer: &mut Printer) -> Result<(), Failure> {
+    let updated = key_file::update_from(path, jwt)?;
+    let name = &updated.claims().name;
+    if !printer.is_json() {
+        return print_updated(name, path, printer);
+    }
+    let seconds = updated.expires_at().and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1_000_000));
+    printer.data(&UpdatedView {
+        name,
+        role: updated.role(),
+        key: updated.public_key().as_str(),
+        expires_at: seconds.and_then(|micros| Timestamp::from_unix_micros(micros).ok()),
+        credentials_file: path.display().to_string(),
+    })
+}
+
+fn print_updated(name: &str, path: &Path, printer: &mut Printer) -> Result<(), Failure> {
+    let (name, path) = (clean(name), path.display().to_string());
+    printer.text(&format!("credentials of user {name} written to {}\n", clean(&path)))
 }
 
 /// Returns the JWT of another user.
 pub(super) async fn obtain(client: &mut ControlPlaneClient, id: UserUuid) -> Result<CredentialView, Failure> {
     client.renew();
     Ok(client.call::<GetCredential>(&UserOrMyself { id: Some(id) }).await?.data)
+}
+
+/// Registers the public key, and writes the credentials. Returns the user, and their file.
+pub(super) async fn register<R: RequestType<Answer = UserView>>(
+    client: &mut ControlPlaneClient,
+    key: NewKeyFile,
+    name: &str,
+    request: &R::Body,
+) -> Result<(UserView, String), Failure> {
+    let user = match client.call::<R>(request).await {
+        Ok(answer) => answer.data,
+        Err(failure) => return Err(key.after_refusal(failure, name)),
+    };
+    let credential = obtain(client, user.id).await.map_err(|failure| key.kept(failure, name))?;
+    let file = key.complete(credential.jwt).map_err(|failure| key.kept(failure, name))?;
+    Ok((user, file.display().to_string()))
 }

@@ -5,11 +5,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use otherix_identity::{Creds, KeyKind, KeyPair};
+use otherix_identity::{Creds, CredsFormatError, KeyKind, KeyPair};
 use otherix_runtime::files::{self, PrivateFileError};
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::user::CredentialView;
 use otherix_schemas::value::UserKey;
+use zeroize::Zeroizing;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -19,6 +19,9 @@ const PARTIAL: &str = ".partial";
 
 /// Longest file with a private key, in bytes.
 const LENGTH_MAX: u64 = 64 << 10;
+
+/// What JWTs begin with.
+const JWT: &str = "eyJ";
 
 /// What the seeds of users begin with.
 const SEED: &str = "SU";
@@ -62,15 +65,28 @@ impl NewKeyFile {
         self.pair.public_key().as_str().parse::<UserKey>().map_err(|error| unexpected("use the key", &error))
     }
 
+    /// Keeps the key if the control plane may have registered it.
+    pub(super) fn after_refusal(self, failure: Failure, name: &str) -> Failure {
+        match failure.exit {
+            Exit::Usage | Exit::NotFound | Exit::Conflict | Exit::Blocked | Exit::Denied => {
+                self.discard();
+                failure
+            }
+            Exit::Success | Exit::Unexpected | Exit::Unreachable | Exit::NodeFailed | Exit::TimedOut => {
+                self.kept(failure, name)
+            }
+        }
+    }
+
     /// Removes the key, which is registered nowhere.
-    pub(super) fn discard(self) {
+    fn discard(self) {
         // If it stays, the next command says so.
         let _left_behind = files::remove(&self.partial);
     }
 
     /// Writes the complete credentials. Returns the file.
-    pub(super) fn complete(&self, credential: &CredentialView) -> Result<&Path, Failure> {
-        write_credentials(&self.partial, self.pair.clone(), credential)?;
+    pub(super) fn complete(&self, jwt: String) -> Result<&Path, Failure> {
+        write_credentials(&self.partial, self.pair.clone(), jwt)?;
         // Fails if there is a file by now, unlike a rename.
         fs::hard_link(&self.partial, &self.file).map_err(|error| cannot_write(&self.file, &error))?;
         // It is the same file.
@@ -89,25 +105,82 @@ impl NewKeyFile {
 }
 
 /// Replaces the JWT in a file that has a user's private key.
-pub(super) fn update(path: &Path, credential: &CredentialView) -> Result<(), Failure> {
-    let content = files::read_private(path, LENGTH_MAX).map_err(|error| cannot_read(path, error))?;
-    let text = String::from_utf8_lossy(&content);
+pub(super) fn update(path: &Path, jwt: String) -> Result<(), Failure> {
+    let (pair, _) = read_key(path)?;
+    write_credentials(path, pair, jwt)?;
+    Ok(())
+}
+
+/// Replaces the JWT by the one in another file; `-` is stdin. Returns the new credentials.
+pub(super) fn update_from(path: &Path, jwt: &Path) -> Result<Creds, Failure> {
+    let (pair, present) = read_key(path)?;
+    let text = if jwt == Path::new("-") {
+        files::read_at_most(io::stdin().lock(), LENGTH_MAX)
+    } else {
+        files::open_regular(jwt).and_then(|file| files::read_at_most(file, LENGTH_MAX))
+    };
+    let text = text.map_err(|error| cannot_read(jwt, error.into()))?;
+    let text = String::from_utf8_lossy(&text);
+    let token = text.lines().map(str::trim).find(|line| line.starts_with(JWT)).ok_or_else(|| {
+        let message = format!("`{}` has no JWT", jwt.display());
+        Failure::new(Exit::Usage, ErrorCode::ValidationFailed, message)
+    })?;
+    let new = credentials(pair, token.to_owned())?;
+    if let Some(present) = present {
+        check_successor(&present, &new)?;
+    }
+    write(path, &new)?;
+    Ok(new)
+}
+
+/// Refuses the JWT of another control plane, and one that the present one has replaced: both would be refused.
+fn check_successor(present: &Creds, new: &Creds) -> Result<(), Failure> {
+    let (present, new) = (present.claims(), new.claims());
+    let refused = |message: &str| Err(Failure::new(Exit::Conflict, ErrorCode::Conflict, message));
+    if present.body.issuer_account != new.body.issuer_account {
+        return refused("the JWT was issued by another control plane than the one in the file");
+    }
+    if new.issued_at < present.issued_at {
+        return refused("the JWT is older than the one in the file, and revoked");
+    }
+    Ok(())
+}
+
+/// Reads the private key in a file, and the complete credentials if it has them.
+fn read_key(path: &Path) -> Result<(KeyPair, Option<Creds>), Failure> {
+    let content = Zeroizing::new(files::read_private(path, LENGTH_MAX).map_err(|error| cannot_read(path, error))?);
+    let text = std::str::from_utf8(&content).unwrap_or_default();
     let seed = text.lines().map(str::trim).find(|line| line.starts_with(SEED));
     let pair = seed.map(KeyPair::from_seed).and_then(Result::ok).ok_or_else(|| {
         let message = format!("`{}` has no private key of a user", path.display());
         Failure::new(Exit::Usage, ErrorCode::ValidationFailed, message)
     })?;
-    write_credentials(path, pair, credential)
+    Ok((pair, Creds::parse(text).ok()))
 }
 
-fn write_credentials(path: &Path, pair: KeyPair, credential: &CredentialView) -> Result<(), Failure> {
-    let CredentialView { name, key, jwt, .. } = credential;
-    if pair.public_key().as_str() != key.as_str() {
-        let message = format!("user `{name}` has the key `{key}`, and the file the key `{}`", pair.public_key());
-        return Err(Failure::new(Exit::Conflict, ErrorCode::Conflict, message));
-    }
-    let credentials = Creds::new(jwt.clone(), pair).map_err(|error| unexpected("use the JWT", &error))?;
+fn write_credentials(path: &Path, pair: KeyPair, jwt: String) -> Result<(), Failure> {
+    write(path, &credentials(pair, jwt)?)
+}
+
+fn write(path: &Path, credentials: &Creds) -> Result<(), Failure> {
     files::replace(path, credentials.render().as_bytes()).map_err(|error| cannot_write(path, &error))
+}
+
+fn credentials(pair: KeyPair, jwt: String) -> Result<Creds, Failure> {
+    let own = pair.public_key().to_string();
+    Creds::new(jwt, pair).map_err(|error| match error {
+        CredsFormatError::OtherKey => {
+            let message = format!("the JWT is not for the key in the file, `{own}`");
+            Failure::new(Exit::Conflict, ErrorCode::Conflict, message)
+        }
+        CredsFormatError::Binary
+        | CredsFormatError::Missing(_)
+        | CredsFormatError::Jwt(_)
+        | CredsFormatError::Seed(_) => {
+            let message = format!("the JWT cannot be used: {}", crate::failure::causes(&error));
+            Failure::new(Exit::Usage, ErrorCode::ValidationFailed, message)
+        }
+    })
 }
 
 fn cannot_read(path: &Path, error: PrivateFileError) -> Failure {

@@ -1,13 +1,20 @@
 //! `otherix user set-role` and `otherix user revoke`.
 
-use clap::Args;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueHint};
+use otherix_runtime::files;
+use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::UserUuid;
 use otherix_schemas::user::{RevokeUser, SetUserRole, UserAndRole, UserById, UserRole, UserView};
 use otherix_schemas::violations::Violations;
 
 use super::create::ROLES;
+use super::credential::obtain;
 use super::fields;
 use crate::client::{ControlPlaneClient, GlobalArgs};
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::Format;
@@ -24,6 +31,10 @@ pub(crate) struct SetRoleArgs {
     /// The new role: admin, operator, developer or viewer
     #[arg(value_name = "ROLE", value_parser = completes_to(&ROLES), hide_possible_values = true)]
     role: String,
+
+    /// A file to write the JWT for the new role to, which must not exist
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    out: Option<PathBuf>,
 
     /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -42,17 +53,19 @@ pub(crate) struct RevokeArgs {
 }
 
 pub(super) const SET_ROLE_HELP: &str = "\
-The user's JWT is for the earlier role and is revoked; the private key stays valid. `otherix user credential NAME` \
-prints the new JWT, which is no secret: send it to the user, who puts it between the BEGIN and END lines of the JWT in \
-the credentials file. The last admin keeps its role (exit code 4).
+The user's JWT is for the earlier role and is revoked; the private key stays valid. With --out, the new JWT, which is \
+no secret, is written to a file: send it to the user, who puts it into the credentials file with `otherix user \
+credential --update CREDENTIALS --jwt FILE`. `otherix user credential NAME` prints it, too. The last admin whose \
+credentials do not expire keeps its role (exit code 4).
 
 Examples:
-  otherix user set-role alice operator
+  otherix user set-role alice operator --out alice.jwt
   otherix user set-role alice viewer -o json";
 
 pub(super) const REVOKE_HELP: &str = "\
 Connected clients of the user are disconnected. There is no confirmation prompt. `otherix user rotate` makes new \
-credentials for the user. The last admin cannot be revoked (exit code 4).
+credentials for the user. The last admin whose credentials do not \
+expire cannot be revoked (exit code 4).
 
 Examples:
   otherix user revoke alice
@@ -60,11 +73,24 @@ Examples:
 
 /// Carries out `set-role`.
 pub(super) async fn set_role(global: &GlobalArgs, args: SetRoleArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let SetRoleArgs { reference, role, output: _ } = args;
+    let SetRoleArgs { reference, role, out, output: _ } = args;
     let role: UserRole = role.parse().map_err(|error| Violations::one("role", error))?;
+    if let Some(path) = out.as_ref().filter(|path| fs::symlink_metadata(path).is_ok()) {
+        let message = format!("file `{}` exists, and is not overwritten", path.display());
+        let failure = Failure::new(Exit::Usage, ErrorCode::ValidationFailed, message);
+        return Err(failure.hint("select another file with `--out FILE`"));
+    }
     let mut client = ControlPlaneClient::connect(global).await?;
     let id = UserUuid::new(NameOrId::new(&reference).resolve::<UserView>(&mut client).await?);
     let user = client.call::<SetUserRole>(&UserAndRole { id, role }).await?.data;
+    if let Some(path) = out {
+        write_jwt(&mut client, &user, &path).await.map_err(|failure| {
+            failure.hint(format!(
+                "user {0} has role {role}; an admin obtains the JWT for it with `otherix user credential {0}`",
+                user.name
+            ))
+        })?;
+    }
     print(&user, &format!("has role {role}"), printer)
 }
 
@@ -75,6 +101,14 @@ pub(super) async fn revoke(global: &GlobalArgs, args: RevokeArgs, printer: &mut 
     let id = UserUuid::new(NameOrId::new(&reference).resolve::<UserView>(&mut client).await?);
     let user = client.call::<RevokeUser>(&UserById { id }).await?.data;
     print(&user, "revoked", printer)
+}
+
+async fn write_jwt(client: &mut ControlPlaneClient, user: &UserView, path: &Path) -> Result<(), Failure> {
+    let credential = obtain(client, user.id).await?;
+    files::replace(path, format!("{}\n", credential.jwt).as_bytes()).map_err(|error| {
+        let message = format!("cannot write `{}`: {error}", path.display());
+        Failure::new(Exit::Unexpected, ErrorCode::Internal, message)
+    })
 }
 
 fn print(user: &UserView, what: &str, printer: &mut Printer) -> Result<(), Failure> {

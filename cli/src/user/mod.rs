@@ -77,7 +77,7 @@ Examples:
 
 const DELETE_HELP: &str = "\
 Asks for confirmation if stdin is a terminal. The user's credentials are revoked, and its name becomes free. The last \
-admin cannot be deleted (exit code 4).
+admin whose credentials do not expire cannot be deleted (exit code 4).
 
 Examples:
   otherix user delete alice

@@ -4,8 +4,8 @@ use clap::Args;
 use otherix_schemas::user::{NEVER, RotateUserKey, UserAndKey, UserView};
 use otherix_schemas::violations::Violations;
 
-use super::create::{NewCredentialsArgs, after_refusal, print};
-use super::credential::obtain;
+use super::create::{NewCredentialsArgs, print};
+use super::credential::register;
 use super::key_file::NewKeyFile;
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::failure::Failure;
@@ -30,7 +30,7 @@ pub(crate) struct RotateArgs {
 pub(super) const HELP: &str = "\
 Makes a key pair on this machine, registers its public part, and writes the credentials file, as `user create` does. \
 The earlier credentials are revoked. A revoked user is active again, and so is an expired one, with --expires. Without \
-it, the time of expiry stays.
+it, the time of expiry stays. Nobody rotates the own key: the connection would end before the new credentials arrive.
 
 Examples:
   otherix user rotate alice --out alice-2.creds
@@ -53,11 +53,6 @@ pub(super) async fn run(global: &GlobalArgs, args: RotateArgs, printer: &mut Pri
     let name = user.name.to_string();
     let file = NewKeyFile::create(credentials.file(&name))?;
     let request = UserAndKey { id: user.id, key: file.public_key()?, expires_at };
-    let user = match client.call::<RotateUserKey>(&request).await {
-        Ok(answer) => answer.data,
-        Err(failure) => return Err(after_refusal(file, failure, &name)),
-    };
-    let credential = obtain(&mut client, user.id).await.map_err(|failure| file.kept(failure, &name))?;
-    let written = file.complete(&credential).map_err(|failure| file.kept(failure, &name))?;
-    print(&user, "has a new key", &written.display().to_string(), printer)
+    let (user, file) = register::<RotateUserKey>(&mut client, file, &name, &request).await?;
+    print(&user, "has a new key", &file, printer)
 }

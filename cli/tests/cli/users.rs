@@ -185,6 +185,74 @@ fn credential_prints_the_jwt_or_replaces_it_in_a_private_file_of_that_key() {
     assert_eq!(run_in(&folder, &fake, "user credential alice --update other.creds").code, 2);
 }
 
+/// A JWT of an account for a key, issued at this time.
+fn issued(account: &KeyPair, key: &KeyPair, role: &str, issued_at: u64) -> String {
+    let body = User { tags: vec![format!("role:{role}")], ..User::scoped(account.public_key()) };
+    jwt::encode(Claims::new(key.public_key(), "alice", issued_at, body), account).expect("signed")
+}
+
+#[test]
+fn a_jwt_is_written_into_its_credentials_without_the_control_plane() {
+    let (folder, fake) = (tempdir().expect("a folder"), control_plane(|_| None));
+    let (account, key) = (KeyPair::generate(KeyKind::Account).expect("a key"), KeyPair::generate(KeyKind::User));
+    let (other_account, key) = (KeyPair::generate(KeyKind::Account).expect("a key"), key.expect("a key"));
+    let other_key = KeyPair::generate(KeyKind::User).expect("a key");
+    let path = folder.path().join("alice.creds");
+    let before = Creds::new(issued(&account, &key, "viewer", 5), key.clone()).expect("credentials");
+    private_file(&path, before.render().as_str());
+    let update = |token: &str| {
+        fs::write(folder.path().join("alice.jwt"), format!("{token}\n")).expect("written");
+        run_in(&folder, &fake, "user credential --update alice.creds --jwt alice.jwt")
+    };
+    for (token, code, text) in [
+        (issued(&account, &other_key, "admin", 6), 4, "is not for the key in the file"),
+        (issued(&other_account, &key, "admin", 6), 4, "by another control plane"),
+        (issued(&account, &key, "admin", 4), 4, "is older than the one in the file"),
+        (issued(&account, &key, "admin", 6).replace('.', "x."), 2, "the JWT cannot be used"),
+        ("no".to_owned(), 2, "has no JWT"),
+    ] {
+        let run = update(&token);
+        assert!(run.code == code && run.stderr.contains(text), "{}", run.stderr);
+        assert_eq!(Creds::load(&path).expect("credentials").jwt(), before.jwt());
+    }
+    let run = update(&issued(&account, &key, "operator", 6));
+    run.assert_output(0, "credentials of user alice written to alice.creds\n", "");
+    let after = Creds::load(&path).expect("credentials");
+    assert_eq!((after.role(), after.key().seed(), mode(&path)), (Some("operator"), key.seed(), 0o600));
+    let json = run_in(&folder, &fake, "user credential --update alice.creds --jwt alice.jwt -o json");
+    let printed: Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!((&printed["role"], &printed["credentials_file"]), (&json!("operator"), &json!("alice.creds")));
+    // A file that has the key only.
+    private_file(&path, &key.seed());
+    assert_eq!(update(&issued(&account, &key, "operator", 6)).code, 0);
+    assert_eq!(run_in(&folder, &fake, "user credential --jwt alice.jwt").code, 2);
+    assert_eq!(run_in(&folder, &fake, "user credential alice --update alice.creds --jwt alice.jwt").code, 2);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("its mode is set");
+    assert_eq!(update(&issued(&account, &key, "operator", 6)).code, 6);
+    assert_eq!(fake.received().len(), 0);
+}
+
+#[test]
+fn set_role_writes_the_jwt_for_the_new_role() {
+    let folder = tempdir().expect("a folder");
+    let fake = control_plane(|_| None);
+    let run = run_in(&folder, &fake, "user set-role alice operator --out alice.jwt");
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    let written = fs::read_to_string(folder.path().join("alice.jwt")).expect("text");
+    assert!(written.starts_with("eyJ") && written.ends_with('\n'), "{written}");
+    let again = run_in(&folder, &fake, "user set-role alice viewer --out alice.jwt");
+    assert!(again.code == 2 && again.stderr.contains("is not overwritten"), "{}", again.stderr);
+    assert_eq!(fake.received().iter().filter(|request| request.verb == "user.set-role").count(), 1);
+    // As after a change of the own role.
+    let refusing = control_plane(|request| {
+        let refusal = ErrorBody::new(ErrorCode::Unauthenticated, "revoked");
+        (request.verb == "user.credential").then_some(FakeReply::Error(refusal))
+    });
+    let run = run_in(&folder, &refusing, "user set-role alice operator --out other.jwt");
+    assert!(run.code == 6 && run.stderr.contains("hint: user alice has role operator; an admin"), "{}", run.stderr);
+    assert!(!folder.path().join("other.jwt").exists());
+}
+
 #[test]
 fn invalid_users_are_refused_before_anything_is_written() {
     let (folder, fake) = (tempdir().expect("a folder"), control_plane(|_| None));

@@ -24,7 +24,7 @@ mod vm;
 pub use decide::{Decision, decide};
 pub use network::{Deletion, Network, Networks};
 pub use nic::{Nic, Nics};
-pub use node::{FlapAllowance, Members, Mesh, Node, Nodes, Roster};
+pub use node::{FlapAllowance, Members, Mesh, Node, Nodes, RecordedConditions, Roster};
 pub use numbering::{EventNumbers, Numbering};
 pub use rejection::Rejection;
 pub use reply::{Reply, answer};

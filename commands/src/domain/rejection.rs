@@ -74,7 +74,7 @@ pub enum Rejection {
     UserKeyTaken(UserKey),
     #[error("there are users already: an admin creates further ones")]
     UsersExist,
-    #[error("user `{0}` is the last admin: make another user admin first")]
+    #[error("user `{0}` is the last admin whose credential does not expire: make another user admin first")]
     LastAdmin(UserName),
     #[error("user `{name}` expired at {at}: a new key needs a new time of expiry")]
     UserExpired { name: UserName, at: Timestamp },

@@ -119,7 +119,7 @@ fn set_role(state: &State, now: Timestamp, user_id: UserUuid, role: UserRole) ->
     if user.role == role {
         return Ok(Decision::default());
     }
-    check_not_last_admin(state, now, user_id)?;
+    check_admin_remains(state, now, user_id)?;
     Ok(Decision::one(UserRoleChanged { user_id, name: user.name.clone(), role }))
 }
 
@@ -130,7 +130,7 @@ fn rotate(
     key: &UserKey,
     expiry: NewExpiry,
 ) -> Result<Decision, Rejection> {
-    let RegisteredUser { name, expires_at, .. } = state.user(user_id)?;
+    let RegisteredUser { name, role, expires_at, .. } = state.user(user_id)?;
     check_key(state, key)?;
     let expires_at = match expiry {
         NewExpiry::Unchanged => match expires_at {
@@ -141,6 +141,9 @@ fn rotate(
         NewExpiry::At(at) => Some(at),
     };
     check_expiry(now, expires_at)?;
+    if *role == UserRole::Admin && expires_at.is_some() {
+        check_admin_remains(state, now, user_id)?;
+    }
     Ok(Decision::one(UserKeyRotated { user_id, name: name.clone(), key: key.clone(), expires_at }))
 }
 
@@ -149,13 +152,13 @@ fn revoke(state: &State, now: Timestamp, user_id: UserUuid) -> Result<Decision, 
     if user.revoked_at.is_some() {
         return Ok(Decision::default());
     }
-    check_not_last_admin(state, now, user_id)?;
+    check_admin_remains(state, now, user_id)?;
     Ok(Decision::one(UserRevoked { user_id, name: user.name.clone() }))
 }
 
 fn delete(state: &State, now: Timestamp, user_id: UserUuid) -> Result<Decision, Rejection> {
     let name = state.user(user_id)?.name.clone();
-    check_not_last_admin(state, now, user_id)?;
+    check_admin_remains(state, now, user_id)?;
     Ok(Decision::one(UserDeleted { user_id, name }))
 }
 
@@ -171,12 +174,17 @@ pub(super) fn check_expiry(now: Timestamp, expires_at: Option<Timestamp>) -> Res
     }
 }
 
-/// Without an active admin, nobody could create one.
-fn check_not_last_admin(state: &State, now: Timestamp, user_id: UserUuid) -> Result<(), Rejection> {
+/// Without an admin, nobody could create one. One whose credential expires is none some day, by itself: another one,
+/// whose credential does not, has to remain.
+fn check_admin_remains(state: &State, now: Timestamp, user_id: UserUuid) -> Result<(), Rejection> {
     let is_admin = |user: &RegisteredUser| user.role == UserRole::Admin && user.is_active(now);
+    let remains =
+        |(id, user): (&UserUuid, &RegisteredUser)| *id != user_id && is_admin(user) && user.expires_at.is_none();
     let user = state.user(user_id)?;
-    let has_other = || state.callers().users().iter().any(|(id, other)| *id != user_id && is_admin(other));
-    if is_admin(user) && !has_other() { Err(Rejection::LastAdmin(user.name.clone())) } else { Ok(()) }
+    if !is_admin(user) || state.callers().users().iter().any(remains) {
+        return Ok(());
+    }
+    Err(Rejection::LastAdmin(user.name.clone()))
 }
 
 /// Returns the user that the command is about, as it is after the events.

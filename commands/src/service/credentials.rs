@@ -91,7 +91,7 @@ pub(super) enum Holder {
 
 /// What answers to lookups contain beside what was found.
 pub(super) struct Issuing<'a> {
-    pub(super) issuer: Option<&'a dyn Issuer>,
+    pub(super) issuer: &'a dyn Issuer,
     pub(super) cluster: ClusterId,
     pub(super) decision_key: DecisionKey,
 }
@@ -220,9 +220,7 @@ fn node_credential(
     Ok(Found::Credential(Holder::Node(id, keys.name.clone()), credential))
 }
 
-fn issue(credential: &Credential, issuer: Option<&dyn Issuer>) -> Result<String, ErrorBody> {
-    let issuer =
-        issuer.ok_or_else(|| ErrorBody::new(ErrorCode::Unavailable, "this control plane issues no credentials"))?;
+fn issue(credential: &Credential, issuer: &dyn Issuer) -> Result<String, ErrorBody> {
     issuer.user_jwt(credential).map_err(|error| {
         let Credential { key, name, .. } = credential;
         tracing::error!(%key, name, error = %Causes(&error), "a credential could not be issued");

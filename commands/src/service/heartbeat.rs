@@ -1,5 +1,5 @@
 //! Heartbeats: answers them with the decision head, so that a node sees whether it missed the last decision, and has
-//! changes of nodes' presence recorded.
+//! changes of nodes' presence and conditions recorded.
 //!
 //! The control plane checks nodes only when it can receive: from time to time it sends a heartbeat of its own the same
 //! way, and checks the nodes when that arrives: by then, everything that nodes sent before has arrived as well. A
@@ -21,7 +21,8 @@ use otherix_schemas::decision_chain::{DecisionHead, DecisionSigner, KeyRotation,
 use otherix_schemas::error::{ErrorBody, ErrorCode, HEARTBEAT_ANSWER, REMOVED_NODE};
 use otherix_schemas::id::{CorrelationId, NodeId};
 use otherix_schemas::node::{
-    CONTRADICTION_MAX, Heartbeat, HeartbeatAnswer, NodeCommand, REPORT_NUMBER_MAX, UnreachableNode,
+    Heartbeat, HeartbeatAnswer, NodeCommand, NodeConditionKind, NodeConditionsChanged, REPORT_NUMBER_MAX,
+    UnreachableNode,
 };
 use otherix_schemas::permission::Permission;
 use otherix_schemas::subject::{self, HEARTBEATS};
@@ -34,6 +35,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::agent_starts::AgentStarts;
+use super::conditions::Conditions;
 use super::failure_detector::FailureDetector;
 use super::{NodeTelemetry, TelemetrySink};
 use crate::domain::{Rejection, Roster};
@@ -48,6 +50,7 @@ pub(super) struct NodePresence {
     detector: Arc<Mutex<FailureDetector>>,
     roster: watch::Receiver<Roster>,
     starts: Arc<Mutex<AgentStarts>>,
+    conditions: Arc<Mutex<Conditions>>,
     telemetry: TelemetrySink,
     runtime: Arc<dyn Runtime>,
 }
@@ -55,13 +58,14 @@ pub(super) struct NodePresence {
 impl NodePresence {
     pub(super) fn new(
         detector: FailureDetector,
-        starts: AgentStarts,
+        (starts, conditions): (AgentStarts, Conditions),
         roster: watch::Receiver<Roster>,
         telemetry: TelemetrySink,
         runtime: Arc<dyn Runtime>,
     ) -> Self {
         let (detector, starts) = (Arc::new(Mutex::new(detector)), Arc::new(Mutex::new(starts)));
-        Self { detector, starts, roster, telemetry, runtime }
+        let conditions = Arc::new(Mutex::new(conditions));
+        Self { detector, starts, conditions, roster, telemetry, runtime }
     }
 
     /// Something was received from a node. Returns whether it is recorded as reachable.
@@ -78,24 +82,46 @@ impl NodePresence {
         Ok(is_reachable)
     }
 
-    /// Passes on what a heartbeat tells of a node. Returns the incarnation of another agent that uses its id, if there
-    /// is one.
-    fn record_telemetry(&self, node_id: NodeId, heartbeat: Heartbeat) -> Option<u64> {
-        let Heartbeat { position: _, incarnation, nonce: _, mut contradiction, mesh } = heartbeat;
-        if let Some(text) = &mut contradiction {
-            text.truncate(text.floor_char_boundary(CONTRADICTION_MAX));
-        }
+    /// Applies what a heartbeat tells of a node. Returns the incarnation of another agent that uses its id, if there is
+    /// one.
+    fn heard(&self, node_id: NodeId, heartbeat: Heartbeat) -> Option<u64> {
+        let Heartbeat { position: _, incarnation, nonce: _, contradiction, set_back, mesh } = heartbeat;
         let other = incarnation.and_then(|incarnation| {
             let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
             starts.heard(node_id, incarnation, Instant::now())
         });
-        (self.telemetry)(NodeTelemetry { node_id, mesh, agents: incarnation.zip(other), contradiction });
+        let duplicate = incarnation.zip(other).map(|(one, other)| {
+            let (lower, higher) = (one.min(other), one.max(other));
+            let detail = format!(
+                "two agents run as this node (incarnations {lower} and {higher}), and each reports another state"
+            );
+            (NodeConditionKind::DuplicateAgent, detail)
+        });
+        let set_back = set_back.map(|text| {
+            (NodeConditionKind::SetBack, format!("the agent was started with an older copy of its state: {text}"))
+        });
+        let contradiction = contradiction.map(|text| {
+            let detail = format!("the history of the control plane differs from what it has signed before: {text}");
+            (NodeConditionKind::Contradiction, detail)
+        });
+        self.conditions().heard(node_id, duplicate.into_iter().chain(set_back).chain(contradiction), Instant::now());
+        (self.telemetry)(NodeTelemetry { node_id, mesh });
         other
+    }
+
+    /// Returns the changes of conditions that are to be recorded, of all nodes or of one.
+    fn changed_conditions(&self, only: Option<NodeId>) -> Vec<NodeConditionsChanged> {
+        self.conditions().changes(only, &self.roster.borrow().conditions, Instant::now())
+    }
+
+    fn conditions(&self) -> MutexGuard<'_, Conditions> {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check(&self) -> Vec<UnreachableNode> {
         let members = &self.roster.borrow().members;
         self.starts.lock().unwrap_or_else(PoisonError::into_inner).retain(|node| members.contains_key(&node));
+        self.conditions().retain(|node| members.contains_key(&node));
         self.lock().check(Instant::now(), members)
     }
 
@@ -190,11 +216,11 @@ impl Heartbeats {
     }
 }
 
-/// Changes of presence that are being recorded.
-type Recording = Task<Result<Bytes, Refusal>>;
+/// Changes of presence and conditions that are being recorded.
+type Recording = Task<Result<(), Refusal>>;
 
 /// Waits until the changes are recorded, if there are any.
-async fn recorded(recording: &mut Option<Recording>) -> Result<Bytes, Refusal> {
+async fn recorded(recording: &mut Option<Recording>) -> Result<(), Refusal> {
     let outcome = match recording {
         Some(task) => task.await,
         None => std::future::pending().await,
@@ -203,7 +229,7 @@ async fn recorded(recording: &mut Option<Recording>) -> Result<Bytes, Refusal> {
     outcome.unwrap_or_else(|error| Err(Refusal::Unavailable(error.to_string())))
 }
 
-/// Has changes of presence recorded, one command at a time.
+/// Has changes of presence and conditions recorded, one batch at a time.
 struct PresenceRecorder {
     presence: NodePresence,
     writer: WriterHandle,
@@ -266,31 +292,38 @@ impl PresenceRecorder {
             return Err(Violations::one("incarnation", format!("is at most {REPORT_NUMBER_MAX}")).into());
         }
         let is_reachable = self.presence.received_from(node).map_err(|rejection| ErrorBody::from(&rejection))?;
-        let other = self.presence.record_telemetry(node, heartbeat);
+        let other = self.presence.heard(node, heartbeat);
         if let Some((hits, other)) = other.and_then(|other| Some((self.two_agents.hit(node)?, other))) {
             tracing::warn!(%node, incarnation, other, hits, "two agents use the id of one node");
         }
-        if !is_reachable {
-            self.record(Vec::new());
+        if self.recording.is_none() {
+            let conditions = self.presence.changed_conditions(Some(node));
+            if !is_reachable || !conditions.is_empty() {
+                self.record(Vec::new(), conditions);
+            }
         }
         Ok(Accepted { nonce, other_agent: other })
     }
 
     fn check(&mut self) {
         let unreachable = self.presence.check();
-        self.record(unreachable);
+        self.record_all(unreachable);
     }
 
-    /// Records nodes that are unreachable, or reachable again. While that is in progress, further changes wait for its
-    /// end, or the next check: however many nodes change at once, they are few batches.
-    fn record(&mut self, unreachable: Vec<UnreachableNode>) {
+    fn record_all(&mut self, unreachable: Vec<UnreachableNode>) {
+        if self.recording.is_none() {
+            let conditions = self.presence.changed_conditions(None);
+            self.record(unreachable, conditions);
+        }
+    }
+
+    /// Records nodes that are unreachable, or reachable again, and changed conditions. While that is in progress,
+    /// further changes wait for its end, or the next check: however many nodes change at once, they are few batches.
+    fn record(&mut self, unreachable: Vec<UnreachableNode>, conditions: Vec<NodeConditionsChanged>) {
         if self.recording.is_some() {
             return;
         }
         let reachable = self.presence.reachable_again();
-        if unreachable.is_empty() && reachable.is_empty() {
-            return;
-        }
         // One line each, however many they are: the events name them all.
         if let Some(UnreachableNode { node_id, .. }) = unreachable.first() {
             tracing::warn!(nodes = unreachable.len(), first = %node_id, "nodes are unreachable");
@@ -298,24 +331,41 @@ impl PresenceRecorder {
         if let Some(node_id) = reachable.first() {
             tracing::info!(nodes = reachable.len(), first = %node_id, "nodes are reachable again");
         }
-        let request = CommandRequest {
-            command: Command::Node(NodeCommand::RecordPresence { unreachable, reachable }),
+        if let Some(NodeConditionsChanged { node_id, conditions: first }) = conditions.first() {
+            let nodes = conditions.len();
+            tracing::warn!(nodes, first = %node_id, conditions = ?first, "conditions of nodes have changed");
+        }
+        let mut commands = Vec::new();
+        if !(unreachable.is_empty() && reachable.is_empty()) {
+            commands.push(NodeCommand::RecordPresence { unreachable, reachable });
+        }
+        if !conditions.is_empty() {
+            commands.push(NodeCommand::RecordConditions(conditions));
+        }
+        if commands.is_empty() {
+            return;
+        }
+        let requests = commands.into_iter().map(|command| CommandRequest {
+            command: Command::Node(command),
             actor: self.system.clone(),
             caller: None,
             correlation_id: CorrelationId::new(self.presence.runtime.uuid_v7()),
             traceparent: None,
             key: None,
+        });
+        let (requests, writer) = (requests.collect::<Vec<_>>(), self.writer.clone());
+        let recording = async move {
+            let executed = requests.into_iter().map(|request| writer.execute(request));
+            futures::future::try_join_all(executed).await.map(|_| ())
         };
-        let writer = self.writer.clone();
-        let recording = async move { writer.execute(request).await };
         self.recording = Some(self.presence.runtime.spawn("record presence", recording));
     }
 
-    /// Nodes that became reachable meanwhile are recorded at once; what was refused is tried again at the next check.
-    fn recorded(&mut self, outcome: Result<Bytes, Refusal>) {
+    /// What changed meanwhile is recorded at once; what was refused is tried again at the next check.
+    fn recorded(&mut self, outcome: Result<(), Refusal>) {
         match outcome {
-            Ok(_) => self.record(Vec::new()),
-            Err(error) => tracing::warn!(%error, "cannot record the presence of nodes"),
+            Ok(()) => self.record_all(Vec::new()),
+            Err(error) => tracing::warn!(%error, "cannot record presence and conditions of nodes"),
         }
     }
 }

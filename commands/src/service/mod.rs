@@ -3,6 +3,7 @@
 //! Cancel-safety: when [`Service::run`] is dropped, no more requests are received; those in progress are answered.
 
 mod agent_starts;
+mod conditions;
 mod consumers;
 mod credentials;
 mod failure_detector;
@@ -27,6 +28,7 @@ use otherix_transport::service::{Call, Connections, RequestServer, ServeError};
 use tokio::sync::watch;
 
 use self::agent_starts::AgentStarts;
+use self::conditions::Conditions;
 pub use self::consumers::Consumers;
 use self::credentials::Issuing;
 pub use self::credentials::{Credential, IssueError, Issuer};
@@ -47,16 +49,12 @@ pub struct Settings {
     pub unreachable_after: Duration,
 }
 
-/// What heartbeats tell of a node beyond that it is alive. It is not an event.
+/// What heartbeats tell of a node that is not an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeTelemetry {
     pub node_id: NodeId,
     /// The status that its mesh device has for each peer.
     pub mesh: Vec<MeshPeerStatus>,
-    /// The incarnations of two agents that both use its id.
-    pub agents: Option<(u64, u64)>,
-    /// What contradicts the decisions that it has followed, while it changes nothing for that reason.
-    pub contradiction: Option<String>,
 }
 
 /// Receives what heartbeats tell of nodes.
@@ -66,8 +64,8 @@ pub type TelemetrySink = Arc<dyn Fn(NodeTelemetry) + Send + Sync>;
 #[derive(Clone)]
 pub struct Inputs {
     pub cluster: ClusterId,
-    /// Signs credentials; `None`: they cannot be obtained.
-    pub issuer: Option<Arc<dyn Issuer>>,
+    /// Signs credentials.
+    pub issuer: Arc<dyn Issuer>,
     /// Users' durable consumers; `None`: there are none.
     pub consumers: Option<Arc<dyn Consumers>>,
     pub writer: WriterHandle,
@@ -94,7 +92,7 @@ struct Handler {
     mesh: Ipv4Subnet,
     callers: watch::Receiver<Callers>,
     durable: watch::Receiver<Durable>,
-    issuer: Option<Arc<dyn Issuer>>,
+    issuer: Arc<dyn Issuer>,
     consumers: Option<Arc<dyn Consumers>>,
     cluster: ClusterId,
     decision_key: DecisionKey,
@@ -114,7 +112,8 @@ impl Service {
         let requests = RequestServer::start(connections, ServiceKind::Commands, callers.clone()).await?;
         let detector = FailureDetector::new(unreachable_after);
         let starts = AgentStarts::new(unreachable_after);
-        let presence = NodePresence::new(detector, starts, roster, telemetry, Arc::clone(&runtime));
+        let conditions = Conditions::new(unreachable_after);
+        let presence = NodePresence::new(detector, (starts, conditions), roster, telemetry, Arc::clone(&runtime));
         let inputs = heartbeat::Inputs { durable: durable.clone(), callers: callers.clone(), signing };
         let heartbeats = Heartbeats::start(&connections.nodes, presence.clone(), writer.clone(), inputs);
         let heartbeats = heartbeats.await?;
@@ -158,7 +157,7 @@ impl Handler {
                 // The position first: the registry contains its event then.
                 let position = self.durable.borrow().position;
                 let found = credentials::look_up(&call, &self.callers.borrow(), self.runtime.now().ok())?;
-                let (issuer, cluster, decision_key) = (self.issuer.as_deref(), self.cluster, self.decision_key);
+                let (issuer, cluster, decision_key) = (self.issuer.as_ref(), self.cluster, self.decision_key);
                 return credentials::answer(found, position, &Issuing { issuer, cluster, decision_key });
             }
             RequestKind::Unrecorded => {

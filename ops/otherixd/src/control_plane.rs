@@ -14,7 +14,7 @@ use otherix_commands::service as commands;
 use otherix_commands::store::EventStore;
 use otherix_commands::writer::{StoredBatch, Writer, WriterHandle};
 use otherix_projections::follow::Follower;
-use otherix_projections::read_models::{self, NodeTelemetry, ReadModels};
+use otherix_projections::read_models::{self, ReadModels};
 use otherix_projections::service as queries;
 use otherix_runtime::{Runtime, SystemRuntime, check_clock};
 use otherix_schemas::error::Causes;
@@ -78,7 +78,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     let journal = Arc::new(event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?);
     let writer = Writer::open(Arc::clone(&journal), args.config(), SystemRuntime::shared()).await?;
     let former = FormerUsers::load(&args.state.folder)?;
-    let revoked = watch::Sender::new(revocations(&writer.0.callers().borrow(), former.node()));
+    let revoked =
+        watch::Sender::new(revocations(&writer.0.callers().borrow(), former.node(), SystemRuntime.now().ok()));
     let settings = NatsSettings {
         state: args.state.folder.clone(),
         listen: args.listen,
@@ -200,7 +201,7 @@ impl ControlPlane {
         };
         let inputs = commands::Inputs {
             cluster,
-            issuer: Some(nats.identity),
+            issuer: nats.identity,
             consumers: Some(Arc::clone(&consumers) as _),
             writer: requests,
             durable,
@@ -279,8 +280,8 @@ fn spawn_lasting(
 /// Records what heartbeats tell in the read models.
 fn telemetry_of(models: ReadModels) -> commands::TelemetrySink {
     Arc::new(move |heard| {
-        let commands::NodeTelemetry { node_id, mesh: peers, agents, contradiction } = heard;
-        models.record_telemetry(node_id, NodeTelemetry { peers, agents, contradiction });
+        let commands::NodeTelemetry { node_id, mesh } = heard;
+        models.record_telemetry(node_id, mesh);
     })
 }
 

@@ -43,7 +43,7 @@ impl StoppedControlPlane {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (state, server) = (args.state.folder.clone(), args.nats_server.clone());
         // Nobody but this process knows the port: there is nobody to refuse.
-        let revoked = watch::Sender::new(Revocations::new()).subscribe();
+        let revoked = watch::Sender::new(Revocations::default()).subscribe();
         // On loopback, without TLS.
         let settings = NatsSettings { state, listen, server, tls: TlsSettings::default(), revoked };
         let nats = NatsSupervisor::start(settings).await?;

@@ -32,9 +32,7 @@ fn answer(snapshot: &ReadSnapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> 
         }
         ListNodes::NAME => {
             let page = plain_page(call.json()?, CURSOR)?;
-            let mut nodes = query::list(snapshot.db, page);
-            nodes.iter_mut().flat_map(|nodes| &mut nodes.views).for_each(|view| snapshot.telemetry.warn(view));
-            listed(nodes, snapshot, CURSOR)
+            listed(query::list(snapshot.db, page), snapshot, CURSOR)
         }
         _ => Err(not_served(call)),
     }
@@ -47,7 +45,6 @@ fn with_telemetry(
 ) -> Result<Option<NodeView>, QueryError> {
     let mut view = view?;
     if let Some(view) = &mut view {
-        snapshot.telemetry.warn(view);
         snapshot.telemetry.fill_in(view, snapshot.now);
     }
     Ok(view)

@@ -4,7 +4,8 @@ use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
-    MeshPeer, NodeChanged, NodeDescribed, NodeEvent, NodeJoined, NodeReachable, NodeRemoved, NodeUnreachable,
+    MeshPeer, NodeChanged, NodeCondition, NodeConditionsChanged, NodeDescribed, NodeEvent, NodeJoined, NodeReachable,
+    NodeRemoved, NodeUnreachable,
 };
 use rusqlite::{Connection, params};
 
@@ -26,8 +27,10 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
         }
         Event::Node(NodeEvent::Removed(NodeRemoved { node_id, .. })) => {
             execute(db, "DELETE FROM nodes WHERE id = ?1", [node_id.to_string()])?;
+            execute(db, "DELETE FROM node_conditions WHERE node_id = ?1", [node_id.to_string()])?;
             Ok(())
         }
+        Event::Node(NodeEvent::ConditionsChanged(event)) => conditions_changed(db, header, event),
         _ => Ok(()),
     }
 }
@@ -58,5 +61,25 @@ fn set_reachable(db: &Connection, header: &Header, node_id: NodeId, reachable: b
         "UPDATE nodes SET reachable = ?2, reachable_position = ?3, reachable_since = ?4 WHERE id = ?1",
         params![node_id.to_string(), reachable, integer(header.position), header.time.unix_micros()],
     )?;
+    Ok(())
+}
+
+/// A condition that stays keeps its begin.
+fn conditions_changed(db: &Connection, header: &Header, event: &NodeConditionsChanged) -> Result<(), ApplyError> {
+    let NodeConditionsChanged { node_id, conditions } = event;
+    let node_id = node_id.to_string();
+    let kinds: Vec<&str> = conditions.iter().map(|condition| condition.kind.as_str()).collect();
+    execute(
+        db,
+        "DELETE FROM node_conditions WHERE node_id = ?1 AND kind NOT IN (SELECT value FROM json_each(?2))",
+        params![node_id, serde_json::to_string(&kinds)?],
+    )?;
+    for NodeCondition { kind, detail } in conditions {
+        execute(
+            db,
+            "INSERT OR IGNORE INTO node_conditions (node_id, kind, since, detail) VALUES (?1, ?2, ?3, ?4)",
+            params![node_id, kind.as_str(), header.time.unix_micros(), detail],
+        )?;
+    }
     Ok(())
 }

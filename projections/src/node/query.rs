@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use otherix_schemas::id::NodeId;
-use otherix_schemas::node::{MeshPeerView, NetworkCounts, NodeMesh, NodeNetworkStatus, NodeView};
+use otherix_schemas::node::{
+    MeshPeerView, NetworkCounts, NodeConditionKind, NodeConditionView, NodeMesh, NodeNetworkStatus, NodeView,
+};
 use otherix_schemas::value::NodeName;
 use rusqlite::{Connection, Params, Row, params};
 
@@ -39,6 +41,9 @@ const PEERS: &str = "
     SELECT id, name, mesh_address, mesh_endpoint FROM nodes WHERE mesh_address IS NOT NULL AND id <> ?1
     ORDER BY name COLLATE NOCASE";
 
+/// What is wrong with nodes.
+const CONDITIONS: &str = "SELECT node_id, kind, since, detail FROM node_conditions";
+
 /// The node with the statuses of the networks on it, and its peers in the mesh without their reported state.
 ///
 /// # Errors
@@ -64,10 +69,16 @@ pub fn list(db: &Connection, page: Page) -> Result<Listed<NodeView>, QueryError>
         Ok((parsed::<NodeId>(row, "node_id")?, NetworksOnNode::read(row)?))
     })?;
     let counts: BTreeMap<NodeId, NetworksOnNode> = counts.into_iter().collect();
+    let mut conditions: BTreeMap<NodeId, Vec<NodeConditionView>> = BTreeMap::new();
+    for (node, condition) in all(db, &format!("{CONDITIONS} ORDER BY kind"), [], read_condition)? {
+        conditions.entry(node).or_default().push(condition);
+    }
     let query = format!("{SELECT} WHERE joined_position > ?1 ORDER BY joined_position LIMIT ?2");
     let rows = all(db, &query, params![integer(page.after), page.rows()], |row| {
-        let on_node = counts.get(&parsed(row, "id")?).copied().unwrap_or_default();
-        Ok((position(row, "joined_position")?, view(row, on_node)?))
+        let id = parsed(row, "id")?;
+        let on_node = counts.get(&id).copied().unwrap_or_default();
+        let conditions = conditions.get(&id).cloned().unwrap_or_default();
+        Ok((position(row, "joined_position")?, with_conditions(view(row, on_node)?, conditions)))
     })?;
     Ok(page.of(rows))
 }
@@ -81,6 +92,8 @@ fn one(db: &Connection, condition: &str, parameters: impl Params) -> Result<Opti
     let query = format!("{SELECT} WHERE {condition}");
     let Some(mut view) = first(db, &query, parameters, with_counts)? else { return Ok(None) };
     let id = view.id.to_string();
+    let conditions = all(db, &format!("{CONDITIONS} WHERE node_id = ?1 ORDER BY kind"), [&id], read_condition)?;
+    view = with_conditions(view, conditions.into_iter().map(|(_, condition)| condition).collect());
     view.networks = Some(all(db, NETWORKS, [&id], network)?);
     if let Some(mesh) = &mut view.mesh {
         mesh.peers = Some(all(db, PEERS, [&id], peer)?);
@@ -120,8 +133,23 @@ fn view(row: &Row<'_>, on_node: NetworksOnNode) -> Result<NodeView, QueryError> 
         network_counts: on_node.of_all(count(row, "networks")?),
         networks: None,
         mesh: mesh(row)?,
+        conditions: Vec::new(),
         warnings: Vec::new(),
     })
+}
+
+fn read_condition(row: &Row<'_>) -> Result<(NodeId, NodeConditionView), QueryError> {
+    let kind: NodeConditionKind = unquoted(row, "kind")?;
+    let (since, detail, hint) = (time(row, "since")?, row.get("detail")?, kind.hint().to_owned());
+    Ok((parsed(row, "node_id")?, NodeConditionView { kind, since, detail, hint }))
+}
+
+fn with_conditions(view: NodeView, conditions: Vec<NodeConditionView>) -> NodeView {
+    let warning = |condition: &NodeConditionView| {
+        let NodeConditionView { kind: _, since, detail, hint } = condition;
+        format!("{detail} (since {since}): {hint}")
+    };
+    NodeView { warnings: conditions.iter().map(warning).collect(), conditions, ..view }
 }
 
 /// A peer before its reported state is filled in.

@@ -18,3 +18,12 @@ CREATE TABLE nodes (
 ) STRICT;
 CREATE UNIQUE INDEX nodes_by_name ON nodes (name COLLATE NOCASE);
 CREATE UNIQUE INDEX nodes_by_joining ON nodes (joined_position);
+CREATE TABLE node_conditions (
+    node_id TEXT NOT NULL,
+    -- A word in snake case.
+    kind TEXT NOT NULL,
+    -- When it began, in microseconds since 1970, and what was known of it then.
+    since INTEGER NOT NULL,
+    detail TEXT NOT NULL,
+    PRIMARY KEY (node_id, kind)
+) STRICT, WITHOUT ROWID;

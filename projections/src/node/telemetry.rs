@@ -1,5 +1,5 @@
-//! What the last heartbeat told of each node: the state of its mesh peers, and whether two agents use its id. It is
-//! neither an event nor in a table: it is kept in memory, lost with the process, and told again by the next heartbeats.
+//! What the last heartbeat told of each node's mesh peers. It is neither an event nor in a table: it is kept in memory,
+//! lost with the process, and told again by the next heartbeats.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,32 +10,13 @@ use otherix_schemas::timestamp::Timestamp;
 
 /// What is known of each node. Clones share their content.
 #[derive(Clone, Debug, Default)]
-pub struct Telemetry(Arc<RwLock<HashMap<NodeId, Heard>>>);
-
-/// What a heartbeat tells of a node.
-#[derive(Clone, Debug, Default)]
-pub struct NodeTelemetry {
-    pub peers: Vec<MeshPeerStatus>,
-    /// The incarnations of two agents that both use the node's id.
-    pub agents: Option<(u64, u64)>,
-    /// What contradicts the decisions that the node has followed.
-    pub contradiction: Option<String>,
-}
-
-/// What is kept of it.
-#[derive(Clone, Debug)]
-struct Heard {
-    peers: Arc<[MeshPeerStatus]>,
-    agents: Option<(u64, u64)>,
-    contradiction: Option<Arc<str>>,
-}
+pub struct Telemetry(Arc<RwLock<HashMap<NodeId, Arc<[MeshPeerStatus]>>>>);
 
 impl Telemetry {
     /// Replaces what is known of a node; one with more than [`MESH_PEERS_MAX`] peers is ignored. A handshake is dated
     /// no later than `now`: otherwise the peers of a node whose clock is ahead would count as connected long after they
     /// are gone.
-    pub fn record(&self, node: NodeId, telemetry: NodeTelemetry, now: Option<Timestamp>) {
-        let NodeTelemetry { mut peers, agents, contradiction } = telemetry;
+    pub fn record(&self, node: NodeId, mut peers: Vec<MeshPeerStatus>, now: Option<Timestamp>) {
         if peers.len() > MESH_PEERS_MAX {
             return;
         }
@@ -45,10 +26,10 @@ impl Telemetry {
             }
         }
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if peers.is_empty() && agents.is_none() && contradiction.is_none() {
+        if peers.is_empty() {
             all.remove(&node);
         } else {
-            all.insert(node, Heard { peers: peers.into(), agents, contradiction: contradiction.map(Into::into) });
+            all.insert(node, peers.into());
         }
     }
 
@@ -57,34 +38,12 @@ impl Telemetry {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
     }
 
-    /// Adds the warnings that two agents use the id of a node, and that it contradicts the control plane.
-    pub fn warn(&self, view: &mut NodeView) {
-        let heard = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&view.id).cloned();
-        // The last heartbeat of a node that is unreachable tells nothing of now.
-        let Some(heard) = heard.filter(|_| view.reachable) else { return };
-        if let Some(text) = heard.contradiction {
-            view.warnings.push(format!(
-                "the node changes nothing, because the history of the control plane now differs from what it has \
-                 signed before: {text}; if the journal was replaced on purpose, run `otherix-agent release --state \
-                 DIR` on the node"
-            ));
-        }
-        if let Some((one, other)) = heard.agents {
-            view.warnings.push(format!(
-                "two agents run as this node (incarnations {} and {}), and each reports another state: on the machine \
-                 that is the copy, stop the agent, empty its state folder, and start it with a name of its own",
-                one.min(other),
-                one.max(other)
-            ));
-        }
-    }
-
     /// Fills in the state of each peer that the node reported; other peers are left as they are.
     pub fn fill_in(&self, view: &mut NodeView, now: Option<Timestamp>) {
         let Some(peers) = view.mesh.as_mut().and_then(|mesh| mesh.peers.as_mut()) else { return };
         let report = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&view.id).cloned();
         let report: HashMap<NodeId, MeshPeerStatus> =
-            report.iter().flat_map(|heard| heard.peers.iter()).map(|status| (status.node_id, *status)).collect();
+            report.iter().flat_map(|peers| peers.iter()).map(|status| (status.node_id, *status)).collect();
         for peer in peers {
             if let Some(status) = report.get(&peer.node_id) {
                 fill(peer, *status, now);
@@ -150,6 +109,7 @@ mod tests {
                 endpoint: "192.0.2.1:51820".parse().unwrap(),
                 peers: Some(vec![peer(2), peer(3)]),
             }),
+            conditions: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -161,24 +121,11 @@ mod tests {
         view.mesh.unwrap().peers.unwrap().iter().map(|peer| (peer.established, peer.last_handshake_at)).collect()
     }
 
-    fn heard(peers: Vec<MeshPeerStatus>, agents: Option<(u64, u64)>) -> NodeTelemetry {
-        NodeTelemetry { peers, agents, contradiction: None }
-    }
-
-    #[test]
-    fn a_contradiction_is_a_warning() {
-        let (telemetry, mut node) = (Telemetry::default(), view());
-        let contradiction = Some("position 7".to_owned());
-        telemetry.record(id(1), NodeTelemetry { contradiction, ..NodeTelemetry::default() }, None);
-        telemetry.warn(&mut node);
-        assert!(node.warnings[0].contains("signed before: position 7;"), "{:?}", node.warnings);
-    }
-
     #[test]
     fn established_for_three_minutes_after_handshake() {
         let peers = Telemetry::default();
         assert_eq!(shown(&peers, 0), [(false, None); 2], "no report yet");
-        peers.record(id(1), heard(vec![status(2, Some(0)), status(9, Some(0))], None), Some(second(1)));
+        peers.record(id(1), vec![status(2, Some(0)), status(9, Some(0))], Some(second(1)));
         for (at, established) in [(1, true), (179, true), (180, false), (100_000, false)] {
             assert_eq!(shown(&peers, at), [(established, Some(second(0))), (false, None)], "{at} s");
         }
@@ -186,41 +133,27 @@ mod tests {
         peers.fill_in(&mut view, None);
         let peer = view.mesh.unwrap().peers.unwrap().remove(0);
         assert_eq!((peer.established, peer.rx_bytes, peer.tx_bytes), (false, 7, 9), "without a clock");
-        peers.record(id(1), heard(vec![status(2, None), status(3, Some(5))], None), Some(second(6)));
+        peers.record(id(1), vec![status(2, None), status(3, Some(5))], Some(second(6)));
         assert_eq!(shown(&peers, 7), [(false, None), (true, Some(second(5)))], "the last report counts");
-        peers.record(id(2), heard(vec![status(3, Some(0))], None), Some(second(6)));
-        peers.record(id(1), heard(Vec::new(), None), Some(second(8)));
+        peers.record(id(2), vec![status(3, Some(0))], Some(second(6)));
+        peers.record(id(1), Vec::new(), Some(second(8)));
         assert_eq!(shown(&peers, 8), [(false, None); 2]);
     }
 
     #[test]
     fn handshake_is_not_dated_in_the_future() {
         let peers = Telemetry::default();
-        peers.record(id(1), heard(vec![status(2, Some(3600))], None), Some(second(10)));
+        peers.record(id(1), vec![status(2, Some(3600))], Some(second(10)));
         assert_eq!(shown(&peers, 10)[0], (true, Some(second(10))));
         assert_eq!(shown(&peers, 190)[0], (false, Some(second(10))));
         assert_eq!(shown(&peers, 5)[0], (true, Some(second(10))), "our own clock was set back");
     }
 
     #[test]
-    fn two_agents_are_a_warning_while_both_send_heartbeats() {
-        let (telemetry, mut node) = (Telemetry::default(), view());
-        telemetry.record(id(1), heard(Vec::new(), Some((90, 7))), None);
-        telemetry.warn(&mut node);
-        assert!(node.warnings[0].contains("incarnations 7 and 90"), "{:?}", node.warnings);
-        for (is_reachable, agents) in [(false, Some((90, 7))), (true, None)] {
-            telemetry.record(id(1), heard(Vec::new(), agents), None);
-            let mut node = NodeView { reachable: is_reachable, ..view() };
-            telemetry.warn(&mut node);
-            assert_eq!(node.warnings, [""; 0]);
-        }
-    }
-
-    #[test]
     fn ignores_too_long_report() {
         let peers = Telemetry::default();
-        peers.record(id(1), heard(vec![status(2, Some(0)); MESH_PEERS_MAX], None), None);
-        peers.record(id(1), heard(vec![status(2, Some(1)); MESH_PEERS_MAX + 1], None), None);
+        peers.record(id(1), vec![status(2, Some(0)); MESH_PEERS_MAX], None);
+        peers.record(id(1), vec![status(2, Some(1)); MESH_PEERS_MAX + 1], None);
         assert_eq!(shown(&peers, 2)[0], (true, Some(second(0))));
     }
 }

@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{NodeById, NodeReport, REPORT_BYTES_MAX, REPORT_RESULTS_MAX, RemovedNodeView, ReportReceipt};
+use super::{
+    NodeById, NodeConditionsChanged, NodeReport, REPORT_BYTES_MAX, REPORT_RESULTS_MAX, RemovedNodeView, ReportReceipt,
+};
 use crate::command::{Command, CommandInputs};
 use crate::error::{ErrorBody, ErrorCode};
 use crate::id::{ClusterId, NodeId};
@@ -40,6 +42,8 @@ pub enum NodeCommand {
     RecordReport(NodeReport),
     /// Record changes of nodes' presence. Issued by the control plane itself, never by a client.
     RecordPresence { unreachable: Vec<UnreachableNode>, reachable: Vec<NodeId> },
+    /// Record changes of nodes' conditions. Issued by the control plane itself, never by a client.
+    RecordConditions(Vec<NodeConditionsChanged>),
 }
 
 /// A node without a heartbeat for [`super::UNREACHABLE_AFTER`].

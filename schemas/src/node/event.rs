@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{NodeConditionsChanged, NodeConditionsChangedV1};
 use crate::event::{
     Assigned, DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId,
 };
@@ -25,6 +26,7 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<NodeReconciledV1>(),
     EventDeclaration::of::<NodeReconciledV2>(),
     EventDeclaration::of::<NodeDescribedV1>(),
+    EventDeclaration::of::<NodeConditionsChangedV1>(),
 ];
 
 /// An event of a node.
@@ -37,6 +39,7 @@ pub enum NodeEvent {
     Removed(NodeRemoved),
     Reconciled(NodeReconciled),
     Described(NodeDescribed),
+    ConditionsChanged(NodeConditionsChanged),
 }
 
 impl NodeEvent {
@@ -49,6 +52,7 @@ impl NodeEvent {
             Self::Removed(event) => visitor.visit(event),
             Self::Reconciled(event) => visitor.visit(event),
             Self::Described(event) => visitor.visit(event),
+            Self::ConditionsChanged(event) => visitor.visit(event),
         }
     }
 }

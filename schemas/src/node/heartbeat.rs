@@ -20,9 +20,6 @@ pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(3 * HEARTBEAT_INTERV
 /// message of at most 1 MiB, and a peer takes up to 160 bytes: a node with more than about 6,500 peers must omit some.
 pub const MESH_PEERS_MAX: usize = 10_000;
 
-/// Longest text of a contradiction, in bytes; what is longer is cut off.
-pub const CONTRADICTION_MAX: usize = 512;
-
 /// The maximum age of the last handshake for two mesh peers to count as connected: with traffic, WireGuard performs a
 /// handshake every 120 s, and it discards a key after 180 s (section 6 of the WireGuard paper).
 pub const ESTABLISHED_WITHIN: Duration = Duration::from_secs(180);
@@ -42,6 +39,9 @@ pub struct Heartbeat {
     /// that reason; at most 512 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contradiction: Option<String>,
+    /// What showed that the agent was started with an older copy of its state, for an hour; at most 512 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_back: Option<String>,
     /// The peers of the node's mesh device, at most 10,000. Kept in memory until the next heartbeat; never an event.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mesh: Vec<MeshPeerStatus>,

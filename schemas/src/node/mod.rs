@@ -1,6 +1,7 @@
 //! Nodes: joining, reports, heartbeats, commands, queries, events and view.
 
 mod command;
+mod condition;
 mod event;
 mod heartbeat;
 mod query;
@@ -8,6 +9,7 @@ mod report;
 mod view;
 
 pub use self::command::*;
+pub use self::condition::*;
 pub use self::event::*;
 pub use self::heartbeat::*;
 pub use self::query::*;

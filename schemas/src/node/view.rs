@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::NodeConditionView;
 use crate::id::{NetworkId, NodeId};
 use crate::outcome::OutcomeStatus;
 use crate::position::Position;
@@ -36,7 +37,10 @@ pub struct NodeView {
     pub networks: Option<Vec<NodeNetworkStatus>>,
     /// Null for a node outside the mesh.
     pub mesh: Option<NodeMesh>,
-    /// What is wrong with the node as a whole; absent if nothing is.
+    /// What is wrong with the node as a whole, by kind; absent if nothing is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<NodeConditionView>,
+    /// The same as sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }

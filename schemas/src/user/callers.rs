@@ -59,12 +59,21 @@ pub struct RegisteredUser {
     pub version: u32,
 }
 
+/// A key whose credentials are revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedKey {
+    /// Those that were issued up to this second (Unix time) are not valid.
+    pub valid_after: i64,
+    /// When all of them have expired; `None`: never.
+    pub expires_at: Option<Timestamp>,
+}
+
 /// Everybody who may make requests, and the keys that were revoked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "SavedCallers")]
 pub struct Callers {
     users: BTreeMap<UserUuid, RegisteredUser>,
-    revoked: BTreeMap<UserId, i64>,
+    revoked: BTreeMap<UserId, RevokedKey>,
     enrollments: Enrollments,
     #[serde(skip_serializing)]
     by_key: BTreeMap<UserId, UserUuid>,
@@ -74,7 +83,7 @@ pub struct Callers {
 #[derive(Deserialize)]
 struct SavedCallers {
     users: BTreeMap<UserUuid, RegisteredUser>,
-    revoked: BTreeMap<UserId, i64>,
+    revoked: BTreeMap<UserId, RevokedKey>,
     enrollments: Enrollments,
 }
 
@@ -209,9 +218,9 @@ impl Callers {
         &self.enrollments
     }
 
-    /// The keys with revoked credentials: those of each that were issued up to this second (Unix time) are not valid.
-    /// A user whose role was changed has a credential for the same key that was issued later.
-    pub fn revoked(&self) -> &BTreeMap<UserId, i64> {
+    /// The keys of users with revoked credentials. They stay when these have expired: no key is registered again. A
+    /// user whose role was changed has a credential for the same key that was issued later.
+    pub fn revoked(&self) -> &BTreeMap<UserId, RevokedKey> {
         &self.revoked
     }
 
@@ -282,7 +291,8 @@ impl Callers {
         // The one for the present state was issued at `valid_after + 1`.
         user.valid_after = second(header.time).max(user.valid_after + 1);
         let earlier = UserId::from(&user.key);
-        self.revoked.insert(earlier.clone(), user.valid_after);
+        let revoked = RevokedKey { valid_after: user.valid_after, expires_at: user.expires_at };
+        self.revoked.insert(earlier.clone(), revoked);
         change(user);
         (user.updated_at, user.generation, user.version) = (header.time, header.position, header.stream_version);
         self.by_key.remove(&earlier);

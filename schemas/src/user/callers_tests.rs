@@ -99,14 +99,19 @@ fn no_credential_outlives_a_change_within_the_same_second() {
     for (number, role) in UserRole::ALL.into_iter().cycle().take(12).enumerate() {
         events.push((1001 + i64::try_from(number).unwrap(), role_changed(role)));
         let callers = registry(None, &events);
-        let second = callers.revoked()[&token(KEY)];
+        let second = callers.revoked()[&token(KEY)].valid_after;
         assert!(issued.iter().all(|earlier| *earlier <= second), "{issued:?} {second}");
         // A credential of the present state is issued in the next second, and valid.
         issued.push(callers.users()[&id()].valid_after + 1);
         assert!(*issued.last().unwrap() > second);
     }
     let callers = registry(None, &[(1001, role_changed(UserRole::Admin)), (9000, role_changed(UserRole::Viewer))]);
-    assert_eq!(callers.revoked()[&token(KEY)], 9, "the time of the change, if that is later");
+    let key = callers.revoked()[&token(KEY)];
+    assert_eq!(key.valid_after, 9, "the time of the change, if that is later");
+    assert_eq!(key.expires_at, None);
+    let callers = registry(Some(at(60_000)), &[(1001, rotated(OTHER)), (1002, revoked())]);
+    assert_eq!(callers.revoked()[&token(KEY)].expires_at, Some(at(60_000)), "that of the earlier key");
+    assert_eq!(callers.revoked()[&token(OTHER)].expires_at, None);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::{Event, Family};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
-    JoinAnswer, MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeDescribed, NodeEvent, NodeJoined, NodeReachable,
-    NodeRemoved, NodeUnreachable, RemovedNodeView, ReportNumber, ReportReceipt,
+    JoinAnswer, MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeConditionsChanged, NodeDescribed, NodeEvent,
+    NodeJoined, NodeReachable, NodeRemoved, NodeUnreachable, RemovedNodeView, ReportNumber, ReportReceipt,
 };
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
@@ -27,7 +27,7 @@ use crate::config::{ClusterConfig, StoreIdentity};
 
 pub use flap_limit::FlapAllowance;
 pub use mesh::Mesh;
-pub use presence::{Members, Roster};
+pub use presence::{Members, RecordedConditions, Roster};
 
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,6 +177,11 @@ impl State {
                 self.networks.node_removed(*node_id);
             }
             NodeEvent::Reconciled(event) => self.node_reconciled(header, event),
+            NodeEvent::ConditionsChanged(NodeConditionsChanged { node_id, conditions: _ }) => {
+                if let Some(node) = self.nodes.get_mut(*node_id) {
+                    node.version = header.stream_version;
+                }
+            }
             NodeEvent::Described(NodeDescribed { node_id, arch }) => {
                 if let Some(node) = self.nodes.get_mut(*node_id) {
                     node.version = header.stream_version;
@@ -203,6 +208,7 @@ pub(super) fn decide(
         NodeCommand::Remove { node_id } => remove(state, *node_id),
         NodeCommand::RecordReport(report) => report::record(state, now, report),
         NodeCommand::RecordPresence { unreachable, reachable } => presence::record(state, unreachable, reachable),
+        NodeCommand::RecordConditions(changes) => Ok(presence::record_conditions(state, changes)),
     }
 }
 
@@ -261,7 +267,7 @@ pub(super) fn reply(
         NodeCommand::RecordReport(report) => {
             Reply::Receipt(ReportReceipt { unknown, outdated: report::outdated_by(before, report) })
         }
-        NodeCommand::RecordPresence { .. } => Reply::Nothing,
+        NodeCommand::RecordPresence { .. } | NodeCommand::RecordConditions(_) => Reply::Nothing,
     }
 }
 

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::node::{NodeEvent, NodeJoined, NodeReachable, NodeRemoved, NodeUnreachable, UnreachableNode};
+use otherix_schemas::node::{
+    NodeConditionKind, NodeConditionsChanged, NodeEvent, NodeJoined, NodeReachable, NodeRemoved, NodeUnreachable,
+    UnreachableNode,
+};
 use otherix_schemas::value::NodeName;
 use serde::{Deserialize, Serialize};
 
@@ -14,10 +17,15 @@ use crate::domain::{Decision, Rejection, State};
 /// The members of the cluster, and whether each is reachable.
 pub type Members = BTreeMap<NodeId, bool>;
 
+/// The conditions of nodes that have any, with their details.
+pub type RecordedConditions = BTreeMap<NodeId, BTreeMap<NodeConditionKind, String>>;
+
 /// The nodes that are or were members of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roster {
     pub members: Members,
+    /// What is wrong with members.
+    pub conditions: RecordedConditions,
     /// Removed nodes with their names: their ids can never join again.
     pub removed: BTreeMap<NodeId, NodeName>,
 }
@@ -27,9 +35,11 @@ impl Roster {
     pub fn is_changed_by(event: &Event) -> bool {
         match event {
             Event::Node(event) => match event {
-                NodeEvent::Joined(_) | NodeEvent::Unreachable(_) | NodeEvent::Reachable(_) | NodeEvent::Removed(_) => {
-                    true
-                }
+                NodeEvent::Joined(_)
+                | NodeEvent::Unreachable(_)
+                | NodeEvent::Reachable(_)
+                | NodeEvent::Removed(_)
+                | NodeEvent::ConditionsChanged(_) => true,
                 NodeEvent::Changed(_) | NodeEvent::Reconciled(_) | NodeEvent::Described(_) => false,
             },
             Event::Network(_)
@@ -51,7 +61,17 @@ impl Roster {
             NodeEvent::Reachable(NodeReachable { node_id }) => self.set(*node_id, true),
             NodeEvent::Removed(NodeRemoved { node_id, name }) => {
                 self.members.remove(node_id);
+                self.conditions.remove(node_id);
                 self.removed.insert(*node_id, name.clone());
+            }
+            NodeEvent::ConditionsChanged(NodeConditionsChanged { node_id, conditions }) => {
+                let conditions: BTreeMap<_, _> =
+                    conditions.iter().map(|condition| (condition.kind, condition.detail.clone())).collect();
+                if conditions.is_empty() {
+                    self.conditions.remove(node_id);
+                } else {
+                    self.conditions.insert(*node_id, conditions);
+                }
             }
             NodeEvent::Changed(_) | NodeEvent::Reconciled(_) | NodeEvent::Described(_) => {}
         }
@@ -84,7 +104,7 @@ pub(super) fn record(
         (*node_id, false, event)
     });
     let reachable = reachable.iter().map(|node_id| (*node_id, true, NodeReachable { node_id: *node_id }.into()));
-    let Roster { members, removed } = state.roster();
+    let Roster { members, removed, .. } = state.roster();
     let mut changed = Members::new();
     let mut events = Vec::new();
     for (node_id, is_reachable, event) in unreachable.chain(reachable) {
@@ -97,6 +117,17 @@ pub(super) fn record(
         }
     }
     Ok(events.into())
+}
+
+/// Records only changes of the kinds that are present, and none of nodes that were removed meanwhile.
+pub(super) fn record_conditions(state: &State, changes: &[NodeConditionsChanged]) -> Decision {
+    let Roster { members, conditions, .. } = state.roster();
+    let is_change = |change: &&NodeConditionsChanged| {
+        let recorded = conditions.get(&change.node_id).into_iter().flat_map(BTreeMap::keys);
+        members.contains_key(&change.node_id)
+            && !recorded.copied().eq(change.conditions.iter().map(|condition| condition.kind))
+    };
+    changes.iter().filter(is_change).map(|change| Event::from(change.clone())).collect::<Vec<_>>().into()
 }
 
 /// Returns the event that a node which sent a request is reachable again, if it was not.

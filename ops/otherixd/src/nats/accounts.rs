@@ -55,8 +55,16 @@ pub(crate) enum AccountName {
     Nodes,
 }
 
-/// Users whose JWTs are refused if they were issued at this Unix time, in seconds, or before.
-pub(crate) type Revocations = BTreeMap<PublicKey, u64>;
+/// Keys whose JWTs are refused if they were issued at this Unix time, in seconds, or before.
+pub(crate) type RevokedKeys = BTreeMap<PublicKey, u64>;
+
+/// The keys that accounts refuse.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Revocations {
+    /// Of people.
+    pub(crate) clients: RevokedKeys,
+    pub(crate) nodes: RevokedKeys,
+}
 
 impl AccountName {
     pub(crate) const ALL: [Self; 5] = [Self::System, Self::Control, Self::Events, Self::Clients, Self::Nodes];
@@ -86,8 +94,9 @@ pub(super) fn account(identity: &Identity, name: AccountName, revoked: &Revocati
         AccountName::System | AccountName::Clients | AccountName::Nodes => JetStreamLimits::default(),
     };
     let revocations = match name {
-        AccountName::Clients | AccountName::Nodes => revoked.clone(),
-        AccountName::System | AccountName::Control | AccountName::Events => Revocations::new(),
+        AccountName::Clients => revoked.clients.clone(),
+        AccountName::Nodes => revoked.nodes.clone(),
+        AccountName::System | AccountName::Control | AccountName::Events => RevokedKeys::new(),
     };
     let mapping = |prefix: &str| {
         let elsewhere = Mapping { subject: format!("{FORGED}.{prefix}.>"), weight: 0 };
@@ -245,7 +254,7 @@ mod tests {
         let folder = otherix_testkit::tempdir().unwrap();
         let identity = Identity::load_or_create(folder.path(), 1).unwrap();
         for name in AccountName::ALL {
-            let account = account(&identity, name, &Revocations::new());
+            let account = account(&identity, name, &Revocations::default());
             for import in account.imports.iter().filter(|import| import.kind == ExportKind::Service) {
                 assert!(import.subject.contains(['*', '>']), "{name:?} imports `{}`", import.subject);
             }

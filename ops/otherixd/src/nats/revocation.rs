@@ -14,7 +14,9 @@ use otherix_identity::PublicKey;
 use otherix_runtime::{Backoff, LogLimit, Runtime, SystemRuntime};
 use otherix_schemas::error::Causes;
 use otherix_schemas::position::Position;
-use otherix_schemas::user::Callers;
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::user::{Callers, RevokedKey};
+use otherix_schemas::value::UserId;
 use otherix_transport::Connection;
 use otherix_transport::transport::{Message, RequestError};
 use serde::Deserialize;
@@ -37,6 +39,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Delays between attempts.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// How long a revocation is kept after its credentials have expired, in microseconds: a day, because the server's clock
+/// may be another one.
+const EXPIRED_KEPT: i64 = 24 * 3600 * 1_000_000;
+
+/// Interval at which revocations that are not needed any more are removed.
+const EXPIRY_CHECK: Duration = Duration::from_secs(3600);
 
 /// The accounts whose users can be revoked.
 const ACCOUNTS: [AccountName; 2] = [AccountName::Clients, AccountName::Nodes];
@@ -89,14 +98,22 @@ struct UpdateResult {
 /// No JWT is issued later (Unix time in seconds).
 const FOR_EVER: u64 = u32::MAX as u64;
 
-/// The revoked keys, as accounts have them.
-pub(crate) fn revocations(callers: &Callers, former_node: Option<&PublicKey>) -> Revocations {
-    let revoked = callers.revoked().iter().chain(callers.enrollments().revoked());
-    let parsed = revoked.filter_map(|(key, second)| {
+/// The revoked keys, as accounts have them at `now`. Credentials that have expired need no revocation.
+pub(crate) fn revocations(callers: &Callers, former_node: Option<&PublicKey>, now: Option<Timestamp>) -> Revocations {
+    let parsed = |(key, second): (&UserId, &i64)| {
         let key: PublicKey = key.as_str().parse().ok()?;
         Some((key, u64::try_from(*second).ok()?))
-    });
-    parsed.chain(former_node.map(|key| (key.clone(), FOR_EVER))).collect()
+    };
+    let is_needed = |key: &RevokedKey| match (key.expires_at, now) {
+        (Some(at), Some(now)) => now.unix_micros() < at.unix_micros().saturating_add(EXPIRED_KEPT),
+        (Some(_) | None, _) => true,
+    };
+    let clients = callers.revoked().iter().filter(|(_, revoked)| is_needed(revoked));
+    let nodes = callers.enrollments().revoked().iter().filter_map(parsed);
+    Revocations {
+        clients: clients.filter_map(|(key, revoked)| parsed((key, &revoked.valid_after))).collect(),
+        nodes: nodes.chain(former_node.map(|key| (key.clone(), FOR_EVER))).collect(),
+    }
 }
 
 impl RevocationPusher {
@@ -107,7 +124,10 @@ impl RevocationPusher {
         let refused = LogLimit::default();
         loop {
             // Also those since the last attempt, if that failed.
-            let wanted = revocations(&self.callers.borrow_and_update(), self.former_node.as_ref());
+            let wanted = {
+                let callers = self.callers.borrow_and_update();
+                revocations(&callers, self.former_node.as_ref(), SystemRuntime.now().ok())
+            };
             if wanted != pushed {
                 // First, so that a server that is started now has them.
                 self.revoked.send_replace(wanted.clone());
@@ -119,11 +139,14 @@ impl RevocationPusher {
                     sleep(backoff.next_delay()).await;
                     continue;
                 }
-                tracing::info!(keys = wanted.len(), "the NATS server refuses all revoked credentials");
+                let Revocations { clients, nodes } = &wanted;
+                let (clients, nodes) = (clients.len(), nodes.len());
+                tracing::info!(clients, nodes, "the NATS server refuses all revoked credentials");
                 backoff.reset();
                 pushed = wanted;
             }
-            if self.callers.changed().await.is_err() {
+            // Credentials expire without an event.
+            if let Ok(Err(_)) = timeout(EXPIRY_CHECK, self.callers.changed()).await {
                 // The control plane is about to end with the writer.
                 return std::future::pending().await;
             }
@@ -154,5 +177,39 @@ impl RevocationPusher {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
+    const OTHER: &str = "UAEQSCIJBEEQSCIJBEEQSCIJBEEQSCIJBEEQSCIJBEEQSCIJBEEQTVLI";
+
+    #[test]
+    fn a_revocation_is_kept_until_its_credentials_have_expired_and_in_its_account_only() {
+        let day = 24 * 3600 * 1_000_000;
+        let at = |micros| Timestamp::from_unix_micros(micros).unwrap();
+        let revoked = json!({
+            KEY: { "valid_after": 1, "expires_at": at(day) }, OTHER: { "valid_after": 2, "expires_at": null },
+        });
+
+        let callers: Callers = serde_json::from_value(json!({
+            "users": {}, "revoked": revoked, "enrollments": { "tokens": {}, "nodes": {}, "revoked": { KEY: 3 } },
+        }))
+        .unwrap();
+        let key = |text: &str| text.parse::<PublicKey>().unwrap();
+        let former = key(OTHER);
+        let nodes: crate::nats::accounts::RevokedKeys = [(key(KEY), 3), (former.clone(), FOR_EVER)].into();
+        for now in [None, Some(at(day)), Some(at(2 * day - 1))] {
+            let clients = [(key(KEY), 1), (key(OTHER), 2)].into();
+            assert_eq!(revocations(&callers, Some(&former), now), Revocations { clients, nodes: nodes.clone() });
+        }
+        let clients = [(key(OTHER), 2)].into();
+        assert_eq!(revocations(&callers, Some(&former), Some(at(2 * day))), Revocations { clients, nodes });
+        assert!(callers.was_registered(&KEY.parse().unwrap()), "it is never registered again");
     }
 }

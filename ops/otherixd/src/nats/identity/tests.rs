@@ -32,7 +32,7 @@ fn keys_are_private_and_kept() {
     fs::remove_file(folder.join("operator.nk")).unwrap();
     let offline = Identity::load_or_create(state.path(), 7).unwrap();
     assert!(!folder.join("operator.nk").exists());
-    let token = offline.account_jwt(AccountName::Clients, &Revocations::new(), 8).unwrap();
+    let token = offline.account_jwt(AccountName::Clients, &Revocations::default(), 8).unwrap();
     assert!(jwt::decode::<Account>(&token).is_ok());
     assert!(!format!("{first:?}").contains(files["operator-signing.nk"].trim().get(5..).unwrap()));
 }

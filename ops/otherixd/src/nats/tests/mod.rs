@@ -37,7 +37,7 @@ fn settings(state: &Path) -> NatsSettings {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         server: installed.is_file().then_some(installed),
         tls: TlsSettings::default(),
-        revoked: watch::Sender::new(Revocations::new()).subscribe(),
+        revoked: watch::Sender::new(Revocations::default()).subscribe(),
     }
 }
 

@@ -31,7 +31,7 @@ async fn revoked_users_are_cut_off_and_refused() {
     let credentials = Credentials::Key(Arc::new(creds.clone()));
     let (admin, node) = (fixture.connect_as("admin").await, fixture.connect_as("node").await);
     let callers = watch::Sender::new(Callers::default());
-    let revoked = watch::Sender::new(Revocations::new());
+    let revoked = watch::Sender::new(Revocations::default());
     let claims = Nats::lasting(&access.claims, "test").await.unwrap().into();
     let (relayed, head) = (watch::Sender::new(Relayed::default()), watch::Sender::new(Position::ZERO));
     let pusher = RevocationPusher {
@@ -50,7 +50,7 @@ async fn revoked_users_are_cut_off_and_refused() {
         callers.send_replace(
             serde_json::from_value(json!({
                 "users": {},
-                "revoked": { creds.user().as_str(): second },
+                "revoked": { creds.user().as_str(): { "valid_after": second, "expires_at": null } },
                 "enrollments": { "tokens": {}, "nodes": {}, "revoked": {} }
             }))
             .unwrap(),
@@ -60,8 +60,8 @@ async fn revoked_users_are_cut_off_and_refused() {
         assert!(begin.elapsed() < WITHIN, "{:?}", begin.elapsed());
         JetStream::once(&endpoint, "test", DEADLINE).await.unwrap_err();
         assert_eq!(node.client().connection_state(), State::Connected);
-        assert_eq!(*revoked.borrow(), revocations(&callers.borrow(), None), "a new server is started with them");
-        assert_eq!(revoked.borrow().get(creds.public_key()), Some(&creds.claims().issued_at));
+        assert_eq!(*revoked.borrow(), revocations(&callers.borrow(), None, None), "a new server is started with them");
+        assert_eq!(revoked.borrow().clients.get(creds.public_key()), Some(&creds.claims().issued_at));
     };
     tokio::select! {
         () = pusher.run() => panic!("the pusher ended"),
