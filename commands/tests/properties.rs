@@ -17,17 +17,20 @@ use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::State;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
+use otherix_schemas::enrollment::{EnrollmentCommand, EnrollmentEvent, NewJoinToken, NodeToEnroll};
 use otherix_schemas::event::{Event, StreamId};
-use otherix_schemas::id::{NetworkId, NodeId};
+use otherix_schemas::id::{JoinTokenId, NetworkId, NodeId};
 use otherix_schemas::network::{NetworkCommand, NetworkEvent};
 use otherix_schemas::nic::NicEvent;
 use otherix_schemas::node::{MeshPeer, NodeChanged, NodeCommand, NodeEvent};
 use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_schemas::position::Position;
+use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::{NewExpiry, NewUser, RegisteredUser, UserCommand, UserEvent, UserRole};
 use otherix_schemas::value::{MeshPublicKey, VniRange};
 use otherix_schemas::vm::{VmCommand, VmEvent};
 use proptest::prelude::*;
+use uuid::Uuid;
 
 /// Commands with few names, bridges, subnets and ids, so that they often conflict.
 fn command() -> impl Strategy<Value = Command> {
@@ -107,6 +110,72 @@ fn user_command() -> impl Strategy<Value = Command> {
     ]
 }
 
+/// Commands on join tokens and nodes with few names and keys, some of which users have.
+fn enrollment_command() -> impl Strategy<Value = Command> {
+    let label = || prop::sample::select(vec!["node-1", "NODE-1", "node-2", "node-3"]);
+    let (enrollment, token) = (Command::Enrollment, |id| JoinTokenId::new(Uuid::from_u128(id)));
+    prop_oneof![
+        3 => (0u128..6, prop::option::of(label()), 0u8..40, 1u32..3).prop_map(move |(id, label, key, max_uses)| {
+            let (node_name, key) = (label.map(node_name), user_key(key));
+            let expires_at = Timestamp::from_unix_micros(40_000_000).unwrap();
+            let token_ = NewJoinToken { node_name, key, expires_at, max_uses };
+            enrollment(EnrollmentCommand::CreateToken { token_id: token(id), token: token_ })
+        }),
+        1 => (0u128..6).prop_map(move |id| enrollment(EnrollmentCommand::RevokeToken { token_id: token(id) })),
+        6 => (0u128..6, 0u128..6, label(), 0u8..40, prop::option::of(0u128..6)).prop_map(
+            move |(id, new, label, key, own)| {
+                let node = NodeToEnroll { name: node_name(label), key: user_key(key), node_id: own.map(node_id) };
+                enrollment(EnrollmentCommand::Enroll { token_id: token(id), new_id: node_id(new), node })
+            }
+        ),
+        2 => (0u128..6, 0u8..40).prop_map(move |(id, key)| {
+            enrollment(EnrollmentCommand::OfferKey { node_id: node_id(id), key: user_key(key) })
+        }),
+        3 => (0u128..6, 0u8..40, label()).prop_map(|(id, key, label)| {
+            let (node_id, name, key) = (node_id(id), node_name(label), (&user_key(key)).into());
+            Command::Node(NodeCommand::Join { node_id, name, key, mesh: None, arch: None })
+        }),
+        1 => (0u128..6).prop_map(remove),
+        2 => (0u128..8, 0u8..40).prop_map(|(id, key)| {
+            let (name, role) = (user_name(&format!("user-{id}")), UserRole::Viewer);
+            let user = NewUser { name, role, key: user_key(key), expires_at: None };
+            Command::User(UserCommand::Create { user_id: user_id(id), user })
+        }),
+    ]
+}
+
+/// No key is registered twice, by whomever. A key is that of one node at most, and no key of a node that was removed
+/// is valid. A node has one name, and a name belongs to one node. A token is redeemed as often as it may be.
+fn check_enrollments(given: &Given) -> Result<(), TestCaseError> {
+    let (callers, state) = (given.state.callers(), &given.state);
+    let mut keys = BTreeSet::new();
+    for envelope in &given.envelopes {
+        let key = match &envelope.event {
+            Event::User(UserEvent::Created(event)) => &event.key,
+            Event::Enrollment(EnrollmentEvent::TokenCreated(event)) => &event.key,
+            Event::Enrollment(EnrollmentEvent::KeyRegistered(event)) => &event.key,
+            Event::Enrollment(EnrollmentEvent::KeyOffered(event)) => &event.key,
+            _ => continue,
+        };
+        prop_assert!(keys.insert(key.clone()), "a key was registered twice");
+        let found = callers.find(&key.into(), Some(envelope.header.time)).ok();
+        let node = found.and_then(|caller| caller.node_id());
+        prop_assert_eq!(node, callers.enrollments().node_of(key).map(|(id, _)| id));
+        if let Some(id) = node {
+            prop_assert!(!state.roster().removed.contains_key(&id), "a removed node has a key");
+        }
+    }
+    let mut names = BTreeSet::new();
+    for (id, keys) in callers.enrollments().nodes().iter().filter(|(_, keys)| keys.present.is_some()) {
+        prop_assert!(names.insert(keys.name.key()), "two nodes have a name");
+        prop_assert!(state.nodes().get(id).is_none_or(|node| node.name == keys.name), "a node has two names");
+    }
+    for token in callers.enrollments().tokens().values() {
+        prop_assert!(token.uses <= token.max_uses, "a token was redeemed too often");
+    }
+    Ok(())
+}
+
 /// Names are unique; no key is registered twice; whoever holds a key that was given up is refused; an admin stays.
 fn check_users(given: &Given) -> Result<(), TestCaseError> {
     let callers = given.state.callers();
@@ -115,7 +184,7 @@ fn check_users(given: &Given) -> Result<(), TestCaseError> {
     let registered = |event: &Event| match event {
         Event::User(UserEvent::Created(event)) => Some(event.key.clone()),
         Event::User(UserEvent::KeyRotated(event)) => Some(event.key.clone()),
-        Event::User(_) | Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::Cluster(_) => None,
+        _ => None,
     };
     let mut keys = BTreeSet::new();
     for key in given.envelopes.iter().filter_map(|envelope| registered(&envelope.event)) {
@@ -134,7 +203,7 @@ fn check_users(given: &Given) -> Result<(), TestCaseError> {
         |user: &RegisteredUser| user.role == UserRole::Admin && user.revoked_at.is_none() && user.expires_at.is_none();
     let made_admin = |event: &Event| match event {
         Event::User(UserEvent::Created(event)) => event.role == UserRole::Admin,
-        Event::User(_) | Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::Cluster(_) => false,
+        _ => false,
     };
     if given.envelopes.iter().any(|envelope| made_admin(&envelope.event)) {
         prop_assert!(callers.users().values().any(is_admin), "there is no admin any more");
@@ -162,6 +231,17 @@ fn reuses_id(given: &Given, command: &Command) -> bool {
             Event::User(UserEvent::Created(event)),
             Command::User(UserCommand::Create { user_id, .. } | UserCommand::CreateFirst { user_id, .. }),
         ) => event.user_id == *user_id,
+        (
+            Event::Enrollment(EnrollmentEvent::TokenCreated(event)),
+            Command::Enrollment(EnrollmentCommand::CreateToken { token_id, .. }),
+        ) => event.token_id == *token_id,
+        (
+            Event::Enrollment(EnrollmentEvent::KeyRegistered(event)),
+            Command::Enrollment(EnrollmentCommand::Enroll { new_id, .. }),
+        ) => event.node_id == *new_id,
+        (Event::Node(NodeEvent::Joined(event)), Command::Enrollment(EnrollmentCommand::Enroll { new_id, .. })) => {
+            event.node_id == *new_id
+        }
         _ => false,
     })
 }
@@ -295,9 +375,7 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
         .iter()
         .filter_map(|envelope| match &envelope.event {
             Event::Network(NetworkEvent::Created(event)) => event.spec.vni(),
-            Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::User(_) | Event::Cluster(_) => {
-                None
-            }
+            _ => None,
         })
         .collect();
     let mut presence: BTreeMap<NodeId, bool> = BTreeMap::new();
@@ -310,9 +388,7 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
                 prop_assert!(presence.remove(&event.node_id).is_some(), "only a member is removed");
                 continue;
             }
-            Event::Node(_) | Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::User(_) | Event::Cluster(_) => {
-                continue;
-            }
+            _ => continue,
         };
         prop_assert_eq!(presence.insert(node, reachable), before, "an event that does not change the presence");
     }
@@ -360,6 +436,7 @@ fn check(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Re
         check_mesh(&given)?;
         check_nodes(&given)?;
         check_users(&given)?;
+        check_enrollments(&given)?;
     }
     let mut replayed = State::default();
     let mut states = states.iter().peekable();
@@ -391,6 +468,11 @@ proptest! {
     #[test]
     fn invariants_hold_while_nodes_join_and_leave(commands in prop::collection::vec(membership_command(), 1..60)) {
         check(commands, with_current_generations)?;
+    }
+
+    #[test]
+    fn invariants_hold_while_machines_join(commands in prop::collection::vec(enrollment_command(), 1..60)) {
+        check(commands, |_, command| command)?;
     }
 
     #[test]

@@ -74,8 +74,13 @@ fn removal_frees_the_name_but_not_the_id() {
     given.when(&join(1, "node-1")).then_rejected(removed(1));
     given.when(&join(1, "node-9")).then_rejected(removed(1));
     given.when(&join_mesh(1, 1, 51820)).then_rejected(removed(1));
-    let join =
-        Command::Node(NodeCommand::Join { node_id: node_id(3), name: node_name("NODE-1"), mesh: None, arch: None });
+    let join = Command::Node(NodeCommand::Join {
+        key: "node".parse().unwrap(),
+        node_id: node_id(3),
+        name: node_name("NODE-1"),
+        mesh: None,
+        arch: None,
+    });
     assert_eq!(given.execute(&join).unwrap().len(), 1);
     given.when(&self::join(4, "node-1")).then_rejected(Rejection::NodeNameTaken(node_name("node-1")));
     let refusal = ErrorBody::from(&removed(1)).error;

@@ -27,6 +27,12 @@ impl State {
         self.enrollments().tokens().get(&id).ok_or(Rejection::NoSuchJoinToken(id))
     }
 
+    /// Returns the name of a node: of a member, or of one that has a key and has not joined yet.
+    fn name_of(&self, node: NodeId) -> Option<&NodeName> {
+        let enrolled = || self.enrollments().nodes().get(&node).filter(|keys| keys.present.is_some());
+        self.nodes().get(&node).map(|member| &member.name).or_else(|| enrolled().map(|keys| &keys.name))
+    }
+
     /// Returns the node with this name: a member, or one that has a key and has not joined yet.
     fn node_or_enrolled(&self, name: &NodeName) -> Option<NodeId> {
         self.node_named(name).or_else(|| self.enrollments().node_named(name))
@@ -110,19 +116,20 @@ fn enroll(
             return Err(Rejection::StateFolderOfAnotherNode { name: name.clone(), own: own.unwrap_or(existing) });
         }
         // A node keeps its name as it is.
-        Some(existing) => (existing, state.nodes().get(&existing).map_or(name, |node| &node.name)),
+        Some(existing) => (existing, state.name_of(existing).unwrap_or(name)),
         None => (own.unwrap_or(new_id), name),
     };
     check_name(state, node_id, name)?;
     Ok(Decision::one(NodeKeyRegistered { node_id, name: name.clone(), key: key.clone(), token_id }))
 }
 
-/// A node keeps its name.
+/// A node keeps its name, and no other node has it.
 pub(super) fn check_name(state: &State, node: NodeId, name: &NodeName) -> Result<(), Rejection> {
-    let member = state.nodes().get(&node).map(|member| &member.name);
-    let enrolled = || state.enrollments().nodes().get(&node).filter(|keys| keys.present.is_some());
-    match member.or_else(|| enrolled().map(|keys| &keys.name)) {
-        Some(other) if other != name => Err(Rejection::NodeHasName { node, name: other.clone() }),
+    if let Some(other) = state.name_of(node).filter(|other| *other != name) {
+        return Err(Rejection::NodeHasName { node, name: other.clone() });
+    }
+    match state.node_or_enrolled(name) {
+        Some(other) if other != node => Err(Rejection::NodeNameTaken(name.clone())),
         Some(_) | None => Ok(()),
     }
 }

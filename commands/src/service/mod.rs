@@ -153,7 +153,7 @@ impl Handler {
             if error.error.code == ErrorCode::PermissionDenied { call.denied(error) } else { error }
         })?;
         if let Command::User(command) = &command {
-            credentials::check(command, caller, &self.callers.borrow())?;
+            credentials::check(command, caller)?;
         }
         if let Command::Node(
             NodeCommand::Join { node_id, .. } | NodeCommand::RecordReport(NodeReport { node_id, .. }),

@@ -13,7 +13,7 @@ use otherix_schemas::event::Event;
 use otherix_schemas::id::EventId;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::TimestampError;
-use otherix_schemas::user::{Caller, Callers};
+use otherix_schemas::user::Callers;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -126,11 +126,6 @@ impl<S: EventStore> Writer<S> {
     /// Returns the members of the cluster as of [`Writer::durable`], and whether each is reachable.
     pub fn roster(&self) -> watch::Receiver<Roster> {
         self.roster.subscribe()
-    }
-
-    /// Lets users make requests that no event is about: those of the first start.
-    pub fn add_callers(&self, callers: impl IntoIterator<Item = Caller>) {
-        self.callers.send_modify(|known| callers.into_iter().for_each(|caller| known.add_built_in(caller)));
     }
 
     /// Returns who may make requests as of [`Writer::durable`], and whose credentials are revoked.

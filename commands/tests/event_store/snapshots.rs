@@ -11,12 +11,14 @@ use otherix_runtime::SystemRuntime;
 use otherix_schemas::cloudevent::{Actor, EventEnvelope, Header};
 use otherix_schemas::command::Command;
 use otherix_schemas::decision_chain::ChainDigest;
+use otherix_schemas::enrollment::{JoinTokenCreated, NodeKeyOffered, NodeKeyRegistered};
 use otherix_schemas::event::Event;
-use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId, UserUuid, VmId};
+use otherix_schemas::id::{ClusterId, CorrelationId, EventId, JoinTokenId, NetworkId, NodeId, UserUuid, VmId};
 use otherix_schemas::network::{NetworkCommand, NewNetwork, NewNetworkSpec};
+use otherix_schemas::node::{NodeCondition, NodeConditionKind, NodeConditionsChanged};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::user::{UserCreated, UserRevoked, UserRole, UserRoleChanged};
-use otherix_schemas::value::UserKey;
+use otherix_schemas::value::{NodeName, UserKey};
 use otherix_schemas::vm::{Arch, VmCreated};
 use otherix_testkit::wait::wait_for;
 use std::sync::Arc;
@@ -225,6 +227,20 @@ async fn the_writer_saves_snapshots_while_it_runs_and_when_it_ends() {
     assert_eq!(loaded.replayed.state, replay(store.as_ref()).await.unwrap().state);
 }
 
+/// A join token, and a node with two keys that had another one before.
+fn enrollments(state: &State) -> Vec<Event> {
+    let (token_id, node_id) = (JoinTokenId::new(Uuid::from_u128(5)), NodeId::new(Uuid::from_u128(6)));
+    let (key, name): (_, NodeName) = (|number| UserKey::from_bytes([number; 32]), "node-6".parse().unwrap());
+    let (node_name, expires_at) = (Some(name.clone()), state.time().unwrap());
+    let registered = |key| NodeKeyRegistered { node_id, name: name.clone(), key, token_id }.into();
+    vec![
+        JoinTokenCreated { token_id, node_name, key: key(5), expires_at, max_uses: 2 }.into(),
+        registered(key(6)),
+        registered(key(7)),
+        NodeKeyOffered { node_id, name: name.clone(), key: key(8) }.into(),
+    ]
+}
+
 /// What version 0.1 did not know: a user with another role than at first, another that is revoked, and the owner of a
 /// VM.
 fn later_events(state: &State) -> Vec<EventEnvelope> {
@@ -248,7 +264,11 @@ fn later_events(state: &State) -> Vec<EventEnvelope> {
         owner: Some(one.user_id.into()),
     };
     let actor = Actor { id: one.user_id.into(), name: Some(one.name.to_string()) };
-    let events: [Event; 5] = [one.into(), two.into(), changed.into(), revoked.into(), vm.into()];
+    let member = *state.nodes().keys().next().unwrap();
+    let condition = NodeCondition { kind: NodeConditionKind::SetBack, detail: "an older copy".to_owned() };
+    let conditions = NodeConditionsChanged { node_id: member, conditions: vec![condition] };
+    let events: [Event; 6] = [one.into(), two.into(), changed.into(), revoked.into(), vm.into(), conditions.into()];
+    let events = events.into_iter().chain(enrollments(state));
     let envelope = |(number, event)| EventEnvelope {
         header: Header {
             cluster: ClusterId::new(Uuid::nil()),

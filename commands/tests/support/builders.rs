@@ -187,13 +187,25 @@ pub(crate) fn vm_deleted(id: u128, network: Option<u128>) -> Vec<Event> {
 }
 
 pub(crate) fn join(id: u128, text: &str) -> Command {
-    Command::Node(NodeCommand::Join { node_id: node_id(id), name: node_name(text), mesh: None, arch: None })
+    Command::Node(NodeCommand::Join {
+        key: "node".parse().unwrap(),
+        node_id: node_id(id),
+        name: node_name(text),
+        mesh: None,
+        arch: None,
+    })
 }
 
 /// Node `id` joins as `node-<id>` and tells its architecture.
 pub(crate) fn join_arch(id: u128, arch: Arch) -> Command {
     let name = node_name(&format!("node-{id}"));
-    Command::Node(NodeCommand::Join { node_id: node_id(id), name, mesh: None, arch: Some(arch) })
+    Command::Node(NodeCommand::Join {
+        key: "node".parse().unwrap(),
+        node_id: node_id(id),
+        name,
+        mesh: None,
+        arch: Some(arch),
+    })
 }
 
 pub(crate) fn described(id: u128, arch: Arch) -> Event {
@@ -209,7 +221,13 @@ pub(crate) fn key(number: u8) -> MeshPublicKey {
 pub(crate) fn join_mesh(id: u128, number: u8, port: u16) -> Command {
     let endpoint = format!("192.0.2.{id}:{port}").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: key(number), endpoint });
-    Command::Node(NodeCommand::Join { node_id: node_id(id), name: node_name(&format!("node-{id}")), mesh, arch: None })
+    Command::Node(NodeCommand::Join {
+        key: "node".parse().unwrap(),
+        node_id: node_id(id),
+        name: node_name(&format!("node-{id}")),
+        mesh,
+        arch: None,
+    })
 }
 
 /// The event of [`join_mesh`] for a node that has joined before.

@@ -141,6 +141,7 @@ pub(crate) fn create(name: &str) -> CommandRequest {
 
 pub(crate) fn join(name: &str) -> CommandRequest {
     request(Command::Node(NodeCommand::Join {
+        key: "node".parse().unwrap(),
         node_id: NodeId::new(Uuid::now_v7()),
         name: name.parse().unwrap(),
         mesh: None,
@@ -153,7 +154,7 @@ pub(crate) fn join_mesh(number: u8) -> CommandRequest {
     let (node_id, name) = (NodeId::new(Uuid::from_u128(number.into())), format!("node-{number}").parse().unwrap());
     let endpoint = format!("192.0.2.{number}:51820").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [number; 32].try_into().unwrap(), endpoint });
-    request(Command::Node(NodeCommand::Join { node_id, name, mesh, arch: None }))
+    request(Command::Node(NodeCommand::Join { key: "node".parse().unwrap(), node_id, name, mesh, arch: None }))
 }
 
 pub(crate) fn with_key(request: CommandRequest, key: &str, body: &str) -> CommandRequest {

@@ -78,7 +78,13 @@ fn command(step: Step, created: &CreatedNetworks, head: Position, sequence: u64)
         Step::Join { node } => join(node + 1),
         Step::JoinAs { node, name } => {
             let name = format!("node-{}", name + 1).parse().unwrap();
-            Command::Node(NodeCommand::Join { node_id: id(node + 1), name, mesh: None, arch: None })
+            Command::Node(NodeCommand::Join {
+                key: "node".parse().unwrap(),
+                node_id: id(node + 1),
+                name,
+                mesh: None,
+                arch: None,
+            })
         }
         Step::Remove { node } => remove(node + 1),
         Step::JoinMesh { node, key } => join_mesh(node + 1, key, 51820),

@@ -136,6 +136,7 @@ pub(crate) fn nic_id(number: u128) -> NicId {
 
 pub(crate) fn join(node: u128) -> Command {
     Command::Node(NodeCommand::Join {
+        key: "node".parse().unwrap(),
         node_id: id(node),
         name: format!("node-{node}").parse().unwrap(),
         mesh: None,
@@ -153,6 +154,7 @@ pub(crate) fn join_mesh(node: u128, key: u8, port: u16) -> Command {
     let endpoint = format!("192.0.2.{node}:{port}").parse().unwrap();
     let mesh = Some(MeshOffer { public_key: [key; 32].try_into().unwrap(), endpoint });
     Command::Node(NodeCommand::Join {
+        key: "node".parse().unwrap(),
         node_id: id(node),
         name: format!("node-{node}").parse().unwrap(),
         mesh,

@@ -77,9 +77,6 @@ pub struct Callers {
     enrollments: Enrollments,
     #[serde(skip_serializing)]
     by_key: BTreeMap<UserId, UserUuid>,
-    /// By their keys, callers that no event is about: not part of the state.
-    #[serde(skip_serializing)]
-    built_in: BTreeMap<UserId, Caller>,
 }
 
 /// What a state snapshot holds of [`Callers`].
@@ -189,7 +186,7 @@ impl Callers {
             if let Some(caller) = self.enrollments.find(key, now)? {
                 return Ok(caller);
             }
-            return self.built_in.get(key).cloned().ok_or_else(|| CallerError::Unknown(key.clone()));
+            return Err(CallerError::Unknown(key.clone()));
         };
         if user.revoked_at.is_some() {
             return Err(CallerError::Revoked(key.clone()));
@@ -203,16 +200,6 @@ impl Callers {
                 Ok(Caller { key: key.clone(), id: (*id).into(), name, role, expires_at })
             }
         }
-    }
-
-    /// The caller with this key that no event is about.
-    pub fn built_in(&self, key: &UserId) -> Option<&Caller> {
-        self.built_in.get(key)
-    }
-
-    /// Adds a caller that no event is about.
-    pub fn add_built_in(&mut self, caller: Caller) {
-        self.built_in.insert(caller.key.clone(), caller);
     }
 
     /// The users that are not deleted.

@@ -223,10 +223,10 @@ fn join(
         return Err(state.roster().unknown(node_id));
     }
     enrollment::check_name(state, node_id, name)?;
-    let first = match (state.nodes().get(&node_id), state.nodes.by_name.get(&name.key())) {
-        (Some(_), _) => presence::reachable_again(state, node_id),
-        (None, Some(_)) => return Err(Rejection::NodeNameTaken(name.clone())),
-        (None, None) => Some(NodeJoined { node_id, name: name.clone() }.into()),
+    let first = if state.nodes().contains_key(&node_id) {
+        presence::reachable_again(state, node_id)
+    } else {
+        Some(NodeJoined { node_id, name: name.clone() }.into())
     };
     let changed = offer.map(|offer| mesh::accept(state, config, node_id, offer)).transpose()?.flatten();
     Ok(first.into_iter().chain(changed).collect())
