@@ -52,6 +52,8 @@ pub(crate) struct ControlState {
     pub(crate) reports: Vec<NodeReport>,
     /// The positions of the heartbeats.
     pub(crate) heartbeats: Vec<Position>,
+    /// What the last heartbeat told of an older copy of the agent's state.
+    pub(crate) set_back: Option<String>,
     /// The number of next reports that are not answered.
     pub(crate) ignore_reports: usize,
     /// The last report that is recorded: the same and earlier ones are outdated.
@@ -107,6 +109,7 @@ impl Control {
             joins: Vec::new(),
             reports: Vec::new(),
             heartbeats: Vec::new(),
+            set_back: None,
             ignore_reports: 0,
             recorded: None,
             other_agent: None,
@@ -222,8 +225,9 @@ impl Control {
                     }
                     Some(message) = heartbeats.next() => {
                         let mut state = state.lock().unwrap();
-                        let Heartbeat { position, nonce, .. } = serde_json::from_slice(&message.payload).unwrap();
+                        let Heartbeat { position, nonce, set_back, .. } = serde_json::from_slice(&message.payload).unwrap();
                         state.heartbeats.push(position);
+                        state.set_back = set_back;
                         let answer = state.heartbeat_answer(nonce);
                         if state.refuses_removed {
                             let answer = serde_json::to_value(answer).unwrap();
