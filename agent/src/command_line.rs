@@ -54,6 +54,8 @@ pub(crate) enum AgentCommand {
     /// Starts and enables nothing: `otherix-agent run` does, or `systemctl enable --now otherix-agent`. If it is
     /// interrupted, repeat it with the same token. A token on the command line is visible to other processes of the
     /// machine while the command runs; one in a file is not.
+    ///
+    /// Exit code 7: the control plane does not answer, and trying again may help.
     #[command(after_help = JOIN_EXAMPLES)]
     Join(JoinOptions),
     /// Run the agent of this node until SIGTERM or SIGINT; the devices that it created stay

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use otherix_runtime::files;
 use otherix_schemas::id::ClusterId;
+use otherix_schemas::permission::Role;
 use otherix_schemas::value::{NodeName, UserKey};
 use otherix_transport::credentials::CredentialsError;
 use otherix_transport::tls::CaError;
-use otherix_transport::{CredentialsFile, NatsEndpoint, TrustedCa};
+use otherix_transport::{CredentialsFile, CredentialsSource, NatsEndpoint, TrustedCa};
 use serde::{Deserialize, Serialize};
 
 use crate::join;
@@ -72,6 +73,12 @@ pub enum ConnectionError {
     Read { path: PathBuf, source: io::Error },
     #[error("`{}` has no settings of a node: remove it, and join again", path.display())]
     Malformed { path: PathBuf, source: serde_json::Error },
+    /// Those of a person, for example, who has set `OTHERIX_CREDENTIALS` for `otherix`.
+    #[error(
+        "the credentials are those of a user with the role `{0}`, not of a node: set neither `--credentials` nor \
+         `OTHERIX_CREDENTIALS` on a machine that has joined"
+    )]
+    NotOfNode(String),
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
     #[error(transparent)]
@@ -124,6 +131,9 @@ pub fn resolve(state: &Path, overrides: ConnectionOverrides) -> Result<(NatsEndp
         (None, Some(_)) => own_credentials(state)?,
         (None, None) => return Err(not_joined()),
     };
+    if let Some(role) = credentials.current().role().filter(|role| *role != Role::Node.as_str()) {
+        return Err(ConnectionError::NotOfNode(role.to_owned()));
+    }
     let own_ca = settings.filter(|settings| settings.has_ca).map(|_| state.join(CA));
     let ca = ca.or(own_ca).map(|path| TrustedCa::load(&path)).transpose()?;
     Ok((NatsEndpoint { url: server, credentials: Arc::new(credentials), ca }, name))

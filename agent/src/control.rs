@@ -39,6 +39,11 @@ const SET_BACK_TOLD: Duration = Duration::from_secs(3600);
 /// Delay before a node that was removed tries again: only a restored control plane may accept it.
 pub const REMOVED_RETRY: Duration = Duration::from_secs(60);
 
+/// What to do if the credentials are not accepted.
+const NOT_ACCEPTED_HINT: &str = "if the node was removed from the cluster on purpose, stop its agent, empty its state \
+    folder, and join with a new token if the machine is to be used again; otherwise create a token with `otherix node \
+    join-token create --name NODE`, stop the agent, run `otherix-agent join` with it on this machine, and start the agent";
+
 /// Most distinct errors that are logged while the node cannot join.
 const ERRORS_MAX: usize = 64;
 
@@ -225,11 +230,15 @@ fn log_refusal(error: &CallError, text: &str, node: &JoinRequest) {
                 that belongs to the name",
             "the cluster refuses this node: retrying"
         ),
-        CallError::Refused(body) if is_no_node(body.error.code) => tracing::error!(
+        // The task of the heartbeats logs it.
+        CallError::Refused(body) if body.error.code == ErrorCode::Unauthenticated => {
+            tracing::debug!(error = %text, "cannot join");
+        }
+        CallError::Refused(body) if body.error.code == ErrorCode::PermissionDenied => tracing::error!(
             error = %text, node = %node_id, %name,
-            hint = "if these are not this node's credentials, or they were revoked, create a token with `otherix node \
-                join-token create --name NODE`, and run `otherix-agent join` with it on this machine",
-            "the cluster does not accept this node's credentials: retrying"
+            hint = "these are the credentials of another node, or of no node: run `otherix-agent join` on this machine \
+                with a token that names the node",
+            "the cluster refuses this node: retrying"
         ),
         CallError::Refused(_) => {
             tracing::error!(error = %text, node = %node_id, %name, "the cluster refuses this node: retrying");
@@ -240,19 +249,6 @@ fn log_refusal(error: &CallError, text: &str, node: &JoinRequest) {
         | CallError::Malformed(_) => {
             tracing::warn!(error = %text, "cannot join yet: retrying")
         }
-    }
-}
-
-/// Whether the control plane does not take the credentials for those of this node.
-fn is_no_node(code: ErrorCode) -> bool {
-    match code {
-        ErrorCode::Unauthenticated | ErrorCode::PermissionDenied => true,
-        ErrorCode::ValidationFailed
-        | ErrorCode::NotFound
-        | ErrorCode::Conflict
-        | ErrorCode::IdempotencyKeyMismatch
-        | ErrorCode::Unavailable
-        | ErrorCode::Internal => false,
     }
 }
 
@@ -323,13 +319,22 @@ impl Heartbeats {
     }
 }
 
+/// How the last heartbeat ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HeartbeatState {
+    Answered,
+    Unanswered,
+    /// The credentials are not accepted. That lasts while the server is unreachable.
+    NotAccepted,
+}
+
 /// Sends heartbeats until it is dropped, at once if a head is wanted. Requests the membership again after heartbeats
 /// were not answered, and when the control plane is behind the node: it may have been restored.
 pub async fn send_heartbeats(heartbeats: Heartbeats) {
     let shared = &heartbeats.shared;
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut is_answered = true;
+    let mut state = HeartbeatState::Answered;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -337,7 +342,7 @@ pub async fn send_heartbeats(heartbeats: Heartbeats) {
         }
         match heartbeats.send().await {
             Ok((_, is_behind)) => {
-                let again = !std::mem::replace(&mut is_answered, true);
+                let again = std::mem::replace(&mut state, HeartbeatState::Answered) != HeartbeatState::Answered;
                 if again {
                     tracing::info!("the control plane answers heartbeats again");
                 }
@@ -356,13 +361,20 @@ pub async fn send_heartbeats(heartbeats: Heartbeats) {
                 ticks.reset_after(REMOVED_RETRY);
             }
             Err(HeartbeatError::Trust(error)) => {
-                if std::mem::replace(&mut is_answered, false) {
+                if std::mem::replace(&mut state, HeartbeatState::Unanswered) == HeartbeatState::Answered {
                     let error = Causes(&error);
                     tracing::error!(%error, "a heartbeat was not answered by this node's control plane");
                 }
             }
+            Err(HeartbeatError::Call(CallError::Refused(body))) if body.error.code == ErrorCode::Unauthenticated => {
+                if std::mem::replace(&mut state, HeartbeatState::NotAccepted) != HeartbeatState::NotAccepted {
+                    let text = "the cluster does not accept this node's credentials: retrying";
+                    tracing::error!(error = %body, hint = NOT_ACCEPTED_HINT, "{text}");
+                }
+            }
             Err(HeartbeatError::Call(error)) => {
-                if std::mem::replace(&mut is_answered, false) {
+                if state == HeartbeatState::Answered {
+                    state = HeartbeatState::Unanswered;
                     tracing::warn!(error = %Causes(&error), "the control plane does not answer heartbeats");
                 }
             }

@@ -12,12 +12,13 @@ use clap::Parser;
 use otherix_agent::agent::{self, AgentConfig};
 use otherix_agent::connection::{self, ConnectionOverrides};
 use otherix_agent::contradiction::{self, Contradiction};
+use otherix_agent::join::{self, JoinError};
 use otherix_agent::key_rotation::{self, KeyRotation, KeyRotationError};
 use otherix_agent::release::{self, HeldDevice, ReleaseOutcome};
+use otherix_agent::status;
 use otherix_agent::wireguard::MeshTaskOptions;
 use otherix_agent::wireguard::rotation::{self, Rotation, RotationError};
 use otherix_agent::withdrawn::{self, WithdrawnNetwork};
-use otherix_agent::{join, status};
 use otherix_identity::join_token::{JOIN_TOKEN_MAX, JoinToken};
 use otherix_runtime::files::PrivateFileError;
 use otherix_runtime::{ClockError, SystemRuntime, check_clock, files};
@@ -33,6 +34,9 @@ use self::command_line::{
 
 /// The exit code of a wait that timed out, the same as of `otherix --wait`.
 const TIMED_OUT: u8 = 124;
+
+/// The exit code if the control plane does not answer, the same as of `otherix`.
+const UNREACHABLE: u8 = 7;
 
 fn main() -> ExitCode {
     let AgentArgs { command } = AgentArgs::parse();
@@ -53,7 +57,13 @@ fn main() -> ExitCode {
             tracing::error!("{}", Causes(error.as_ref()));
             let is_timeout = matches!(error.downcast_ref(), Some(RotationError::Timeout(_)))
                 || matches!(error.downcast_ref(), Some(KeyRotationError::Timeout(_)));
-            if is_timeout { ExitCode::from(TIMED_OUT) } else { ExitCode::FAILURE }
+            if is_timeout {
+                ExitCode::from(TIMED_OUT)
+            } else if error.downcast_ref().is_some_and(JoinError::is_temporary) {
+                ExitCode::from(UNREACHABLE)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -25,8 +25,20 @@ pub(crate) const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
 /// The state folder of a control plane on this machine, where `OTHERIX_STATE` names no other.
 const DEFAULT_STATE: &str = "/var/lib/otherix";
 
+/// Where to connect and as whom, and the files that say so.
+pub(crate) struct Access {
+    pub(crate) endpoint: NatsEndpoint,
+    pub(crate) credentials: PathBuf,
+    pub(crate) ca: Option<PathBuf>,
+}
+
 /// Determines the endpoint.
 pub(crate) fn endpoint(global: &GlobalArgs) -> Result<NatsEndpoint, Failure> {
+    resolve(global).map(|access| access.endpoint)
+}
+
+/// Determines the endpoint, and the files of its credentials and CA.
+pub(crate) fn resolve(global: &GlobalArgs) -> Result<Access, Failure> {
     let context = context(global)?;
     let context = context.as_ref();
     // A context that is named counts more than variables of the environment, which were set for another one.
@@ -37,16 +49,15 @@ pub(crate) fn endpoint(global: &GlobalArgs) -> Result<NatsEndpoint, Failure> {
     let ca = global.ca.as_ref().filter(|_| counts("--ca"));
     let server = server.map(String::as_str).or_else(|| context.map(ContextFile::url)).unwrap_or(DEFAULT_SERVER);
     check_server(server)?;
-    let path = match credentials.cloned().or_else(|| context.and_then(ContextFile::credentials)) {
+    let file = match credentials.cloned().or_else(|| context.and_then(ContextFile::credentials)) {
         Some(path) => path,
         None => default_credentials()?,
     };
-    let credentials = Credentials::load(&path).map_err(|error| Failure::credentials(&error))?;
-    let ca = match ca.cloned().or_else(|| context.and_then(ContextFile::ca)) {
-        Some(path) => Some(load_ca(&path)?),
-        None => None,
-    };
-    Ok(NatsEndpoint::new(server, credentials).with_ca(ca))
+    let credentials = Credentials::load(&file).map_err(|error| Failure::credentials(&error))?;
+    let ca = ca.cloned().or_else(|| context.and_then(ContextFile::ca));
+    let trusted = ca.as_deref().map(load_ca).transpose()?;
+    let endpoint = NatsEndpoint::new(server, credentials).with_ca(trusted);
+    Ok(Access { endpoint, credentials: file, ca })
 }
 
 /// Whether a flag is on the command line, as opposed to its variable in the environment.

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::manifest::{self, KindEntry, ManifestAction, ManifestArgs};
 use crate::output::Printer;
 use crate::output::format::Format;
-use crate::{context, man, network, node, user, vm};
+use crate::{context, events, man, network, node, user, vm};
 
 /// The kinds of manifests, in the order in which resources are created.
 pub(crate) const KINDS: &[KindEntry] = &[KindEntry::of::<NetworkView>(), KindEntry::of::<VmView>()];
@@ -43,6 +43,8 @@ pub(crate) enum CliCommand {
     Context(Box<context::ContextSubcommand>),
     #[command(subcommand)]
     User(Box<user::UserSubcommand>),
+    #[command(subcommand)]
+    Events(events::EventsSubcommand),
     /// Create the resources defined in manifests
     #[command(after_help = manifest::CREATE_EXAMPLES, after_long_help = manifest_help(manifest::CREATE_EXAMPLES))]
     Create(ManifestArgs),
@@ -111,6 +113,7 @@ impl CliCommand {
             Self::Node(command) => node::run(global, *command, printer).await,
             Self::Context(command) => context::run(global, *command, printer),
             Self::User(command) => user::run(global, *command, printer).await,
+            Self::Events(command) => events::run(global, command, printer).await,
             Self::Create(args) => manifest::run(global, ManifestAction::Create, KINDS, args, printer).await,
             Self::Delete(args) => manifest::run(global, ManifestAction::Delete, KINDS, args, printer).await,
             Self::Completion { shell } => printer.text(&completion::script(shell, Cli::command())),

@@ -93,7 +93,10 @@ impl Failure {
 
     /// A request was refused, or got no usable reply.
     pub(crate) fn call(error: CallError, request: Request) -> Self {
-        let resource = request.resource();
+        let resource = match request.resource() {
+            "consumer" => "events consumer",
+            resource => resource,
+        };
         let unavailable = |message| Self::new(Exit::Unreachable, ErrorCode::Unavailable, message);
         match error {
             CallError::Refused(body) => Self::refused(body),
@@ -199,6 +202,12 @@ fn flag(field: &str) -> String {
     match field {
         "name" => "NAME".to_owned(),
         "expires_at" => "--expires".to_owned(),
-        other => format!("--{}", other.strip_suffix("_id").unwrap_or(other).replace('_', "-")),
+        // Lists, whose flags can be repeated.
+        "types" => "--type".to_owned(),
+        "subjects" => "--subject".to_owned(),
+        other => {
+            let name = ["_id", "_seconds"].iter().find_map(|suffix| other.strip_suffix(suffix)).unwrap_or(other);
+            format!("--{}", name.replace('_', "-"))
+        }
     }
 }

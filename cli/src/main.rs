@@ -6,6 +6,7 @@ mod command;
 mod completion;
 mod context;
 mod duration;
+mod events;
 mod exit;
 mod failure;
 mod man;

@@ -225,7 +225,7 @@ impl Exchange {
                 let text = "Any value: answer at once, even if the read models lag behind acknowledged writes.";
                 headers.insert(STALE.to_owned(), header(text));
             }
-            RequestKind::Lookup => {}
+            RequestKind::Lookup | RequestKind::Unrecorded => {}
         }
         let permission = request.permission.as_str();
         Self {

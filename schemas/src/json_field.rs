@@ -12,6 +12,10 @@ pub(crate) fn text(field: &str, value: Value, violations: &mut Violations) -> Op
     None
 }
 
+pub(crate) fn texts(field: &str, value: Value, violations: &mut Violations) -> Option<Vec<String>> {
+    violations.check(field, serde_json::from_value(value).map_err(|_| "must be a list of strings"))
+}
+
 pub(crate) fn boolean(field: &str, value: &Value, violations: &mut Violations) -> Option<bool> {
     violations.check(field, value.as_bool().ok_or("must be `true` or `false`"))
 }

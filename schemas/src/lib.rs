@@ -11,6 +11,7 @@ pub mod asyncapi;
 pub mod cloudevent;
 pub mod cluster;
 pub mod command;
+pub mod consumer;
 pub mod decision_chain;
 pub mod enrollment;
 pub mod error;

@@ -135,7 +135,7 @@ impl Permission {
             Self::NodeReport => "report and send heartbeats, as a node",
             Self::ImageRead => "see images",
             Self::EventRead => "read decisions and outcomes",
-            Self::AuditRead => "read events about users, too",
+            Self::AuditRead => "read events about users, too, and have durable consumers",
             Self::ClusterRead => "see the cluster's settings",
             Self::ClusterManage => "change the cluster's settings",
             Self::UserSelf => "see one's own user, and obtain its credential",

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use otherix_identity::{CredsFormatError, KeyError};
+use otherix_identity::{Creds, CredsFormatError, KeyError};
+use otherix_runtime::{Runtime, SystemRuntime};
 use otherix_schemas::decision_chain::DecisionKey;
-use otherix_schemas::error::{ErrorBody, REMOVED_NODE};
+use otherix_schemas::error::{ErrorBody, ErrorCode, REMOVED_NODE};
 use otherix_schemas::id::{ClusterId, NodeId};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::NodeName;
@@ -90,6 +91,50 @@ pub enum JoinError {
     /// By whoever follows the steps.
     #[error("stopped before the step {0:?}")]
     Stopped(JoinStep),
+}
+
+impl JoinError {
+    /// Whether the same command may succeed later.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::NoAnswer(_) => true,
+            Self::Refused(body) => body.error.code == ErrorCode::Unavailable,
+            Self::AgentRuns(_)
+            | Self::Identity(_)
+            | Self::Settings(_)
+            | Self::Trust(_)
+            | Self::OtherControlPlane { .. }
+            | Self::OtherCluster { .. }
+            | Self::OtherNode { .. }
+            | Self::OtherName { .. }
+            | Self::OtherPendingName { .. }
+            | Self::HostName(_)
+            | Self::Key(_)
+            | Self::Ca(_)
+            | Self::Expired(_)
+            | Self::NotAccepted { .. }
+            | Self::OtherServer { .. }
+            | Self::OtherKey
+            | Self::Credential(_)
+            | Self::Write { .. }
+            | Self::Stopped(_) => false,
+        }
+    }
+}
+
+impl JoinError {
+    /// If the control plane was not reached, and the token has expired, that is why: the connection has ended then.
+    pub(super) fn unless_expired(self, token: &Creds) -> Self {
+        if !self.is_temporary() {
+            return self;
+        }
+        let expiry = token.expires_at().and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1_000_000));
+        let expiry = expiry.and_then(|micros| Timestamp::from_unix_micros(micros).ok());
+        match expiry.zip(SystemRuntime.now().ok()) {
+            Some((at, now)) if at <= now => Self::Expired(at),
+            Some(_) | None => self,
+        }
+    }
 }
 
 fn what_to_do(body: &ErrorBody) -> &'static str {

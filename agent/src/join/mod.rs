@@ -18,7 +18,7 @@ use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::value::{NodeName, UserKey};
 use otherix_transport::request::{CallError, CallOptions};
-use otherix_transport::{Credentials, Nats, NatsEndpoint, TrustedCa};
+use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint, TrustedCa};
 
 use self::pending::PendingJoin;
 use crate::connection::{CA, CREDENTIALS, ConnectionSettings, NEXT_CREDENTIALS};
@@ -89,12 +89,15 @@ pub async fn join(
     let ca = token.ca.as_ref().map(|pem| TrustedCa::parse(pem.as_bytes(), &state.join(CA)));
     let ca = ca.transpose().map_err(JoinError::Ca)?;
     let pending = pending(&state, &token, before, name)?;
-    on_step(JoinStep::WriteKey)?;
-    pending.write(&state, &token_key).map_err(|source| JoinError::Write { path: state.join("join.json"), source })?;
-
     let server = server.unwrap_or_else(|| token.server.clone());
     let endpoint = NatsEndpoint::new(server.clone(), Credentials::Key(token.creds.clone().into())).with_ca(ca);
-    let answer = redeem(&endpoint, &state, &pending, on_step).await?;
+    // A server that cannot be used leaves nothing behind.
+    let connected = Nats::once(&endpoint, "otherix-agent join", TIMEOUT).await;
+    let nats = connected.map_err(|error| JoinError::from(error).unless_expired(&token.creds))?;
+    on_step(JoinStep::WriteKey)?;
+    pending.write(&state, &token_key).map_err(|source| JoinError::Write { path: state.join("join.json"), source })?;
+    let answer = redeem(&nats, &state, &pending, on_step).await;
+    let answer = answer.map_err(|error| error.unless_expired(&token.creds))?;
     let NodeCredentialView { cluster, node_id, name, key, jwt, decision_key: _ } = answer;
     if key.as_str() != pending.key.public_key().as_str() {
         return Err(JoinError::OtherKey);
@@ -155,12 +158,11 @@ fn host_name() -> Result<NodeName, JoinError> {
 
 /// Has the key registered, and obtains its credential.
 async fn redeem(
-    endpoint: &NatsEndpoint,
+    nats: &Connection,
     state: &Path,
     PendingJoin { name, key }: &PendingJoin,
     on_step: &mut (dyn FnMut(JoinStep) -> Result<(), JoinError> + Send),
 ) -> Result<NodeCredentialView, JoinError> {
-    let nats = Nats::once(endpoint, "otherix-agent join", TIMEOUT).await?;
     let options = || CallOptions { timeout: TIMEOUT, idempotency_key: None };
     let key = user_key(key.public_key())?;
     let node_id = identity::stored(state)?.map(|(node_id, _)| node_id);

@@ -2,13 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
+pub(crate) mod enrollment;
 pub(crate) mod program;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
-use async_nats::{Client, HeaderMap, Subject};
+use async_nats::{Client, ConnectOptions, HeaderMap, Subject};
 use futures::StreamExt;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
@@ -48,6 +49,8 @@ pub(crate) struct ControlState {
     pub(crate) refuses_removed: bool,
     /// The node ids of all join requests.
     pub(crate) joins: Vec<NodeId>,
+    /// The users that have sent heartbeats, by their subjects.
+    pub(crate) senders: Vec<String>,
     /// The reports in the order of their arrival, with repeated ones.
     pub(crate) reports: Vec<NodeReport>,
     /// The positions of the heartbeats.
@@ -97,7 +100,12 @@ pub(crate) struct Control {
 impl Control {
     /// Connects, creates the stream unless it exists, and starts to answer requests.
     pub(crate) async fn start(url: &str) -> Self {
-        let client = async_nats::connect(url).await.unwrap();
+        Self::start_with(url, ConnectOptions::new()).await
+    }
+
+    /// As [`Control::start`], on a server that wants to know who connects.
+    pub(crate) async fn start_with(url: &str, options: ConnectOptions) -> Self {
+        let client = options.connect(url).await.unwrap();
         let state = ControlState {
             cluster: ClusterId::new(Uuid::from_u128(1)),
             epoch: Epoch::FIRST,
@@ -107,6 +115,7 @@ impl Control {
             refusal: None,
             refuses_removed: false,
             joins: Vec::new(),
+            senders: Vec::new(),
             reports: Vec::new(),
             heartbeats: Vec::new(),
             set_back: None,
@@ -179,7 +188,9 @@ impl Control {
 
     /// Starts a task that answers joins, reports and heartbeats.
     async fn answer(&self) {
-        let mut requests = self.client.subscribe("otherix.req.v1.*.node.*").await.unwrap();
+        let joins = self.client.subscribe("otherix.req.v1.*.node.join").await.unwrap();
+        let reports = self.client.subscribe("otherix.req.v1.*.node.report").await.unwrap();
+        let mut requests = futures::stream::select(joins, reports);
         let mut heartbeats = self.client.subscribe("otherix.hb.v1.*").await.unwrap();
         let mut queries = self.client.subscribe("otherix.req.v1.*.event.list").await.unwrap();
         self.client.flush().await.unwrap();
@@ -228,6 +239,7 @@ impl Control {
                         let Heartbeat { position, nonce, set_back, .. } = serde_json::from_slice(&message.payload).unwrap();
                         state.heartbeats.push(position);
                         state.set_back = set_back;
+                        state.senders.push(message.subject.rsplit('.').next().unwrap().to_owned());
                         let answer = state.heartbeat_answer(nonce);
                         if state.refuses_removed {
                             let answer = serde_json::to_value(answer).unwrap();

@@ -13,7 +13,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_otherix-agent");
 
 /// The program with its folder.
 pub(crate) struct Program {
-    url: String,
+    /// `None`: it takes everything from its state folder.
+    url: Option<String>,
     folder: TempDir,
     child: Option<Child>,
     /// A command that runs the program, if it is not to be started directly.
@@ -25,7 +26,12 @@ impl Program {
     pub(crate) fn new(url: String) -> Self {
         let folder = tempdir().unwrap();
         files::replace(&folder.path().join("credentials"), br#"{"user": "node-1", "password": "x"}"#).unwrap();
-        Self { url, folder, child: None, wrapper: Vec::new() }
+        Self { url: Some(url), folder, child: None, wrapper: Vec::new() }
+    }
+
+    /// Prepares the folder of one that has to join before it is started.
+    pub(crate) fn without_settings() -> Self {
+        Self { url: None, folder: tempdir().unwrap(), child: None, wrapper: Vec::new() }
     }
 
     pub(crate) fn start(url: String) -> Self {
@@ -44,7 +50,7 @@ impl Program {
 
     /// Prepares a second program for the same control plane, with a folder of its own.
     pub(crate) fn another(&self) -> Self {
-        Self::new(self.url.clone())
+        Self::new(self.url.clone().unwrap())
     }
 
     /// Starts a second process with the same folder, and waits for its end.
@@ -55,14 +61,18 @@ impl Program {
     fn command(&self) -> Command {
         let mut arguments = self.wrapper.iter().map(String::as_str).chain([BINARY]);
         let mut command = Command::new(arguments.next().unwrap());
+        command.args(arguments).arg("run").arg("--state").arg(self.state()).env("OTHERIX_LOG", "debug");
+        if let Some(url) = &self.url {
+            command.args(["--name", "node-1", "--nats", url]);
+            command.arg("--credentials").arg(self.folder.path().join("credentials"));
+        }
         command
-            .args(arguments)
-            .args(["run", "--name", "node-1", "--nats", &self.url])
-            .arg("--credentials")
-            .arg(self.folder.path().join("credentials"))
-            .arg("--state")
-            .arg(self.state())
-            .env("OTHERIX_LOG", "debug");
+    }
+
+    /// Returns another command of the program with its state folder.
+    pub(crate) fn other_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).arg("--state").arg(self.state());
         command
     }
 

@@ -118,6 +118,11 @@ impl FakeControlPlane {
         self.received.lock().expect("no panic").clone()
     }
 
+    /// The folder of the credentials.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     pub(crate) fn command(&self, arguments: &str) -> Command {
         let mut command = program(arguments);
         command

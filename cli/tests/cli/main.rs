@@ -9,6 +9,7 @@
     reason = "a failed assumption is a failed test"
 )]
 
+mod consumers;
 mod contexts;
 mod fake;
 mod manifests;

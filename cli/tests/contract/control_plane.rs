@@ -4,8 +4,10 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use otherix_identity::Creds;
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_testkit::{TempDir, tempdir};
 use otherix_transport::{Credentials, Nats, NatsEndpoint};
@@ -68,7 +70,15 @@ impl ControlPlane {
 
     /// Connects to NATS directly.
     pub(crate) async fn connect(&self, user: &str) -> Nats {
-        let credentials = Credentials::load(&self.credentials(user)).expect("credentials");
+        self.connect_with(Credentials::load(&self.credentials(user)).expect("credentials")).await
+    }
+
+    /// Connects with any credentials.
+    pub(crate) async fn connect_as(&self, creds: Creds) -> Nats {
+        self.connect_with(Credentials::Key(Arc::new(creds))).await
+    }
+
+    async fn connect_with(&self, credentials: Credentials) -> Nats {
         let endpoint = NatsEndpoint::new(self.url.clone(), credentials);
         Nats::once(&endpoint, "test", DEADLINE).await.expect("connected")
     }

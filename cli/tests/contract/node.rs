@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use otherix_identity::{Creds, JoinToken, KeyKind, KeyPair};
+use otherix_schemas::enrollment::{EnrollNode, GetEnrolledNode, NewNodeKey, NodeToEnroll};
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
 use otherix_schemas::node::{Heartbeat, JoinNode, JoinRequest, MeshOffer, MeshPeerStatus, NodeReport, ReportNode};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::Request;
 use otherix_schemas::subject;
+use otherix_schemas::value::UserKey;
 use otherix_transport::Nats;
 use otherix_transport::request::CallOptions;
 use otherix_transport::transport::Message;
@@ -56,8 +59,8 @@ impl SimulatedNode {
     }
 
     async fn join_with(control_plane: &ControlPlane, number: u128, name: &str, mesh: Option<MeshOffer>) -> Self {
-        let connection = control_plane.connect("node").await;
         let id = NodeId::new(Uuid::from_u128(number));
+        let connection = enroll(control_plane, id, name).await;
         let name = name.parse().expect("a name");
         let node = Self { connection, id, reports: 0, heartbeats: None };
         node.call(Request::of::<JoinNode>(), &JoinRequest { node_id: id, name, mesh, arch: None }).await;
@@ -66,7 +69,7 @@ impl SimulatedNode {
 
     /// Sends heartbeats from now on.
     pub(crate) fn with_heartbeats(mut self) -> Self {
-        let (connection, subject) = (self.connection.connection(), subject::heartbeat(self.id));
+        let (connection, subject) = (self.connection.connection(), subject::heartbeat(&self.connection.user()));
         let body = serde_json::to_vec(&Heartbeat::default()).expect("JSON");
         self.heartbeats = Some(tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_millis(100));
@@ -82,7 +85,10 @@ impl SimulatedNode {
     pub(crate) async fn send_heartbeat(&self, mesh: Vec<MeshPeerStatus>) {
         let heartbeat = Heartbeat { mesh, ..Heartbeat::default() };
         let options = CallOptions { timeout: DEADLINE, idempotency_key: None };
-        self.connection.exchange(subject::heartbeat(self.id), &heartbeat, options).await.expect("an answer");
+        self.connection
+            .exchange(subject::heartbeat(&self.connection.user()), &heartbeat, options)
+            .await
+            .expect("an answer");
     }
 
     /// Reports the status of a network.
@@ -117,6 +123,20 @@ impl Drop for SimulatedNode {
             heartbeats.abort();
         }
     }
+}
+
+/// Redeems a join token that the program has made for this node; returns a connection with its key.
+async fn enroll(control_plane: &ControlPlane, id: NodeId, name: &str) -> Nats {
+    let made = run(control_plane, &format!("node join-token create --name {name}")).await;
+    let token: JoinToken = made.stdout.parse().expect("a join token");
+    let machine = control_plane.connect_as(token.creds).await;
+    let pair = KeyPair::generate(KeyKind::User).expect("a key");
+    let key: UserKey = pair.public_key().as_str().parse().expect("a key");
+    let options = || CallOptions { timeout: DEADLINE, idempotency_key: None };
+    let node = NodeToEnroll { name: name.parse().expect("a name"), key: key.clone(), node_id: Some(id) };
+    machine.call::<EnrollNode>(&node, options()).await.expect("accepted");
+    let credential = machine.call::<GetEnrolledNode>(&NewNodeKey { key }, options()).await.expect("accepted").data;
+    control_plane.connect_as(Creds::new(credential.jwt, pair).expect("credentials")).await
 }
 
 /// Starts the program with this command line.

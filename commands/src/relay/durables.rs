@@ -90,6 +90,23 @@ pub async fn restore(context: &Context, notes: &Notes, account: &str) -> Result<
     Ok(())
 }
 
+/// Whether saved consumers are still to be restored, so that not all consumers of the stream exist.
+///
+/// # Errors
+/// If the disk fails.
+pub fn are_to_be_restored(notes: &Notes, account: &str) -> Result<bool, NoteError> {
+    Ok(notes.restored(account).is_none() && !notes.consumers(account)?.is_empty())
+}
+
+/// Forgets a consumer that was saved and is restored, because it is about to be deleted: another one of its name must
+/// not get its position.
+///
+/// # Errors
+/// If the disk fails.
+pub fn forget(notes: &Notes, account: &str, consumer: &str) -> Result<(), NoteError> {
+    notes.forget_consumer(account, |saved| name(saved) == consumer)
+}
+
 fn name(consumer: &SavedConsumer) -> &str {
     consumer.config.get("durable_name").and_then(Value::as_str).unwrap_or_default()
 }

@@ -92,6 +92,25 @@ impl Notes {
         write(&path, &serde_json::to_vec_pretty(consumers).map_err(|error| failed(error.into()))?)
     }
 
+    /// Removes saved consumers that `matches` accepts. Whether the others are restored does not change.
+    pub(super) fn forget_consumer(
+        &self,
+        account: &str,
+        matches: impl Fn(&SavedConsumer) -> bool,
+    ) -> Result<(), NoteError> {
+        let saved = self.consumers(account)?;
+        let kept: Vec<SavedConsumer> = saved.iter().filter(|consumer| !matches(consumer)).cloned().collect();
+        if kept.len() == saved.len() {
+            return Ok(());
+        }
+        if kept.is_empty() {
+            return self.set_consumers(account, &[]);
+        }
+        let path = self.consumers_file(account);
+        let failed = |source| NoteError { attempt: "write", path: path.clone(), source };
+        write(&path, &serde_json::to_vec_pretty(&kept).map_err(|error| failed(error.into()))?)
+    }
+
     fn verified_file(&self) -> PathBuf {
         self.0.join("verified")
     }

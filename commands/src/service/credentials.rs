@@ -139,7 +139,7 @@ fn internal(text: &str) -> ErrorBody {
     ErrorBody::new(ErrorCode::Internal, text)
 }
 
-fn encode<Data: Serialize>(position: Position, data: Data) -> Result<Bytes, ErrorBody> {
+pub(super) fn encode<Data: Serialize>(position: Position, data: Data) -> Result<Bytes, ErrorBody> {
     let answer = serde_json::to_vec(&Answer { data, meta: Meta::at(position) });
     answer.map(Bytes::from).map_err(|error| ErrorBody::new(ErrorCode::Internal, error.to_string()))
 }

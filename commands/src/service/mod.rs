@@ -4,6 +4,7 @@
 
 mod agent_starts;
 mod conditions;
+mod consumers;
 mod credentials;
 mod failure_detector;
 mod heartbeat;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 
 use self::agent_starts::AgentStarts;
 use self::conditions::Conditions;
+pub use self::consumers::Consumers;
 use self::credentials::Issuing;
 pub use self::credentials::{Credential, IssueError, Issuer};
 use self::failure_detector::FailureDetector;
@@ -64,6 +66,8 @@ pub struct Inputs {
     pub cluster: ClusterId,
     /// Signs credentials.
     pub issuer: Arc<dyn Issuer>,
+    /// Users' durable consumers; `None`: there are none.
+    pub consumers: Option<Arc<dyn Consumers>>,
     pub writer: WriterHandle,
     pub durable: watch::Receiver<Durable>,
     pub roster: watch::Receiver<Roster>,
@@ -89,6 +93,7 @@ struct Handler {
     callers: watch::Receiver<Callers>,
     durable: watch::Receiver<Durable>,
     issuer: Arc<dyn Issuer>,
+    consumers: Option<Arc<dyn Consumers>>,
     cluster: ClusterId,
     decision_key: DecisionKey,
     runtime: Arc<dyn Runtime>,
@@ -101,7 +106,8 @@ impl Service {
     /// If NATS refuses the service.
     pub async fn start(connections: &Connections, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
-        let Inputs { cluster, issuer, writer, durable, roster, callers, telemetry, signing, runtime } = inputs;
+        let Inputs { cluster, issuer, consumers, writer, durable, roster, callers, telemetry, signing, runtime } =
+            inputs;
         let decision_key = signing.signer.public();
         let requests = RequestServer::start(connections, ServiceKind::Commands, callers.clone()).await?;
         let detector = FailureDetector::new(unreachable_after);
@@ -114,7 +120,18 @@ impl Service {
         Ok(Self {
             requests,
             heartbeats,
-            handler: Handler { presence, writer, mesh, callers, durable, issuer, cluster, decision_key, runtime },
+            handler: Handler {
+                presence,
+                writer,
+                mesh,
+                callers,
+                durable,
+                issuer,
+                consumers,
+                cluster,
+                decision_key,
+                runtime,
+            },
         })
     }
 
@@ -142,6 +159,10 @@ impl Handler {
                 let found = credentials::look_up(&call, &self.callers.borrow(), self.runtime.now().ok())?;
                 let (issuer, cluster, decision_key) = (self.issuer.as_ref(), self.cluster, self.decision_key);
                 return credentials::answer(found, position, &Issuing { issuer, cluster, decision_key });
+            }
+            RequestKind::Unrecorded => {
+                let position = self.durable.borrow().position;
+                return consumers::handle(&call, position, self.consumers.as_deref()).await;
             }
             RequestKind::Query => {
                 return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));

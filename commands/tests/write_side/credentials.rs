@@ -67,6 +67,7 @@ impl Control {
         let inputs = Inputs {
             cluster,
             issuer: Arc::new(issuer.clone()),
+            consumers: None,
             writer: handle.clone(),
             durable: writer.durable(),
             roster: writer.roster(),

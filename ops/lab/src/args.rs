@@ -169,6 +169,9 @@ Examples:
     /// Relay frames between a VM's tap and its guest
     #[command(hide = true)]
     Relay(RelayEnds),
+    /// Join as a node, unless that was done, and become its agent
+    #[command(hide = true)]
+    Node { node: u32 },
 }
 
 #[derive(Clone, Debug, Args)]

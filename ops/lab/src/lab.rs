@@ -120,6 +120,11 @@ impl Lab {
         self.control_state().join("identity/tls/ca.pem")
     }
 
+    /// The join token of all nodes.
+    pub(crate) fn join_token(&self) -> PathBuf {
+        self.folder().join("join.token")
+    }
+
     pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.folder().join(format!("logs/{name}.log"))
     }

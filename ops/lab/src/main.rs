@@ -9,6 +9,7 @@ mod down;
 mod error;
 mod forward;
 mod guest;
+mod join;
 mod lab;
 mod lock;
 mod name;
@@ -81,6 +82,7 @@ fn run(lab: &Lab, command: LabCommand) -> Result<(), LabError> {
         LabCommand::Down => down::down(lab),
         LabCommand::Forward { namespace } => forward::serve(&namespace),
         LabCommand::Relay(ends) => relay::serve(&ends),
+        LabCommand::Node { node } => join::run_node(&lab.open()?, node),
     }
 }
 

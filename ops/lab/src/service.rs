@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use crate::error::LabError;
 use crate::forward::NATS_PORT;
+use crate::join::ensure_token;
 use crate::lab::OpenLab;
 use crate::lock::LabLock;
 use crate::namespace::{CONTROL, UnderlayLink};
@@ -197,23 +198,21 @@ pub(crate) fn launch_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
         Ok(()) | Err(_) => {}
     }
     let mut command = program::ip();
-    command.args(["netns", "exec", &lab.lab.node(node)]).arg(lab.description.bin_dir.join("otherix-agent"));
-    command.arg("run").arg("--nats").arg(format!("nats://{CONTROL}:{NATS_PORT}"));
-    command.arg("--credentials").arg(lab.lab.credentials("node"));
-    command.arg("--state").arg(lab.lab.node_state(node)).args(["--name", &name]);
-    command.arg("--mesh-socket-dir").arg(lab.lab.mesh_sockets(node)).arg("--ca").arg(lab.lab.ca());
+    command.args(["netns", "exec", &lab.lab.node(node)]).arg(program::this_program()?.get_program());
+    command.args(["--lab", lab.lab.name.as_str(), "node", &node.to_string()]);
     process::start(&lab.lab, &name, &command, Stdio::null())?;
     Ok(())
 }
 
-/// Waits until the control plane answers a query through the forwarded port.
+/// Waits until the control plane answers a query through the forwarded port, and nodes can join.
 pub(crate) fn await_control_plane(lab: &OpenLab) -> Result<(), LabError> {
     wait_for("otherixd to answer `otherix network list`", READY_TIMEOUT, || {
         if lab.otherixd()?.is_none() {
             return Err(process::ended(&lab.lab, OTHERIXD));
         }
         Ok(nats_accepts(lab.description.port) && control_plane_answers(lab))
-    })
+    })?;
+    ensure_token(lab)
 }
 
 /// Waits until a node's agent has joined.

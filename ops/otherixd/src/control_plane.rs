@@ -21,7 +21,7 @@ use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
 use otherix_transport::service::Connections;
-use otherix_transport::{JetStream, Nats};
+use otherix_transport::{Connection, JetStream, Nats};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -35,8 +35,8 @@ use crate::first_admin::FirstAdmin;
 use crate::journal_events::JournalEvents;
 use crate::local_context;
 use crate::nats::{
-    FormerUsers, Mirror, MirrorError, MirrorProgress, NatsAccess, NatsSettings, NatsSupervisor, RevocationPusher,
-    Revocations, private_folder, revocations,
+    FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsRefusals, NatsSettings,
+    NatsSupervisor, RevocationPusher, Revocations, UserConsumers, private_folder, revocations,
 };
 use crate::nats_watchdog::NatsWatchdog;
 
@@ -155,14 +155,25 @@ impl ControlPlane {
             runtime: Arc::clone(&runtime),
         };
         let relay = Relay::new(Arc::clone(&journal), &stream, inputs);
-        let mirror = Mirror::new(&stream, &events, Arc::clone(&journal), notes);
+        let turn = MirrorTurn::default();
+        let mirror = Mirror::new(&stream, &events, Arc::clone(&journal), notes.clone(), Arc::clone(&turn));
         // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
         let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let telemetry = telemetry_of(models.clone());
         let (roster, callers) = (writer.roster(), writer.callers());
-        let claims = Nats::lasting(&nats.claims, "otherixd accounts").await?.into();
+        let claims: Connection = Nats::lasting(&nats.claims, "otherixd accounts").await?.into();
+        let (log, begin) = nats.log;
+        let refusals = NatsRefusals {
+            log,
+            begin,
+            claims: claims.clone(),
+            callers: callers.clone(),
+            runtime: Arc::clone(&runtime),
+        };
+        let consumers = UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn);
+        let consumers = Arc::new(consumers);
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
         let relayed = relay.relayed();
         spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
@@ -191,6 +202,7 @@ impl ControlPlane {
         let inputs = commands::Inputs {
             cluster,
             issuer: nats.identity,
+            consumers: Some(Arc::clone(&consumers) as _),
             writer: requests,
             durable,
             roster,
@@ -215,6 +227,8 @@ impl ControlPlane {
         let watchdog = NatsWatchdog { state, connection, relayed, mirror_stuck, restart };
         spawn_part(&mut others, "NATS watchdog", async move { match watchdog.run().await {} });
         spawn_lasting(&mut others, "revocations", pusher.run());
+        spawn_part(&mut others, "refusals of NATS", async move { match refusals.run().await {} });
+        spawn_part(&mut others, "consumers", async move { match consumers.remove_orphans().await {} });
         spawn_lasting(&mut others, "projections", follower.run(head, events));
         spawn_lasting(&mut others, "command service", commands.run());
         spawn_lasting(&mut others, "query service", queries.run());

@@ -9,7 +9,7 @@ use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
 use crate::json_schema;
 use crate::permission::Permission;
-use crate::{enrollment, event, network, node, user, vm};
+use crate::{consumer, enrollment, event, network, node, user, vm};
 
 /// A type of request, declared on a marker type such as [`crate::network::CreateNetwork`].
 pub trait RequestType: Send + Sync + 'static {
@@ -42,6 +42,9 @@ pub enum RequestKind {
     Query,
     /// Reads from the state that commands are decided on; the command service answers it.
     Lookup,
+    /// Concerns something that is no part of the state. The command service carries it out at once; no event is
+    /// recorded. Safe to repeat, without an idempotency key.
+    Unrecorded,
 }
 
 /// The NATS service that answers a request.
@@ -113,7 +116,7 @@ impl Request {
         let commands = [network::COMMANDS, vm::COMMANDS, node::COMMANDS, user::COMMANDS, enrollment::COMMANDS];
         let lookups = [user::LOOKUPS, enrollment::LOOKUPS];
         let queries = [network::QUERIES, vm::QUERIES, node::QUERIES, user::QUERIES, event::QUERIES];
-        commands.into_iter().chain(lookups).chain(queries).flatten().copied()
+        commands.into_iter().chain(lookups).chain([consumer::REQUESTS]).chain(queries).flatten().copied()
     }
 
     /// The request of this name, if there is one.
@@ -124,7 +127,7 @@ impl Request {
     /// The NATS service that answers it.
     pub fn service(self) -> ServiceKind {
         match self.kind {
-            RequestKind::Command(_) | RequestKind::Lookup => ServiceKind::Commands,
+            RequestKind::Command(_) | RequestKind::Lookup | RequestKind::Unrecorded => ServiceKind::Commands,
             RequestKind::Query => ServiceKind::Queries,
         }
     }

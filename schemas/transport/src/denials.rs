@@ -1,4 +1,5 @@
-//! Refused requests: counted, and logged at a bounded rate, with who made them and from where.
+//! Refused requests, and what the NATS server itself refuses: counted, and logged at a bounded rate, with who tried and
+//! from where.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -18,10 +19,19 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const ENTRIES: usize = 64;
 
 /// Longest text that a client chose in a log line, in characters.
-const TEXT_MAX: usize = 64;
+const TEXT_MAX: usize = 128;
+
+/// Shortest word that may be a secret, in bytes: less than the length of a seed.
+const SECRET_MIN: usize = 40;
+
+/// The first letters of public keys: of users, accounts, operators and servers.
+const PUBLIC: [char; 4] = ['U', 'A', 'O', 'N'];
 
 /// The requests that this process refused.
-pub(crate) static DENIALS: Denials = Denials(Mutex::new(BTreeMap::new()));
+static DENIALS: Denials = Denials(Mutex::new(BTreeMap::new()));
+
+/// What the NATS server refused.
+static DENIALS_OF_NATS: Denials = Denials(Mutex::new(BTreeMap::new()));
 
 /// A refused request.
 pub(crate) struct Denial<'a> {
@@ -34,8 +44,24 @@ pub(crate) struct Denial<'a> {
     pub(crate) refusal: ErrorBody,
 }
 
+/// Something that the NATS server has refused.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NatsRefusal<'a> {
+    /// The key of the user, if the server names it.
+    pub key: &'a str,
+    /// Who that is, if it is known.
+    pub caller: Option<&'a Caller>,
+    /// What it requires, if that is known.
+    pub permission: Option<Permission>,
+    /// The address that the user is connected from.
+    pub host: Option<&'a str>,
+    /// The name that the client gave itself.
+    pub client: Option<&'a str>,
+    pub error: &'a str,
+}
+
 /// User and permission; `None` for those that are not told apart.
-type Key = Option<(String, Permission)>;
+type Key = Option<(String, Option<Permission>)>;
 
 /// Counts of refused requests.
 #[derive(Debug)]
@@ -50,10 +76,10 @@ struct Hits {
 
 impl Denials {
     /// Counts a refused request. If it is to be logged, returns how many there were since the last one that was.
-    fn hit(&self, user: &str, permission: Permission) -> Option<u64> {
+    fn hit(&self, user: &str, permission: impl Into<Option<Permission>>) -> Option<u64> {
         let now = Instant::now();
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut key = Some((user.to_owned(), permission));
+        let mut key = Some((user.to_owned(), permission.into()));
         let mut left_out = 0;
         if !entries.contains_key(&key) && entries.len() >= ENTRIES {
             entries.retain(|key, Hits { logged_at, count }| {
@@ -77,21 +103,49 @@ impl Denial<'_> {
     /// Counts it. Returns the refusal.
     pub(crate) fn counted(self) -> ErrorBody {
         let Self { sender, caller, permission, refusal } = self;
+        let (host, client) =
+            (sender.and_then(|sender| sender.host.as_deref()), sender.and_then(|s| s.client.as_deref()));
         let key = sender.map_or("", |sender| sender.user.as_str());
         if let Some(count) = DENIALS.hit(key, permission) {
-            let user = caller.map_or(key, |caller| caller.name.as_str());
-            let role = caller.map(|caller| caller.role.as_str());
-            let host = sender.and_then(|sender| sender.host.as_deref()).map(shortened);
-            let client = sender.and_then(|sender| sender.client.as_deref()).map(shortened);
-            let (permission, error) = (permission.as_str(), &refusal.error.message);
-            tracing::warn!(user, key, role, permission, host, client, count, error, "requests were refused");
+            let (permission, error) = (Some(permission), refusal.error.message.as_str());
+            NatsRefusal { key, caller, permission, host, client, error }.log("control plane", count);
         }
         refusal
     }
 }
 
-fn shortened(text: &str) -> String {
-    text.chars().take(TEXT_MAX).collect()
+impl NatsRefusal<'_> {
+    /// Counts it.
+    pub fn count(self) {
+        if let Some(count) = DENIALS_OF_NATS.hit(self.key, self.permission) {
+            self.log("NATS", count);
+        }
+    }
+
+    fn log(self, by: &str, count: u64) {
+        let Self { key, caller, permission, host, client, error } = self;
+        let user = caller.map_or(key, |caller| caller.name.as_str());
+        let (id, role) = (caller.map(|caller| caller.id.as_str()), caller.map(|caller| caller.role.as_str()));
+        let (permission, host, client) = (permission.map(Permission::as_str), host.map(shown), client.map(shown));
+        tracing::warn!(user, id, key, role, permission, host, client, by, count, error, "requests were refused");
+    }
+}
+
+/// A text that a client chose, as far as it may be in a log: the beginning, and nothing that could be a secret.
+pub fn shown(text: &str) -> String {
+    let words = text.split_inclusive(|c: char| !is_of_secrets(c));
+    let shown = words.map(|word| if is_like_secret(word) { "[redacted]" } else { word }).collect::<String>();
+    shown.chars().take(TEXT_MAX).collect()
+}
+
+/// Whether a character occurs in seeds and in the parts of JWTs.
+fn is_of_secrets(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
+}
+
+/// Whether a word may be a seed, or a part of a JWT. A public key begins with another letter.
+fn is_like_secret(word: &str) -> bool {
+    word.starts_with("eyJ") || (word.len() >= SECRET_MIN && !PUBLIC.iter().any(|kind| word.starts_with(*kind)))
 }
 
 #[cfg(test)]
@@ -107,6 +161,17 @@ mod tests {
         assert_eq!(denials.hit("alice", Permission::NetworkManage), Some(1), "another permission");
         tokio::time::advance(INTERVAL).await;
         assert_eq!(denials.hit("alice", Permission::VmDelete), Some(2));
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_shown() {
+        let (seed, key) = (format!("SU{}", "A".repeat(56)), format!("U{}", "B".repeat(55)));
+        assert_eq!(shown(&format!("x.{seed}.y")), "x.[redacted]y");
+        assert_eq!(shown(&format!("otherix.req.v1.{key}.vm.list")), format!("otherix.req.v1.{key}.vm.list"));
+        assert!(!shown(&format!("eyJhbGciOiJlZDI1NTE5In0.eyJzdWIiOiJVIn0.{}", "c".repeat(86))).contains("eyJ"));
+        assert!(!shown(&"c".repeat(86)).contains("ccc"));
+        assert_eq!(shown("nats.py 2"), "nats.py 2");
+        assert_eq!(shown(&"a b ".repeat(100)).len(), TEXT_MAX);
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,8 +20,10 @@
 //! - after each step of a random sequence (networks and VMs are created and deleted, nodes join and are removed) every
 //!   node has exactly what the events imply: links, forwarding entries, mesh peers, routes and addresses; and no
 //!   device that must stay is recreated;
-//! - a removed node keeps no device of otherix, whenever it receives the removal, and its machine can join as another
-//!   node;
+//! - a removed node keeps no device of otherix if it receives the removal, is not let in any more in any case, and its
+//!   machine can join as another node;
+//! - a token joins as many machines as it permits, under the names that it permits, until it expires or is revoked; a
+//!   node whose state folder is lost becomes the same node again; a node's key is rotated while its agent runs;
 //! - a plain JetStream consumer and a plain subscriber read every decision and outcome, byte for byte as in the
 //!   journal;
 //! - with `otherixd`, `nats` and agents killed under load, nothing acknowledged is lost or duplicated, nothing is left
@@ -41,6 +43,7 @@ mod bridges;
 mod cut_off;
 mod drift;
 mod guests;
+mod join;
 mod kill;
 mod lab;
 mod overlay;

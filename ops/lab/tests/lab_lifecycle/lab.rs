@@ -26,19 +26,28 @@ while true; do
     wait $child
 done
 "#;
-/// A stub of the agent that has joined as soon as it reaches the control plane over the underlay.
+/// A stub of the agent that joins if it reaches the control plane over the underlay, and has joined as soon as it does.
+/// The token is the address of NATS.
 const AGENT: &str = r#"#!/bin/bash
-[[ "$1 $2 $4 $6 $8" == "run --nats --credentials --state --name" ]] || exit 2
-address=${3#nats://}
-mkdir -p "$7"
-until exec 3<>"/dev/tcp/${address%:*}/${address##*:}"; do read -rt 0.05 <> <(:); done
-touch "$7/joined"
+connect() { exec 3<>"/dev/tcp/${1%:*}/${1##*:}"; }
+case "$1 $2 $4 $6" in
+"join --state --name --token-file")
+    mkdir -p "$3"
+    (connect "$(<"$7")") || exit 7
+    cp "$7" "$3/connection.json"
+    exit ;;
+"run --state --mesh-socket-dir ") ;;
+*) exit 2 ;;
+esac
+until (connect "$(<"$3/connection.json")"); do read -rt 0.05 <> <(:); done
+touch "$3/joined"
 exec sleep infinity
 "#;
 /// A stub of the CLI that succeeds if NATS is reachable on the forwarded port.
 const CLI: &str = r#"#!/bin/bash
 case "$*" in
 "network list -o json") ;;
+"node join-token create --max-uses 10000 --ttl 365d --node-server nats://"*" --out "*) echo "${9#nats://}" > "${11}"; exit ;;
 "vm get web -o json")
     echo '{"node_name": "node-1",'
     echo '"nic": {"network_id": "the-network", "mac": "52:54:00:00:00:05", "tap": "ot0123456789ab"}}'

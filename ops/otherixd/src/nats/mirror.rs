@@ -18,9 +18,10 @@ use otherix_schemas::subject::STREAM;
 use otherix_transport::JetStream;
 
 use super::accounts::{MIRROR_API, MIRROR_DELIVER};
+use super::consumers::MirrorTurn;
 
 /// The account's name in the relay's notes.
-const ACCOUNT: &str = "clients";
+pub(super) const ACCOUNT: &str = "clients";
 
 /// Metadata of the mirror that identifies its source: a recreated stream may have other events at the same sequences.
 const SOURCE_CREATED: &str = "otherix.source-created";
@@ -54,6 +55,7 @@ pub(crate) struct Mirror<J> {
     events: Context,
     journal: Arc<J>,
     notes: Notes,
+    turn: MirrorTurn,
 }
 
 /// Last sequences of the mirror and of its source.
@@ -64,9 +66,16 @@ pub(crate) struct MirrorProgress {
 }
 
 impl<J: EventStore> Mirror<J> {
-    /// `control` is a connection to the account of the stream, `events` to the account of the mirror.
-    pub(crate) fn new(control: &JetStream, events: &JetStream, journal: Arc<J>, notes: Notes) -> Self {
-        Self { control: control.context(), events: events.context(), journal, notes }
+    /// `control` is a connection to the account of the stream, `events` to the account of the mirror, `turn` is shared
+    /// with what changes consumers on it.
+    pub(crate) fn new(
+        control: &JetStream,
+        events: &JetStream,
+        journal: Arc<J>,
+        notes: Notes,
+        turn: MirrorTurn,
+    ) -> Self {
+        Self { control: control.context(), events: events.context(), journal, notes, turn }
     }
 
     /// Fails if the mirror has an event that the journal lacks.
@@ -83,6 +92,7 @@ impl<J: EventStore> Mirror<J> {
     ///
     /// To be called once the stream exists, after it was recreated, and periodically.
     pub(crate) async fn ensure(&self) -> Result<MirrorProgress, MirrorError> {
+        let _turn = self.turn.lock().await;
         // The mirror is read first: then only an incorrect mirror can be ahead of its source.
         let mirror = self.state().await?;
         let source = self.control.get_stream(STREAM).await;

@@ -1,6 +1,6 @@
 //! The embedded NATS of the control plane: a `nats-server` child with the accounts of an operator of its own. Owns the
-//! keys, the accounts, the configuration, the child process and the mirror of the events; never reads or writes an
-//! event.
+//! keys, the accounts, the configuration, the child process, the mirror of the events and users' consumers on it; never
+//! writes an event.
 //!
 //! Its files are in the state folder: `identity/` (keys), `credentials/<user>.creds`, and in `nats/` the configuration,
 //! the log, the lock, the accounts, the JetStream store, and `hold`, a file that an operator creates to keep NATS
@@ -8,6 +8,7 @@
 
 mod accounts;
 mod config;
+mod consumers;
 mod disk;
 mod error;
 mod files;
@@ -18,6 +19,7 @@ mod mirror;
 mod process;
 mod program;
 mod readiness;
+mod refusals;
 mod revocation;
 mod scope;
 mod supervisor;
@@ -25,12 +27,14 @@ mod tls;
 mod users;
 
 pub(crate) use accounts::Revocations;
+pub(crate) use consumers::{MirrorTurn, UserConsumers};
 pub(crate) use disk::has_free_space;
 pub(crate) use error::NatsError;
 pub(crate) use files::{private_folder, read_private, write_private};
 pub(crate) use former_users::FormerUsers;
 pub(crate) use identity::Identity;
 pub(crate) use mirror::{Mirror, MirrorError, MirrorProgress, is_not_found};
+pub(crate) use refusals::NatsRefusals;
 pub(crate) use revocation::{RevocationPusher, revocations};
 pub(crate) use scope::Scope;
 pub(crate) use supervisor::{NatsAccess, NatsSettings, NatsSupervisor};

@@ -10,12 +10,13 @@ use otherix_schemas::request::Request;
 use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM, STREAM_SUBJECTS};
 
 use super::accounts::{AccountName, DELIVER, events_api};
+use super::refusals::AUTH_FAILURES;
 
 /// The user's own public key.
 const ME: &str = "{{subject()}}";
 
 /// The durable consumers that a user may have, by the suffixes of their names after the user's key.
-const SLOTS: [&str; 4] = ["", "_1", "_2", "_3"];
+pub(super) const SLOTS: [&str; 4] = ["", "_1", "_2", "_3"];
 
 /// A kind of user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +30,7 @@ pub(crate) enum Scope {
 /// A part of the control plane that has a connection of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ControlPlanePart {
-    /// Tells the server of changed accounts.
+    /// Tells the server of changed accounts, and hears of failed authentications.
     Claims,
     /// Publishes events and administers their stream.
     Relay,
@@ -88,7 +89,9 @@ impl Scope {
         let (mut publish, mut subscribe) = match self {
             Self::Role(role @ (Role::Node | Role::NodeJoin)) => node(role),
             Self::Role(role @ (Role::Admin | Role::Operator | Role::Developer | Role::Viewer)) => person(role),
-            Self::Part(ControlPlanePart::Claims) => (vec!["$SYS.REQ.CLAIMS.UPDATE".to_owned()], Vec::new()),
+            Self::Part(ControlPlanePart::Claims) => {
+                (vec!["$SYS.REQ.CLAIMS.UPDATE".to_owned()], vec![AUTH_FAILURES.to_owned()])
+            }
             Self::Part(ControlPlanePart::Relay) => relay(),
             Self::Part(ControlPlanePart::PeopleService) => service(|request| !is_of_nodes(request)),
             Self::Part(ControlPlanePart::NodesService) => nodes_service(),

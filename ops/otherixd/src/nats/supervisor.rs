@@ -28,6 +28,7 @@ use super::lock::lock_store;
 use super::process::NatsProcess;
 use super::program;
 use super::readiness::{last_error, wait_ready};
+use super::refusals::LogPosition;
 use super::tls::{ServerTls, TlsSettings, local_host};
 use super::users::ControlPlaneUsers;
 
@@ -73,6 +74,8 @@ pub(crate) struct NatsAccess {
     /// The mirror of the stream.
     pub(crate) mirror: NatsEndpoint,
     pub(crate) identity: Arc<Identity>,
+    /// The server's log, and its end before the server was started.
+    pub(crate) log: (PathBuf, LogPosition),
     /// Requests a restart of the server.
     pub(crate) restart: Arc<Notify>,
 }
@@ -85,6 +88,8 @@ pub(crate) struct NatsSupervisor {
     identity: Arc<Identity>,
     users: ControlPlaneUsers,
     revoked: watch::Receiver<Revocations>,
+    /// The end of the log before the first start.
+    log_begin: LogPosition,
     tls: Option<ServerTls>,
     phase: ServerPhase,
     restart: Arc<Notify>,
@@ -120,7 +125,9 @@ impl NatsSupervisor {
         take_over_streams(&folder, &identity)?;
         let users = ControlPlaneUsers::generate(&identity, now)?;
         let (phase, restart) = (ServerPhase::Down { start_at: Instant::now() }, Arc::default());
-        let mut supervisor = Self { folder, program, listen, identity, users, revoked, tls, phase, restart, lock };
+        let log_begin = LogPosition::end_of(&folder.log());
+        let mut supervisor =
+            Self { folder, program, listen, identity, users, revoked, log_begin, tls, phase, restart, lock };
         let mut attempts_left = START_ATTEMPTS;
         loop {
             supervisor.wait_while_held().await;
@@ -147,6 +154,7 @@ impl NatsSupervisor {
             nodes: self.endpoint(nodes),
             mirror: self.endpoint(mirror),
             identity: Arc::clone(&self.identity),
+            log: (self.folder.log(), self.log_begin),
             restart: Arc::clone(&self.restart),
         }
     }

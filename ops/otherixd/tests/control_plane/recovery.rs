@@ -5,13 +5,20 @@
 use std::fs;
 use std::process::Command;
 
+use otherix_schemas::consumer::{
+    ConsumerByName, ConsumerDraft, ConsumerView, CreateConsumer, DeleteConsumer, ListConsumers, MyConsumers,
+};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{JoinAnswer, JoinNode, JoinRequest};
 use otherix_schemas::request::{Answer, Request};
+use otherix_schemas::user::UserRole;
 use otherix_testkit::python::nats_py;
 use otherix_testkit::wait::wait_for;
+use otherix_transport::Nats;
 use uuid::Uuid;
 
+use super::accounts::consumers::consume;
+use super::accounts::users::{ask, register};
 use super::daemon::{DEADLINE, OtherixdProcess, call, create, draft, list_all, overlay, tool};
 
 const DURABLES: &str = include_str!("../../../../commands/tests/write_side/durables.py");
@@ -181,4 +188,81 @@ async fn durable_consumers_survive_a_new_stream() {
     wait_for(DEADLINE, "consumers", async || daemon.log().contains("durable consumers are restored")).await;
     assert_eq!(daemon.assert_stream_is_copy().await, 20);
     assert_eq!(durables(&daemon, "end").await, before);
+}
+
+/// A user with a credentials file, and a consumer of which the first two events are acknowledged.
+async fn reader(daemon: &OtherixdProcess) -> (Nats, String, ConsumerView) {
+    let (_, creds) = register(&daemon.connect("admin").await, "ann", UserRole::Operator).await;
+    let file = daemon.state().join("test-ann.creds").to_str().unwrap().to_owned();
+    otherix_runtime::files::replace(file.as_ref(), creds.render().as_bytes()).unwrap();
+    let connection = daemon.connect_as(creds).await;
+    let draft = ConsumerDraft { name: "audit".to_owned(), ..ConsumerDraft::default() };
+    let made: ConsumerView = ask::<CreateConsumer>(&connection, &draft).await;
+    assert_eq!(consume(daemon, &file, &made.consumer, 2).await.len(), 2);
+    (connection, file, made)
+}
+
+async fn consumers(connection: &Nats) -> Vec<ConsumerView> {
+    ask::<ListConsumers>(connection, &MyConsumers {}).await
+}
+
+#[tokio::test]
+async fn a_users_consumer_continues_in_a_new_epoch() {
+    let mut daemon = OtherixdProcess::start().await;
+    let admin = daemon.connect("admin").await;
+    for name in ["a", "b"] {
+        create(&admin, &overlay(name)).await;
+    }
+    let (connection, file, made) = reader(&daemon).await;
+    let acknowledged = consumers(&connection).await.remove(0).acknowledged;
+    daemon.stop().await;
+    let backup = fs::read(daemon.state().join("journal.db")).unwrap();
+    daemon.start_again().await;
+    let given_up = create(&admin, &overlay("c")).await.generation;
+    daemon.assert_stream_is_copy().await;
+    daemon.stop().await;
+    restore_backup(&daemon, &backup);
+    let (ok, output, errors) = tool(daemon.state(), &["restore", "--new-epoch"]).await;
+    assert!(ok, "{output}{errors}");
+    daemon.start_again().await;
+    let next = create(&admin, &overlay("d")).await.generation;
+    assert!(next.get() > given_up.get() + 1, "{next}");
+    let count = usize::try_from(daemon.assert_stream_is_copy().await).unwrap();
+    wait_for(DEADLINE, "consumers", async || daemon.log().contains("durable consumers are restored")).await;
+
+    let continued = consumers(&connection).await.remove(0);
+    assert_eq!((&continued.consumer, continued.acknowledged), (&made.consumer, acknowledged));
+    let positions = consume(&daemon, &file, &made.consumer, count - 2).await;
+    assert!(positions.iter().all(|position| *position > acknowledged.get()), "{positions:?}");
+    assert!(positions.last() >= Some(&next.get()), "{positions:?}");
+    // It is the user's as before.
+    let draft = ConsumerDraft { name: "audit".to_owned(), ..ConsumerDraft::default() };
+    let again: ConsumerView = ask::<CreateConsumer>(&connection, &draft).await;
+    assert_eq!(again.consumer, made.consumer);
+    ask::<DeleteConsumer>(&connection, &ConsumerByName { name: made.name }).await;
+    assert!(consumers(&connection).await.is_empty());
+    // Nor does one that is made in its place get its position.
+    let saved = fs::read_to_string(daemon.state().join("relay/consumers-clients.json")).unwrap_or_default();
+    assert!(!saved.contains(&made.consumer), "{saved}");
+}
+
+/// Only NATS knows where a reader is. It is told so, and begins again where it wants to.
+#[tokio::test]
+async fn a_users_consumer_is_gone_with_the_storage_of_nats() {
+    let mut daemon = OtherixdProcess::start().await;
+    let admin = daemon.connect("admin").await;
+    for name in ["a", "b"] {
+        create(&admin, &overlay(name)).await;
+    }
+    let (connection, file, made) = reader(&daemon).await;
+    let last = consumers(&connection).await.remove(0).acknowledged;
+    daemon.stop().await;
+    fs::remove_dir_all(daemon.state().join("nats")).unwrap();
+    daemon.start_again().await;
+    let count = daemon.assert_stream_is_copy().await;
+    assert_eq!(consumers(&connection).await, []);
+    let draft = ConsumerDraft { from: Some(last.next().to_string()), name: "audit".to_owned(), ..Default::default() };
+    let again: ConsumerView = ask::<CreateConsumer>(&connection, &draft).await;
+    assert_eq!((again.consumer, again.pending), (made.consumer.clone(), count - last.get()));
+    assert_eq!(consume(&daemon, &file, &made.consumer, 1).await, [last.get() + 1]);
 }

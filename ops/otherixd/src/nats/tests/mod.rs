@@ -23,7 +23,9 @@ use otherix_transport::{Credentials, JetStream, NatsEndpoint};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Mirror, NatsSettings, NatsSupervisor, Revocations, Scope, TlsSettings, private_folder, write_private};
+use super::{
+    Mirror, MirrorTurn, NatsSettings, NatsSupervisor, Revocations, Scope, TlsSettings, private_folder, write_private,
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -102,7 +104,7 @@ impl NatsFixture {
         let path = self.state().join("journal.db");
         let journal = SqliteStore::open(&path, ClusterId::new(Uuid::nil())).await.unwrap();
         let notes = Notes::new(self.state().join("relay"));
-        Mirror::new(&control, &events, Arc::new(journal), notes).ensure().await.unwrap();
+        Mirror::new(&control, &events, Arc::new(journal), notes, MirrorTurn::default()).ensure().await.unwrap();
     }
 
     /// The mirror's state, as clients read it.

@@ -4,14 +4,19 @@
 use std::fs;
 
 use async_nats::jetstream::consumer::pull;
+use otherix_identity::Creds;
 use otherix_identity::jwt::{self, Account, Claims};
+use otherix_schemas::consumer::{ConsumerDraft, ConsumerView, CreateConsumer};
 use otherix_schemas::id::NodeId;
+use otherix_schemas::request::Request;
+use otherix_schemas::user::UserRole;
 use otherix_testkit::wait::wait_for;
 use otherix_transport::{Credentials, Nats, NatsEndpoint};
 use uuid::Uuid;
 
 use super::user;
-use crate::daemon::{DEADLINE, OtherixdProcess, create, draft};
+use super::users::register;
+use crate::daemon::{DEADLINE, OtherixdProcess, call, create, draft};
 use crate::raw_client::RawClient;
 
 const STREAM: &str = "OTHERIX_EVENTS";
@@ -83,11 +88,20 @@ fn attack(client: &mut RawClient, triggers: &[(String, &str)], targets: &[String
     }
 }
 
-/// Makes a durable consumer on the mirror, as the control plane makes them for a user.
+/// A user's durable consumer on the mirror.
 async fn consumer(daemon: &OtherixdProcess, name: &str) -> async_nats::jetstream::consumer::Consumer<pull::Config> {
-    let stream = daemon.mirror().await.get_stream(STREAM).await.unwrap();
-    let config = pull::Config { durable_name: Some(name.to_owned()), ..pull::Config::default() };
-    stream.create_consumer(config).await.unwrap()
+    daemon.mirror().await.get_stream(STREAM).await.unwrap().get_consumer(name).await.unwrap()
+}
+
+/// An administrator with two durable consumers.
+async fn admin_with_consumers(daemon: &OtherixdProcess, name: &str) -> Creds {
+    let (_, creds) = register(&daemon.connect("admin").await, name, UserRole::Admin).await;
+    let connection = daemon.connect_as(creds.clone()).await;
+    for name in ["first", "second"] {
+        let draft = ConsumerDraft { name: name.to_owned(), ..ConsumerDraft::default() };
+        call::<ConsumerView>(&connection, Request::of::<CreateConsumer>(), &draft, None).await.unwrap();
+    }
+    creds
 }
 
 #[tokio::test]
@@ -98,11 +112,9 @@ async fn answers_of_the_server_reach_nothing() {
     for number in 0..60 {
         create(&admin, &draft(&format!("n{number}"), &format!("b{number}"))).await;
     }
+    let (attacker, victim) = (admin_with_consumers(&daemon, "ann").await, admin_with_consumers(&daemon, "bob").await);
+    let node = user(&daemon, "node");
     let before = daemon.assert_stream_is_copy().await;
-    let (attacker, victim, node) = (user(&daemon, "admin"), user(&daemon, "admin"), user(&daemon, "node"));
-    for name in [attacker.user().to_string(), format!("{}_1", attacker.user()), victim.user().to_string()] {
-        consumer(&daemon, &name).await;
-    }
     // The second has nothing to deliver.
     let mut exhausted = consumer(&daemon, &format!("{}_1", attacker.user())).await;
     let mut messages =

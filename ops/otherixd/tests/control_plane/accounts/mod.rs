@@ -2,9 +2,11 @@
 //! clients. Keys of the control plane are used to sign further users of each role, as it signs them itself.
 
 mod attacks;
+pub(crate) mod consumers;
 mod forged;
 mod matrix;
-mod users;
+mod refusals;
+pub(crate) mod users;
 
 use otherix_identity::Creds;
 

@@ -22,8 +22,18 @@ use crate::daemon::{DEADLINE, OtherixdProcess, call, draft};
 /// How fast a client must be cut off.
 const WITHIN: Duration = Duration::from_secs(1);
 
-async fn ask<R: RequestType>(connection: &Nats, body: &R::Body) -> R::Answer {
+pub(crate) async fn ask<R: RequestType>(connection: &Nats, body: &R::Body) -> R::Answer {
     call(connection, Request::of::<R>(), body, None).await.unwrap().data
+}
+
+/// Creates a user, and obtains its credentials.
+pub(crate) async fn register(admin: &Nats, name: &str, role: UserRole) -> (UserView, Creds) {
+    let key = KeyPair::generate(KeyKind::User).unwrap();
+    let (name, role) = (name.to_owned(), role.as_str().to_owned());
+    let draft = UserDraft { name, role, key: key.public_key().to_string(), expires_at: None };
+    let user: UserView = ask::<CreateUser>(admin, &draft).await;
+    let creds = credential(admin, &user, &key).await;
+    (user, creds)
 }
 
 /// The credentials of a user as of now, for its key.
