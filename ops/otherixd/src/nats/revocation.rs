@@ -184,6 +184,7 @@ impl RevocationPusher {
 mod tests {
     use serde_json::json;
 
+    use super::super::accounts::RevokedKeys;
     use super::*;
 
     const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
