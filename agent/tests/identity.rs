@@ -85,6 +85,10 @@ async fn a_node_that_was_set_back_takes_a_newer_incarnation_and_reports_everythi
     assert_eq!(program.log_count("set back to an older copy of its state"), 1);
     let status = program.status();
     assert!(status.contains("set back to an older copy") && status.contains("incarnation 40000000"), "{status}");
+    // At once, not with the next of the regular heartbeats.
+    wait_for(Duration::from_secs(2), "a heartbeat that tells it", async || control.state().set_back.is_some()).await;
+    let told = control.state().set_back.clone().unwrap();
+    assert!(told.contains("report incarnation 40000000, sequence 7 was recorded"), "{told}");
 
     // The next start has a newer incarnation from the beginning.
     program.stop(Signal::TERM);
@@ -94,6 +98,7 @@ async fn a_node_that_was_set_back_takes_a_newer_incarnation_and_reports_everythi
     assert_eq!(accepted_after(&control, after).await.sequence, 1);
     assert!(control.state().reports.iter().all(|report| report.number() > after));
     assert!(!program.status().contains("problem"), "{}", program.status());
+    assert_eq!(control.state().set_back, None, "it is over with the next start");
 }
 
 #[tokio::test]

@@ -15,7 +15,10 @@ use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode, LAST_REPORT};
 use otherix_schemas::event::Event;
 use otherix_schemas::network::{Egress, NetworkDeleted, NetworkEvent, NetworkSpec, OverlaySpec, Ownership};
-use otherix_schemas::node::{INCARNATION_AHEAD_MAX, NodeEvent, NodeReconciled, REPORT_NUMBER_MAX, ReportNumber};
+use otherix_schemas::node::{
+    INCARNATION_AHEAD_MAX, NodeCommand, NodeCondition, NodeConditionKind, NodeConditionsChanged, NodeEvent,
+    NodeReconciled, REPORT_NUMBER_MAX, ReportNumber,
+};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
@@ -133,6 +136,34 @@ fn records_only_changes_of_presence() {
     one_unreachable().when(&presence(&[1], &[])).then([]);
     one_unreachable().when(&presence(&[2], &[1])).then([unreachable(2), reachable(1)]);
     joined().when(&presence(&[1], &[1])).then([unreachable(1), reachable(1)]);
+}
+
+#[test]
+fn records_only_changes_of_conditions_of_members() {
+    use NodeConditionKind::{Contradiction, SetBack};
+    let change = |node, kinds: &[NodeConditionKind], detail: &str| {
+        let condition = |kind: &NodeConditionKind| NodeCondition { kind: *kind, detail: detail.to_owned() };
+        NodeConditionsChanged { node_id: node_id(node), conditions: kinds.iter().map(condition).collect() }
+    };
+    let record = |changes: &[NodeConditionsChanged]| Command::Node(NodeCommand::RecordConditions(changes.to_vec()));
+    let (one, both) = (change(1, &[SetBack], "a"), change(1, &[SetBack, Contradiction], "a"));
+    let joined = || given([node_joined(1), node_joined(2), node_joined(3), node_removed(3)]);
+    let others = [change(2, &[], ""), change(3, &[SetBack], "a"), change(9, &[SetBack], "a")];
+    joined().when(&record(&others)).then([]);
+    joined()
+        .when(&record(&[one.clone(), change(2, &[SetBack], "a")]))
+        .then([one.clone().into(), change(2, &[SetBack], "a").into()]);
+    let present = || given([node_joined(1), one.clone().into()]);
+    present().when(&record(&[change(1, &[SetBack], "another detail")])).then([]);
+    present().when(&record(&[both.clone()])).then([both.into()]);
+    let mut over = present();
+    over.execute(&record(&[change(1, &[], "")])).unwrap();
+    assert!(over.state.roster().conditions.is_empty());
+    // They are no decisions for nodes, and end with the node.
+    assert_eq!(over.state.decision_head().get(), 1);
+    let mut removed = present();
+    removed.execute(&remove(1)).unwrap();
+    assert!(removed.state.roster().conditions.is_empty());
 }
 
 #[test]

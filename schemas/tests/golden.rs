@@ -18,7 +18,8 @@ use otherix_schemas::network::{
 };
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached};
 use otherix_schemas::node::{
-    MeshPeer, NodeChanged, NodeDescribed, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable,
+    MeshPeer, NodeChanged, NodeCondition, NodeConditionKind, NodeConditionsChanged, NodeDescribed, NodeJoined,
+    NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable,
 };
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
@@ -126,8 +127,19 @@ fn node_samples() -> Vec<(Name, Event)> {
         ("node.unreachable.v1", NodeUnreachable { node_id, last_heard_at }.into()),
         ("node.unreachable.v1.unheard", NodeUnreachable { node_id, last_heard_at: None }.into()),
         ("node.reachable.v1", NodeReachable { node_id }.into()),
+        ("node.conditions-changed.v1", NodeConditionsChanged { node_id, conditions: conditions() }.into()),
+        ("node.conditions-changed.v1.over", NodeConditionsChanged { node_id, conditions: Vec::new() }.into()),
         ("node.described.v1", NodeDescribed { node_id, arch: Arch::Arm64 }.into()),
         ("node.removed.v1", NodeRemoved { node_id, name: parse("node-1") }.into()),
+    ]
+}
+
+fn conditions() -> Vec<NodeCondition> {
+    let condition = |kind, detail: &str| NodeCondition { kind, detail: detail.to_owned() };
+    vec![
+        condition(NodeConditionKind::DuplicateAgent, "two agents run as this node"),
+        condition(NodeConditionKind::SetBack, "the agent was started with an older copy of its state"),
+        condition(NodeConditionKind::Contradiction, "another history"),
     ]
 }
 

@@ -48,8 +48,9 @@ impl ControlState {
     }
 
     pub(super) fn heartbeat(&mut self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ErrorBody> {
-        let Heartbeat { position, nonce, .. } = serde_json::from_slice(body).unwrap();
+        let Heartbeat { position, nonce, set_back, .. } = serde_json::from_slice(body).unwrap();
         self.heartbeats.push(position);
+        self.set_back = set_back;
         self.senders.push(subject.rsplit('.').next().unwrap().to_owned());
         let answer = self.heartbeat_answer(nonce);
         if self.refuses_removed {

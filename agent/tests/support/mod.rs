@@ -50,6 +50,8 @@ pub(crate) struct ControlState {
     pub(crate) reports: Vec<NodeReport>,
     /// The positions of the heartbeats.
     pub(crate) heartbeats: Vec<Position>,
+    /// What the last heartbeat told of an older copy of the agent's state.
+    pub(crate) set_back: Option<String>,
     /// The number of next reports that are not answered.
     pub(crate) ignore_reports: usize,
     /// The last report that is recorded: the same and earlier ones are outdated.
@@ -92,6 +94,7 @@ impl Control {
             senders: Vec::new(),
             reports: Vec::new(),
             heartbeats: Vec::new(),
+            set_back: None,
             ignore_reports: 0,
             recorded: None,
             other_agent: None,

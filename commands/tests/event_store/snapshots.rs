@@ -15,6 +15,7 @@ use otherix_schemas::enrollment::{JoinTokenCreated, NodeKeyOffered, NodeKeyRegis
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId, JoinTokenId, NetworkId, NodeId, UserUuid, VmId};
 use otherix_schemas::network::{NetworkCommand, NewNetwork, NewNetworkSpec};
+use otherix_schemas::node::{NodeCondition, NodeConditionKind, NodeConditionsChanged};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::user::{UserCreated, UserRevoked, UserRole, UserRoleChanged};
 use otherix_schemas::value::{NodeName, UserKey};
@@ -263,7 +264,10 @@ fn later_events(state: &State) -> Vec<EventEnvelope> {
         owner: Some(one.user_id.into()),
     };
     let actor = Actor { id: one.user_id.into(), name: Some(one.name.to_string()) };
-    let events: [Event; 5] = [one.into(), two.into(), changed.into(), revoked.into(), vm.into()];
+    let member = *state.nodes().keys().next().unwrap();
+    let condition = NodeCondition { kind: NodeConditionKind::SetBack, detail: "an older copy".to_owned() };
+    let conditions = NodeConditionsChanged { node_id: member, conditions: vec![condition] };
+    let events: [Event; 6] = [one.into(), two.into(), changed.into(), revoked.into(), vm.into(), conditions.into()];
     let events = events.into_iter().chain(enrollments(state));
     let envelope = |(number, event)| EventEnvelope {
         header: Header {

@@ -65,8 +65,8 @@ impl Control {
         let issuer = TestIssuer::default();
         let cluster = store.identity().cluster;
         let inputs = Inputs {
-            issuer: Arc::new(issuer.clone()),
             cluster,
+            issuer: Arc::new(issuer.clone()),
             consumers: None,
             writer: handle.clone(),
             durable: writer.durable(),

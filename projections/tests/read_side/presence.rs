@@ -1,13 +1,16 @@
 //! The nodes in a network's view: whether each is reachable, has reported, and is awaited.
 
-use otherix_projections::network;
+use otherix_projections::query::Page;
+use otherix_projections::{network, node};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::network::{NetworkCommand, NetworkView};
+use otherix_schemas::node::{NodeCommand, NodeCondition, NodeConditionKind, NodeConditionsChanged};
 use otherix_schemas::outcome::Outcome;
+use otherix_schemas::position::Position;
 use otherix_testkit::tempdir;
 
-use super::support::{ReadSide, WriteSide, join, presence, rebuilt_rows};
+use super::support::{ReadSide, WriteSide, id, join, presence, rebuilt_rows, remove};
 
 /// A node in a view: number, whether it has reported, is reachable, is awaited.
 type NodeInView = (u128, bool, bool, bool);
@@ -87,4 +90,51 @@ async fn a_deleted_network_awaits_every_node_that_was_a_member() {
     // A report makes its node reachable.
     assert_eq!(read.sql("SELECT count(*) FROM nodes WHERE NOT reachable"), "0\n");
     assert_eq!(read.rows(), rebuilt_rows(&write).await);
+}
+
+#[tokio::test]
+async fn conditions_of_a_node_are_shown_since_they_began_until_they_are_over() {
+    use NodeConditionKind::{Contradiction, DuplicateAgent, SetBack};
+    let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
+    let read = ReadSide::start(&write, folder.path()).await;
+    for number in [1, 2] {
+        write.execute(join(number)).await;
+    }
+    let record = async |node: u128, present: &[(NodeConditionKind, &str)]| {
+        let condition =
+            |(kind, detail): &(NodeConditionKind, &str)| NodeCondition { kind: *kind, detail: (*detail).to_owned() };
+        let conditions = present.iter().map(condition).collect();
+        let change = NodeConditionsChanged { node_id: id(node), conditions };
+        write.execute(Command::Node(NodeCommand::RecordConditions(vec![change]))).await
+    };
+    let shown = async || {
+        read.reach(write.head()).await;
+        let (db, page) = (read.db(), Page { limit: 10, after: Position::ZERO });
+        let listed = node::query::list(&db, page).unwrap().views;
+        let one = node::query::by_id(&db, id(1)).unwrap().unwrap();
+        assert_eq!((&listed[0].conditions, &listed[0].warnings), (&one.conditions, &one.warnings));
+        assert!(listed[1].conditions.is_empty());
+        assert_eq!(read.rows(), rebuilt_rows(&write).await);
+        one
+    };
+    assert!(shown().await.warnings.is_empty());
+    record(1, &[(SetBack, "an older copy")]).await;
+    let first = shown().await.conditions;
+    assert_eq!((first.len(), first[0].kind, first[0].detail.as_str()), (1, SetBack, "an older copy"));
+    record(1, &[(DuplicateAgent, "two agents"), (SetBack, "other"), (Contradiction, "another history")]).await;
+    let view = shown().await;
+    let kinds: Vec<_> = view.conditions.iter().map(|condition| condition.kind).collect();
+    assert_eq!(kinds, [Contradiction, DuplicateAgent, SetBack], "by the names of the kinds");
+    assert_eq!(view.conditions[2], first[0]);
+    assert!(view.conditions[0].since > first[0].since);
+    let since = first[0].since;
+    assert_eq!(view.warnings[2], format!("an older copy (since {since}): {}", SetBack.hint()));
+    record(1, &[(DuplicateAgent, "two agents")]).await;
+    assert_eq!(shown().await.conditions, view.conditions[1..2]);
+    record(1, &[]).await;
+    assert!(shown().await.conditions.is_empty());
+    record(2, &[(SetBack, "an older copy")]).await;
+    write.execute(remove(2)).await;
+    read.reach(write.head()).await;
+    assert_eq!(read.sql("SELECT count(*) FROM node_conditions"), "0\n");
 }

@@ -2,7 +2,6 @@
 //! awaited only that node are gone.
 
 use otherix_projections::query::Page;
-use otherix_projections::read_models::NodeTelemetry;
 use otherix_projections::{network, node, vm};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{NetworkId, VmId};
@@ -132,9 +131,8 @@ async fn a_removed_node_is_no_longer_a_peer() {
     }
     let status = |number| MeshPeerStatus { node_id: id(number), last_handshake_at: None, rx_bytes: 7, tx_bytes: 9 };
     let telemetry = read.models.telemetry();
-    let heard = |peers| NodeTelemetry { peers, ..NodeTelemetry::default() };
-    telemetry.record(id(1), heard(vec![status(2), status(3)]), None);
-    telemetry.record(id(2), heard(vec![status(1)]), None);
+    telemetry.record(id(1), vec![status(2), status(3)], None);
+    telemetry.record(id(2), vec![status(1)], None);
     let view = node(&write, &read, 2).await.unwrap();
     write.execute(remove(2)).await;
 

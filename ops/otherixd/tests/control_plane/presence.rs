@@ -197,7 +197,7 @@ async fn a_node_speaks_for_itself_only() {
 
 #[tokio::test]
 async fn two_agents_of_one_node_are_told_and_shown_while_both_run() {
-    let daemon = OtherixdProcess::start_with(SHORT_TIMEOUT).await;
+    let mut daemon = OtherixdProcess::start_with(SHORT_TIMEOUT).await;
     let (admin, node) = (daemon.connect("admin").await, new_node(&daemon, 1).await);
     let beat = async |incarnation| {
         let beat = Heartbeat { incarnation: Some(incarnation), ..Heartbeat::default() };
@@ -214,8 +214,15 @@ async fn two_agents_of_one_node_are_told_and_shown_while_both_run() {
     assert_eq!([beat(5).await.unwrap(), beat(8).await.unwrap()], [None, None], "a restart");
     assert_eq!(warnings().await, [""; 0]);
     assert_eq!([beat(5).await.unwrap(), beat(8).await.unwrap()], [Some(8), Some(5)]);
-    let shown = warnings().await;
-    assert!(shown.len() == 1 && shown[0].contains("incarnations 5 and 8"), "{shown:?}");
+    let is_shown = async || match warnings().await {
+        shown if shown.len() == 1 && shown[0].contains("incarnations 5 and 8") => Ok(shown),
+        shown => Err(shown),
+    };
+    let shown = wait_for(DEADLINE, "the warning", is_shown).await;
+    // It is an event, which the control plane knows after a restart as well.
+    daemon.kill();
+    daemon.start_again().await;
+    assert_eq!(warnings().await, shown);
     // One of them is stopped.
     wait_for(DEADLINE, "the warning to end", async || {
         beat(8).await.unwrap();
@@ -224,6 +231,51 @@ async fn two_agents_of_one_node_are_told_and_shown_while_both_run() {
     .await;
     let Err(CallError::Refused(refusal)) = beat(u64::MAX).await else { panic!() };
     assert_eq!(refusal.error.code, ErrorCode::ValidationFailed);
+    let kinds = "SELECT json_extract(body, '$.data.conditions[0].kind'), stream_id FROM events
+        WHERE type = 'dev.otherix.node.conditions-changed.v1' ORDER BY position";
+    let node = format!("node/{}", id(1));
+    assert_eq!(sql(&daemon, kinds), [format!("duplicate_agent|{node}"), format!("|{node}")]);
+}
+
+#[tokio::test]
+async fn what_a_node_reports_of_itself_is_recorded_at_a_bounded_rate() {
+    let daemon = OtherixdProcess::start_with(SHORT_TIMEOUT).await;
+    let (admin, node) = (daemon.connect("admin").await, new_node(&daemon, 1).await);
+    let beat = async |contradiction: &str, set_back: Option<&str>| {
+        let (contradiction, set_back) = (Some(contradiction.to_owned()), set_back.map(str::to_owned));
+        send_heartbeat(&node, &Heartbeat { contradiction, set_back, ..Heartbeat::default() }).await.unwrap();
+    };
+    let conditions = async || {
+        let by_id = NodeById { id: id(1) };
+        call::<NodeView>(&admin, Request::of::<GetNode>(), &by_id, None).await.unwrap().data.conditions
+    };
+    beat("position 7", None).await;
+    let first = wait_for(DEADLINE, "the condition", async || match conditions().await {
+        shown if shown.len() == 1 => Ok(shown),
+        shown => Err(shown),
+    })
+    .await;
+    assert!(first[0].detail.ends_with("position 7") && first[0].hint.contains("otherix-agent release"), "{first:?}");
+    // Other texts, and further conditions that come and go within the time after which one is over.
+    for number in 0..200 {
+        beat(&format!("position {number}"), (number % 2 == 0).then_some("older")).await;
+    }
+    wait_for(DEADLINE, "both conditions", async || match conditions().await {
+        shown if shown.len() == 2 => Ok(()),
+        shown => Err(shown),
+    })
+    .await;
+    assert_eq!(conditions().await[0], first[0], "it is as it was when it began");
+    let count = "SELECT count(*) FROM events WHERE type = 'dev.otherix.node.conditions-changed.v1'";
+    let count: u64 = sql(&daemon, count)[0].parse().unwrap();
+    assert!((2..=4).contains(&count), "{count} events");
+    assert!(!daemon.log().contains("position 199"), "{}", daemon.log());
+}
+
+fn sql(daemon: &OtherixdProcess, statement: &str) -> Vec<String> {
+    let journal = daemon.state().join("journal.db");
+    let output = Command::new("sqlite3").args(["-readonly", journal.to_str().unwrap(), statement]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
 #[tokio::test]

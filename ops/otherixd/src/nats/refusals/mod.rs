@@ -18,7 +18,7 @@ use otherix_runtime::{LogLimit, Runtime};
 use otherix_schemas::error::Causes;
 use otherix_schemas::user::{Caller, Callers};
 use otherix_schemas::value::UserId;
-use otherix_transport::{Connection, NatsRefusal, shown};
+use otherix_transport::{Connection, Denials, NatsRefusal, shown};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -35,6 +35,9 @@ const POLL: Duration = Duration::from_millis(250);
 
 /// Pause before another attempt to subscribe.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Violations of permissions.
+static VIOLATIONS: Denials = Denials::new();
 
 /// Counts and logs what the server refuses.
 pub(crate) struct NatsRefusals {
@@ -130,6 +133,6 @@ impl Violation {
         let error = format!("NATS does not permit to {} {subject}", attempt.verb());
         let (caller, permission) = (caller.as_ref(), self.permission());
         let (host, client) = (host.as_deref(), client.as_deref());
-        NatsRefusal { key, caller, permission, host, client, error: &error }.count();
+        NatsRefusal { key, caller, permission, host, client, error: &error }.count(&VIOLATIONS);
     }
 }
