@@ -42,7 +42,7 @@ pub const REMOVED_RETRY: Duration = Duration::from_secs(60);
 /// What to do if the credentials are not accepted.
 const NOT_ACCEPTED_HINT: &str = "if the node was removed from the cluster on purpose, stop its agent, empty its state \
     folder, and join with a new token if the machine is to be used again; otherwise create a token with `otherix node \
-    join-token create --name NODE`, stop the agent, run `otherix-agent join` with it on this machine, and start the agent";
+    join-token create --name NODE`, stop the agent, run `otherix-agent join` with it on this machine, and start it";
 
 /// Most distinct errors that are logged while the node cannot join.
 const ERRORS_MAX: usize = 64;
