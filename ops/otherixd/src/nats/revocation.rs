@@ -204,7 +204,7 @@ mod tests {
         .unwrap();
         let key = |text: &str| text.parse::<PublicKey>().unwrap();
         let former = key(OTHER);
-        let nodes: crate::nats::accounts::RevokedKeys = [(key(KEY), 3), (former.clone(), FOR_EVER)].into();
+        let nodes: RevokedKeys = [(key(KEY), 3), (former.clone(), FOR_EVER)].into();
         for now in [None, Some(at(day)), Some(at(2 * day - 1))] {
             let clients = [(key(KEY), 1), (key(OTHER), 2)].into();
             assert_eq!(revocations(&callers, Some(&former), now), Revocations { clients, nodes: nodes.clone() });
