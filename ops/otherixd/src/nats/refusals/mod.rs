@@ -41,20 +41,26 @@ static VIOLATIONS: Denials = Denials::new();
 
 /// Counts and logs what the server refuses.
 pub(crate) struct NatsRefusals {
-    /// The server's log, and where in it to begin.
-    pub(crate) log: PathBuf,
-    pub(crate) begin: LogPosition,
-    /// A connection to the system account.
-    pub(crate) claims: Connection,
-    pub(crate) callers: watch::Receiver<Callers>,
-    pub(crate) runtime: Arc<dyn Runtime>,
+    follower: LogFollower,
+    claims: Connection,
+    callers: watch::Receiver<Callers>,
+    runtime: Arc<dyn Runtime>,
 }
 
 impl NatsRefusals {
+    /// Follows the server's log from a position on. `claims` is a connection to the system account.
+    pub(crate) fn new(
+        (log, begin): (PathBuf, LogPosition),
+        claims: Connection,
+        callers: watch::Receiver<Callers>,
+        runtime: Arc<dyn Runtime>,
+    ) -> Self {
+        Self { follower: LogFollower::new(log, begin), claims, callers, runtime }
+    }
+
     /// Runs until the future is dropped.
     pub(crate) async fn run(self) -> Infallible {
-        let Self { log, begin, claims, callers, runtime } = self;
-        let follower = LogFollower::new(log, begin);
+        let Self { follower, claims, callers, runtime } = self;
         tokio::select! {
             never = follow(follower, &callers, &runtime) => never,
             never = subscribe(&claims, &callers, &runtime) => never,
