@@ -57,6 +57,8 @@ pub(crate) struct ControlState {
     pub(crate) heartbeats: Vec<Position>,
     /// What the last heartbeat told of an older copy of the agent's state.
     pub(crate) set_back: Option<String>,
+    /// What the last heartbeat told of the ledger: as the agent was started, and on disk.
+    pub(crate) ledger: Option<(Position, Position)>,
     /// The number of next reports that are not answered.
     pub(crate) ignore_reports: usize,
     /// The last report that is recorded: the same and earlier ones are outdated.
@@ -77,6 +79,7 @@ impl ControlState {
         HeartbeatAnswer {
             decision_head: self.head,
             other_agent: self.other_agent,
+            set_back: None,
             signed_head: nonce.map(|nonce| self.chain().sign(&self.signer, Some(nonce))),
             decision_key: Some(self.signer.public()),
             key_rotations: self.key_rotations.clone(),
@@ -119,6 +122,7 @@ impl Control {
             reports: Vec::new(),
             heartbeats: Vec::new(),
             set_back: None,
+            ledger: None,
             ignore_reports: 0,
             recorded: None,
             other_agent: None,
@@ -236,9 +240,11 @@ impl Control {
                     }
                     Some(message) = heartbeats.next() => {
                         let mut state = state.lock().unwrap();
-                        let Heartbeat { position, nonce, set_back, .. } = serde_json::from_slice(&message.payload).unwrap();
+                        let Heartbeat { position, nonce, set_back, started_with, saved, .. } =
+                            serde_json::from_slice(&message.payload).unwrap();
                         state.heartbeats.push(position);
                         state.set_back = set_back;
+                        state.ledger = started_with.zip(saved);
                         state.senders.push(message.subject.rsplit('.').next().unwrap().to_owned());
                         let answer = state.heartbeat_answer(nonce);
                         if state.refuses_removed {
