@@ -113,6 +113,10 @@ pub struct SharedState {
     pub contradiction: watch::Sender<Option<String>>,
     /// What showed that this agent was started with an older copy of its state, and when.
     pub set_back: watch::Sender<Option<(Instant, String)>>,
+    /// The last decision in the ledger with which this agent was started; `None` until it is read.
+    pub started_with: watch::Sender<Option<Position>>,
+    /// The last decision in the ledger on disk.
+    pub saved: watch::Sender<Position>,
     /// A heartbeat is to be sent at once, for the head in its answer.
     pub head_wanted: Arc<Notify>,
 }
@@ -133,7 +137,23 @@ impl SharedState {
             signed_head,
             contradiction,
             set_back: watch::Sender::new(None),
+            started_with: watch::Sender::new(None),
+            saved: watch::Sender::new(Position::ZERO),
             head_wanted,
+        }
+    }
+
+    /// Has heartbeats tell that this agent was started with an older copy of its state. What showed it first counts.
+    pub fn note_set_back(&self, text: String) {
+        let is_new = self.set_back.send_if_modified(|noted| {
+            let is_new = noted.is_none();
+            if is_new {
+                *noted = Some((Instant::now(), text.clone()));
+            }
+            is_new
+        });
+        if is_new {
+            tracing::warn!(%text, "this agent was started with an older copy of its state");
         }
     }
 
@@ -291,8 +311,17 @@ impl Heartbeats {
         let contradiction = shared.contradiction.borrow().clone();
         let set_back = shared.set_back.borrow().clone();
         let set_back = set_back.filter(|(at, _)| at.elapsed() < SET_BACK_TOLD).map(|(_, text)| text);
-        let (incarnation, nonce_sent) = (Some(incarnation), Some(nonce));
-        let beat = Heartbeat { position, incarnation, nonce: nonce_sent, contradiction, set_back, mesh };
+        let started_with = *shared.started_with.borrow();
+        let beat = Heartbeat {
+            position,
+            incarnation: Some(incarnation),
+            nonce: Some(nonce),
+            contradiction,
+            set_back,
+            started_with,
+            saved: started_with.map(|started| started.max(*shared.saved.borrow())),
+            mesh,
+        };
         let message = match connection.exchange(subject::heartbeat(&connection.user()), &beat, options()).await {
             Ok(message) => message,
             Err(error) => {
@@ -308,6 +337,9 @@ impl Heartbeats {
         };
         let answer: HeartbeatAnswer = serde_json::from_slice(&message.payload).map_err(CallError::from)?;
         let head = shared.trust.accept(&answer, nonce)?;
+        if let Some(text) = answer.set_back {
+            shared.note_set_back(text);
+        }
         let other_agent = answer.other_agent;
         shared.other_agent.send_if_modified(|before| std::mem::replace(before, other_agent) != other_agent);
         shared.signed_head.send_replace(Some(head));

@@ -141,6 +141,7 @@ mod tests {
         HeartbeatAnswer {
             decision_head: head.position,
             other_agent: None,
+            set_back: None,
             signed_head: Some(head.sign(by, Some(NONCE))),
             decision_key: Some(told.public()),
             key_rotations,

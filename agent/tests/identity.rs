@@ -70,6 +70,15 @@ async fn a_node_that_was_set_back_takes_a_newer_incarnation_and_reports_everythi
     control.decide(created(network(2), "br-two", None)).await;
     expect_ready(&control, 2, 2).await;
     assert!(program.status().contains("agent:        running, process"), "{}", program.status());
+    let ledger = async |started_with, saved| {
+        let expected = Some((Position::new(started_with), Position::new(saved)));
+        wait_for(DEADLINE, "a heartbeat with the positions of the ledger", async || match control.state().ledger {
+            told if told == expected => Ok(()),
+            told => Err(told),
+        })
+        .await;
+    };
+    ledger(0, 2).await;
     program.stop(Signal::TERM);
     let recorded = ReportNumber { incarnation: 40_000_000, sequence: 7 };
     control.state().recorded = Some(recorded);
@@ -85,6 +94,7 @@ async fn a_node_that_was_set_back_takes_a_newer_incarnation_and_reports_everythi
     assert_eq!(program.log_count("set back to an older copy of its state"), 1);
     let status = program.status();
     assert!(status.contains("set back to an older copy") && status.contains("incarnation 40000000"), "{status}");
+    ledger(2, 2).await;
     // At once, not with the next of the regular heartbeats.
     wait_for(Duration::from_secs(2), "a heartbeat that tells it", async || control.state().set_back.is_some()).await;
     let told = control.state().set_back.clone().unwrap();

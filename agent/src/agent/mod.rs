@@ -27,6 +27,7 @@ use std::time::Duration;
 use otherix_runtime::{Backoff, LogLimit, SystemRuntime, TaskSet};
 use otherix_schemas::error::Causes;
 use otherix_schemas::node::{JoinAnswer, ReportReceipt};
+use otherix_schemas::position::Position;
 use otherix_schemas::value::NodeName;
 use otherix_transport::request::CallError;
 use otherix_transport::{Connection, Nats, NatsEndpoint};
@@ -217,6 +218,7 @@ impl Agent {
         let other_agent = shared.other_agent.subscribe();
         let found = store::read(&state, identity.incarnation);
         let has_left = left::has_left(&state);
+        let ledger_saver = LedgerSaver::new(state.clone(), Arc::clone(&runtime), shared.saved.clone());
         let mut agent = Self {
             connection,
             identity,
@@ -226,7 +228,7 @@ impl Agent {
             feed: None,
             ledger_mode: LedgerMode::AwaitingMembership(0),
             ledger: None,
-            ledger_saver: LedgerSaver::new(state.clone(), Arc::clone(&runtime)),
+            ledger_saver,
             is_stuck: false,
             contradiction: None,
             contradiction_written: false,
@@ -254,6 +256,8 @@ impl Agent {
         };
         agent.reconciler.record_in(&agent.state);
         agent.start_with(found);
+        let started_with = agent.ledger.as_ref().map_or(Position::ZERO, Ledger::position);
+        agent.shared.started_with.send_replace(Some(started_with));
         Ok(agent)
     }
 

@@ -94,7 +94,7 @@ impl Agent {
                 );
                 tracing::warn!(%last, before, incarnation, "{problem}");
                 let told = format!("report {last} was recorded, and it started as incarnation {before}");
-                self.shared.set_back.send_replace(Some((Instant::now(), told)));
+                self.shared.note_set_back(told);
                 // The control plane records it.
                 self.shared.head_wanted.notify_one();
                 problem

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_runtime::{Backoff, Runtime, TaskSet};
+use otherix_schemas::position::Position;
+use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
@@ -38,16 +40,19 @@ pub struct LedgerSaver {
     backoff: Backoff,
     /// The last attempt failed.
     is_failing: bool,
-    writing: TaskSet<io::Result<()>>,
+    writing: TaskSet<io::Result<Position>>,
+    /// The last decision in the ledger on disk.
+    saved: watch::Sender<Position>,
     runtime: Arc<dyn Runtime>,
 }
 
 impl LedgerSaver {
-    pub fn new(folder: PathBuf, runtime: Arc<dyn Runtime>) -> Self {
+    /// `saved` receives the position of each ledger that was saved.
+    pub fn new(folder: PathBuf, runtime: Arc<dyn Runtime>, saved: watch::Sender<Position>) -> Self {
         let folder = Arc::new(folder);
         let backoff = Backoff::new(RETRY_MIN, RETRY_MAX, runtime.as_ref());
         let writing = TaskSet::default();
-        Self { folder, changes: None, not_before: None, backoff, is_failing: false, writing, runtime }
+        Self { folder, changes: None, not_before: None, backoff, is_failing: false, writing, saved, runtime }
     }
 
     /// Records that the ledger has changed.
@@ -79,7 +84,8 @@ impl LedgerSaver {
         if self.writing.is_empty() && self.due().is_some_and(|at| Instant::now() >= at) {
             self.changes = None;
             let (folder, ledger) = (Arc::clone(&self.folder), ledger.clone());
-            self.writing.add(self.runtime.run_blocking("save ledger", move || store::write(&folder, &ledger)));
+            let write = move || store::write(&folder, &ledger).map(|()| ledger.position());
+            self.writing.add(self.runtime.run_blocking("save ledger", write));
         }
     }
 
@@ -95,9 +101,10 @@ impl LedgerSaver {
         }
     }
 
-    fn written(&mut self, written: Result<io::Result<()>, JoinError>) {
+    fn written(&mut self, written: Result<io::Result<Position>, JoinError>) {
         match written.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok(()) => {
+            Ok(position) => {
+                self.saved.send_replace(position);
                 if std::mem::take(&mut self.is_failing) {
                     tracing::info!("the ledger can be written again");
                 }

@@ -48,9 +48,10 @@ impl ControlState {
     }
 
     pub(super) fn heartbeat(&mut self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ErrorBody> {
-        let Heartbeat { position, nonce, set_back, .. } = serde_json::from_slice(body).unwrap();
+        let Heartbeat { position, nonce, set_back, started_with, saved, .. } = serde_json::from_slice(body).unwrap();
         self.heartbeats.push(position);
         self.set_back = set_back;
+        self.ledger = started_with.zip(saved);
         self.senders.push(subject.rsplit('.').next().unwrap().to_owned());
         let answer = self.heartbeat_answer(nonce);
         if self.refuses_removed {
@@ -63,6 +64,7 @@ impl ControlState {
         HeartbeatAnswer {
             decision_head: self.head,
             other_agent: self.other_agent,
+            set_back: None,
             signed_head: nonce.map(|nonce| self.chain().sign(&self.signer, Some(nonce))),
             decision_key: Some(self.signer.public()),
             key_rotations: self.key_rotations.clone(),

@@ -52,6 +52,8 @@ pub(crate) struct ControlState {
     pub(crate) heartbeats: Vec<Position>,
     /// What the last heartbeat told of an older copy of the agent's state.
     pub(crate) set_back: Option<String>,
+    /// What the last heartbeat told of the ledger: as the agent was started, and on disk.
+    pub(crate) ledger: Option<(Position, Position)>,
     /// The number of next reports that are not answered.
     pub(crate) ignore_reports: usize,
     /// The last report that is recorded: the same and earlier ones are outdated.
@@ -95,6 +97,7 @@ impl Control {
             reports: Vec::new(),
             heartbeats: Vec::new(),
             set_back: None,
+            ledger: None,
             ignore_reports: 0,
             recorded: None,
             other_agent: None,

@@ -1,45 +1,22 @@
 //! TLS as a user of the program meets it: what is trusted, what the errors say, and what it costs.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::tempdir;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
 use crate::fake::FakeControlPlane;
 
-/// A CA for tests.
-pub(crate) struct TestCa {
-    params: CertificateParams,
-    key: KeyPair,
-}
+#[path = "../../../schemas/transport/tests/secure/pki.rs"]
+#[expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+mod pki;
 
-impl TestCa {
-    pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self { params, key: KeyPair::generate().expect("a key") }
-    }
+pub(crate) use pki::TestCa;
 
-    /// Writes the CA's certificate.
-    pub(crate) fn write(&self, folder: &Path, name: &str) -> PathBuf {
-        let path = folder.join(name);
-        fs::write(&path, self.params.self_signed(&self.key).expect("a certificate").pem()).expect("written");
-        path
-    }
-
-    /// Writes a certificate for a host, with its key.
-    fn issue(&self, folder: &Path, host: &str) -> PathBuf {
-        let mut params = CertificateParams::new(vec![host.to_owned()]).expect("a name");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key)).expect("a certificate");
-        let path = folder.join(format!("{host}.pem"));
-        fs::write(&path, format!("{}{}", certificate.pem(), key.serialize_pem())).expect("written");
-        path
-    }
+/// A certificate that is valid now.
+fn issue(ca: &TestCa, folder: &Path, host: &str) -> PathBuf {
+    ca.issue(folder, host, -1..10)
 }
 
 fn server(certificate: &Path) -> NatsServer {
@@ -52,8 +29,8 @@ fn a_server_that_is_not_trusted_is_exit_code_6_with_the_reason() {
     let (ca, folder) = (TestCa::new(), tempdir().expect("a directory"));
     let trusted = ca.write(folder.path(), "ca.pem");
     let other = TestCa::new().write(folder.path(), "other.pem");
-    let good = ca.issue(folder.path(), "127.0.0.1");
-    let misnamed = ca.issue(folder.path(), "nats.example");
+    let good = issue(&ca, folder.path(), "127.0.0.1");
+    let misnamed = issue(&ca, folder.path(), "nats.example");
     for (server, ca, text) in [
         (server(&good), &other, format!("was not issued by the CA in `{}`\nhint: copy the CA", other.display())),
         (server(&misnamed), &trusted, "is not for `127.0.0.1`, but for `nats.example`\nhint: use one".to_owned()),
@@ -76,7 +53,7 @@ fn a_server_that_is_not_trusted_is_exit_code_6_with_the_reason() {
 fn a_trusted_server_without_a_control_plane_is_exit_code_7() {
     let (ca, folder) = (TestCa::new(), tempdir().expect("a directory"));
     let trusted = ca.write(folder.path(), "ca.pem");
-    let fake = FakeControlPlane::on(server(&ca.issue(folder.path(), "127.0.0.1")));
+    let fake = FakeControlPlane::on(server(&issue(&ca, folder.path(), "127.0.0.1")));
     let mut command = fake.command("network list");
     let run: crate::fake::ProgramOutput = command.env("OTHERIX_CA", &trusted).output().expect("it starts").into();
     // On a busy machine the last attempt may time out instead.

@@ -34,7 +34,7 @@ use otherix_transport::transport::{Message, Subscription, TransportError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::agent_starts::AgentStarts;
+use super::agent_starts::{AgentStarts, LedgerPositions};
 use super::conditions::Conditions;
 use super::failure_detector::FailureDetector;
 use super::{NodeTelemetry, TelemetrySink};
@@ -82,13 +82,17 @@ impl NodePresence {
         Ok(is_reachable)
     }
 
-    /// Applies what a heartbeat tells of a node. Returns the incarnation of another agent that uses its id, if there is
-    /// one.
-    fn heard(&self, node_id: NodeId, heartbeat: Heartbeat) -> Option<u64> {
-        let Heartbeat { position: _, incarnation, nonce: _, contradiction, set_back, mesh } = heartbeat;
+    /// Applies what a heartbeat tells of a node. Returns what its agent has to be told.
+    fn heard(&self, node_id: NodeId, heartbeat: Heartbeat) -> Heard {
+        let Heartbeat { incarnation, contradiction, set_back, started_with, saved, mesh, .. } = heartbeat;
         let other = incarnation.and_then(|incarnation| {
             let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
             starts.heard(node_id, incarnation, Instant::now())
+        });
+        let ledger = started_with.zip(saved).map(|(started_with, saved)| LedgerPositions { started_with, saved });
+        let older = incarnation.zip(ledger).and_then(|(incarnation, ledger)| {
+            let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+            starts.ledger(node_id, incarnation, ledger)
         });
         let duplicate = incarnation.zip(other).map(|(one, other)| {
             let (lower, higher) = (one.min(other), one.max(other));
@@ -97,7 +101,7 @@ impl NodePresence {
             );
             (NodeConditionKind::DuplicateAgent, detail)
         });
-        let set_back = set_back.map(|text| {
+        let set_back = set_back.or_else(|| older.clone()).map(|text| {
             (NodeConditionKind::SetBack, format!("the agent was started with an older copy of its state: {text}"))
         });
         let contradiction = contradiction.map(|text| {
@@ -106,7 +110,7 @@ impl NodePresence {
         });
         self.conditions().heard(node_id, duplicate.into_iter().chain(set_back).chain(contradiction), Instant::now());
         (self.telemetry)(NodeTelemetry { node_id, mesh });
-        other
+        Heard { other_agent: other, set_back: older }
     }
 
     /// Returns the changes of conditions that are to be recorded, of all nodes or of one.
@@ -142,11 +146,18 @@ pub struct DecisionSigning {
     pub rotations: Arc<[KeyRotation]>,
 }
 
+/// What heartbeats show an agent of itself.
+struct Heard {
+    /// The incarnation of another agent that uses the node's id.
+    other_agent: Option<u64>,
+    /// What shows that it was started with an older copy of its state.
+    set_back: Option<String>,
+}
+
 /// An accepted heartbeat.
 struct Accepted {
     nonce: Option<Nonce>,
-    /// The incarnation of another agent that uses the node's id.
-    other_agent: Option<u64>,
+    heard: Heard,
 }
 
 /// What answering heartbeats depends on.
@@ -244,8 +255,8 @@ impl PresenceRecorder {
     async fn answer(&mut self, connection: &Connection, message: Message, durable: &watch::Receiver<Durable>) {
         let head = durable.borrow().decisions;
         let answer = match self.admit(&message) {
-            Ok(Accepted { nonce, other_agent }) => {
-                let answer = HeartbeatAnswer { other_agent, ..self.signed_answer(head, nonce) };
+            Ok(Accepted { nonce, heard: Heard { other_agent, set_back } }) => {
+                let answer = HeartbeatAnswer { other_agent, set_back, ..self.signed_answer(head, nonce) };
                 let body = serde_json::to_vec(&answer).map(Bytes::from);
                 body.map_err(|error| ErrorBody::new(ErrorCode::Internal, error.to_string()))
             }
@@ -269,6 +280,7 @@ impl PresenceRecorder {
         HeartbeatAnswer {
             decision_head: head.position,
             other_agent: None,
+            set_back: None,
             signed_head: nonce.map(|nonce| head.sign(signer, Some(nonce))),
             decision_key: Some(signer.public()),
             key_rotations: rotations.to_vec(),
@@ -292,8 +304,8 @@ impl PresenceRecorder {
             return Err(Violations::one("incarnation", format!("is at most {REPORT_NUMBER_MAX}")).into());
         }
         let is_reachable = self.presence.received_from(node).map_err(|rejection| ErrorBody::from(&rejection))?;
-        let other = self.presence.heard(node, heartbeat);
-        if let Some((hits, other)) = other.and_then(|other| Some((self.two_agents.hit(node)?, other))) {
+        let heard = self.presence.heard(node, heartbeat);
+        if let Some((hits, other)) = heard.other_agent.and_then(|other| Some((self.two_agents.hit(node)?, other))) {
             tracing::warn!(%node, incarnation, other, hits, "two agents use the id of one node");
         }
         if self.recording.is_none() {
@@ -302,7 +314,7 @@ impl PresenceRecorder {
                 self.record(Vec::new(), conditions);
             }
         }
-        Ok(Accepted { nonce, other_agent: other })
+        Ok(Accepted { nonce, heard })
     }
 
     fn check(&mut self) {

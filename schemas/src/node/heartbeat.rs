@@ -42,6 +42,12 @@ pub struct Heartbeat {
     /// What showed that the agent was started with an older copy of its state, for an hour; at most 512 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_back: Option<String>,
+    /// The last decision in the ledger with which the agent was started; 0 if it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_with: Option<Position>,
+    /// The last decision in the ledger on the node's disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<Position>,
     /// The peers of the node's mesh device, at most 10,000. Kept in memory until the next heartbeat; never an event.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mesh: Vec<MeshPeerStatus>,
@@ -69,6 +75,9 @@ pub struct HeartbeatAnswer {
     /// Present if another agent sends heartbeats with the node's id too: its incarnation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_agent: Option<u64>,
+    /// Present if the agent was started with an older copy of its state: what shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_back: Option<String>,
     /// The head of the chain of decisions, signed with the heartbeat's nonce. Absent from control planes that do not
     /// sign decisions.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -40,6 +40,7 @@
 )]
 
 mod bridges;
+mod conditions;
 mod cut_off;
 mod drift;
 mod guests;

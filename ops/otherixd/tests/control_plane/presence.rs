@@ -9,10 +9,11 @@ use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::node::{
-    GetNode, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinNode, JoinRequest, ListNodes, NodeById, NodeReport, NodeView,
-    REPORT_RESULTS_MAX, ReportNode, ReportReceipt,
+    GetNode, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinNode, JoinRequest, ListNodes, NodeById, NodeConditionKind,
+    NodeReport, NodeView, REPORT_RESULTS_MAX, ReportNode, ReportReceipt,
 };
 use otherix_schemas::outcome::{Outcome, OutcomeStatus, ResourceOutcome, ResourceRef};
+use otherix_schemas::position::Position;
 use otherix_schemas::request::{PageRequest, Request};
 use otherix_schemas::subject;
 use otherix_testkit::wait::wait_for;
@@ -235,6 +236,36 @@ async fn two_agents_of_one_node_are_told_and_shown_while_both_run() {
         WHERE type = 'dev.otherix.node.conditions-changed.v1' ORDER BY position";
     let node = format!("node/{}", id(1));
     assert_eq!(sql(&daemon, kinds), [format!("duplicate_agent|{node}"), format!("|{node}")]);
+}
+
+#[tokio::test]
+async fn an_agent_with_an_older_ledger_than_before_was_set_back() {
+    let daemon = OtherixdProcess::start_with(SHORT_TIMEOUT).await;
+    let (admin, node) = (daemon.connect("admin").await, new_node(&daemon, 1).await);
+    let beat = async |incarnation, started_with, saved| {
+        let (incarnation, started_with, saved) =
+            (Some(incarnation), Some(Position::new(started_with)), Some(Position::new(saved)));
+        let beat = Heartbeat { incarnation, started_with, saved, ..Heartbeat::default() };
+        send_heartbeat(&node, &beat).await.unwrap().set_back
+    };
+    let kinds = async || {
+        let by_id = NodeById { id: id(1) };
+        let view = call::<NodeView>(&admin, Request::of::<GetNode>(), &by_id, None).await.unwrap().data;
+        view.conditions.iter().map(|condition| condition.kind).collect::<Vec<_>>()
+    };
+    assert_eq!([beat(1, 0, 10).await, beat(2, 10, 12).await], [None, None], "a restart");
+    let told = beat(3, 10, 10).await.unwrap();
+    assert_eq!(told, "its ledger ended with position 10, and had position 12 before");
+    wait_for(DEADLINE, "the condition", async || match kinds().await.as_slice() {
+        [NodeConditionKind::SetBack] => Ok(()),
+        other => Err(other.to_vec()),
+    })
+    .await;
+    wait_for(DEADLINE, "the end of the condition", async || {
+        assert_eq!(beat(4, 12, 12).await, None);
+        kinds().await.is_empty()
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,0 +1,116 @@
+//! Copies of a node's state folder: a second machine that runs with one, and an agent that is started with an older one,
+//! are found within 10 s, and over when they are.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use otherix_testkit::tempdir;
+use otherix_testkit::wait::wait_for_blocking;
+
+use crate::lab::{DEADLINE, Lab};
+
+/// Within what time a condition is shown.
+const FOUND_WITHIN: Duration = Duration::from_secs(10);
+
+/// Time-out for the end of a condition: it must not have been seen for 15 s.
+const OVER_WITHIN: Duration = Duration::from_secs(40);
+
+impl Lab {
+    fn conditions(&self, node: &str) -> Vec<String> {
+        let view = self.ok(&["node", "get", node]);
+        let conditions = view["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().map(|condition| condition["kind"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn expect_conditions(&self, node: &str, within: Duration, expected: &[&str]) {
+        wait_for_blocking(within, "the conditions", || match self.conditions(node) {
+            shown if shown == expected => Ok(()),
+            shown => Err(shown),
+        });
+    }
+
+    /// The position of the ledger with which an agent was started last.
+    fn last_ledger(&self, node: &str) -> Option<u64> {
+        let log = std::fs::read_to_string(self.folder().join(format!("logs/{node}.log"))).unwrap();
+        let line = log.lines().rfind(|line| line.contains("starting with the ledger"))?;
+        line.split_once("position=")?.1.split(' ').next()?.parse().ok()
+    }
+
+    /// Copies a node's state folder.
+    fn copy_state(&self, node: &str, to: &Path) {
+        copy(&self.folder().join(node), to);
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").args(["-a", "-T"]).arg(from).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
+/// A process that ends with the test.
+struct Agent(Child);
+
+impl Agent {
+    /// Starts an agent with this state folder on another machine of the lab.
+    fn start(lab: &Lab, machine: &str, state: &Path) -> Self {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_otherix-lab")).with_file_name("otherix-agent");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("otx-{}-{machine}", lab.name)]).arg(program);
+        command.args(["run", "--mesh", "none", "--state"]).arg(state);
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+#[test]
+fn lab_cluster_copies_of_a_state_folder_are_found() {
+    let (lab, folder) = (Lab::up("conditions", 2), tempdir().unwrap());
+    lab.ok(&["network", "create", "one", "--bridge-name", "br-one", "--managed", "--wait"]);
+    lab.expect_conditions("node-1", DEADLINE, &[]);
+    let older = folder.path().join("older");
+    lab.copy_state("node-1", &older);
+
+    // A second machine.
+    let clone = folder.path().join("clone");
+    lab.copy_state("node-1", &clone);
+    lab.lab(&["kill", "node-2"]);
+    let agent = Agent::start(&lab, "node-2", &clone);
+    lab.expect_conditions("node-1", FOUND_WITHIN, &["duplicate_agent"]);
+    drop(agent);
+    lab.expect_conditions("node-1", OVER_WITHIN, &[]);
+    lab.lab(&["start", "node-2"]);
+
+    // A roll-back. The present agent says how far its ledger is when it starts.
+    let two = lab.ok(&["network", "create", "two", "--bridge-name", "br-two", "--managed", "--wait"]);
+    let generation = two["generation"].as_u64().unwrap();
+    wait_for_blocking(DEADLINE, "a start with the second network in the ledger", || {
+        lab.lab(&["kill", "node-1"]);
+        lab.lab(&["start", "node-1"]);
+        wait_for_blocking(DEADLINE, "the agent to join", || lab.folder().join("node-1/joined").exists());
+        lab.last_ledger("node-1") >= Some(generation)
+    });
+    lab.lab(&["kill", "node-1"]);
+    let state = lab.folder().join("node-1");
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&older, &state);
+    lab.lab(&["start", "node-1"]);
+    lab.expect_conditions("node-1", FOUND_WITHIN, &["set_back"]);
+    let view = lab.ok(&["node", "get", "node-1"]);
+    let warning = view["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("older copy of its state") && warning.contains("(since 20"), "{warning}");
+    // It has the present state again, and so it is over with its next start.
+    wait_for_blocking(DEADLINE, "the second bridge", || lab.link(1, "br-two").is_some());
+    lab.lab(&["kill", "node-1"]);
+    lab.lab(&["start", "node-1"]);
+    lab.expect_conditions("node-1", OVER_WITHIN, &[]);
+    let kinds = "SELECT json_extract(body, '$.data.conditions[0].kind') FROM events
+        WHERE type = 'dev.otherix.node.conditions-changed.v1' ORDER BY position";
+    assert_eq!(lab.journal(kinds), ["duplicate_agent", "", "set_back", ""]);
+}
