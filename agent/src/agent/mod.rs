@@ -45,6 +45,7 @@ use crate::kernel::KernelError;
 use crate::ledger::saver::LedgerSaver;
 use crate::ledger::store;
 use crate::ledger::{Ledger, Lineage};
+use crate::left;
 use crate::model::report::OutcomeReporter;
 use crate::only_agent::{OnlyAgentError, become_only_agent};
 use crate::release::{self, HeldDeletions, ReleasedLineage};
@@ -183,6 +184,8 @@ struct Agent {
     guard: ContactGuard,
     /// This node was removed from the cluster, and that is logged.
     is_removed: bool,
+    /// An operator has told that the node was removed, and the control plane has not accepted it since.
+    has_left: bool,
     /// A pass is required.
     needs_pass: bool,
     notices: Vec<String>,
@@ -213,6 +216,7 @@ impl Agent {
         let reporter = OutcomeReporter::new(identity.node_id, identity.incarnation);
         let other_agent = shared.other_agent.subscribe();
         let found = store::read(&state, identity.incarnation);
+        let has_left = left::has_left(&state);
         let mut agent = Self {
             connection,
             identity,
@@ -236,6 +240,7 @@ impl Agent {
             guard: ContactGuard::new(&state),
             state,
             is_removed: false,
+            has_left,
             needs_pass: true,
             notices: Vec::new(),
             reporter,

@@ -219,7 +219,9 @@ impl Registry {
             "rotate-key" => self.offer(caller, parse(body)),
             "enrolled" | "credential" => {
                 let NewNodeKey { key } = parse(body);
-                let NodeKey { node_id, name, .. } = self.nodes.get(&key)?.clone();
+                let Some(NodeKey { node_id, name, .. }) = self.nodes.get(&key).cloned() else {
+                    return Some(Err(ErrorBody::new(ErrorCode::NotFound, "there is no such key")));
+                };
                 success(NodeCredentialView {
                     cluster: self.cluster,
                     node_id,
