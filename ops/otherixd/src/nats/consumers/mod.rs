@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info, pull};
+use async_nats::jetstream::stream::Stream;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::TryStreamExt;
 use otherix_commands::relay::{NoteError, Notes, durables};
@@ -31,7 +32,7 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::slots::{Placement, UserConsumer, entitled, place};
-use super::mirror::ACCOUNT;
+use super::mirror::{ACCOUNT, is_not_found};
 
 /// Time-out of a request to the server. Clients wait a little longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -69,7 +70,8 @@ pub(crate) struct UserConsumers<J> {
 enum ConsumersError {
     #[error("NATS does not answer about the consumers of `{STREAM}`")]
     Nats(#[source] async_nats::Error),
-    #[error("the clients' mirror of the events is changed now")]
+    /// Also while it does not exist yet.
+    #[error("the clients' mirror of the events is being made or changed")]
     Busy,
     #[error("the clients' mirror does not have the latest events yet")]
     Behind,
@@ -126,9 +128,15 @@ impl<J: EventStore> UserConsumers<J> {
         Ok(turn)
     }
 
+    /// The mirror, if it exists now.
+    async fn mirror(&self) -> Result<Stream, ConsumersError> {
+        let found = self.events.get_stream(STREAM).await;
+        found.map_err(|error| if is_not_found(&error) { ConsumersError::Busy } else { ConsumersError::nats(error) })
+    }
+
     /// All users' consumers.
     async fn all(&self) -> Result<Vec<UserConsumer>, ConsumersError> {
-        let stream = self.events.get_stream_no_info(STREAM).await.map_err(ConsumersError::nats)?;
+        let stream = self.mirror().await?;
         let found: Vec<Info> = stream.consumers().try_collect().await.map_err(ConsumersError::nats)?;
         Ok(found.into_iter().filter_map(UserConsumer::new).collect())
     }
@@ -209,7 +217,7 @@ impl<J: EventStore> UserConsumers<J> {
     async fn wait_for_mirror(&self, sequence: u64) -> Result<(), ConsumersError> {
         let end = Instant::now() + MIRROR_TIMEOUT;
         loop {
-            let stream = self.events.get_stream(STREAM).await.map_err(ConsumersError::nats)?;
+            let stream = self.mirror().await?;
             if stream.cached_info().state.last_sequence >= sequence {
                 return Ok(());
             }

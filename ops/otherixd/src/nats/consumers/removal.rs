@@ -34,6 +34,8 @@ impl<J: EventStore> UserConsumers<J> {
                     backoff.reset();
                     CHECK
                 }
+                // It is made with the consumers that were saved, which may have lost their users meanwhile.
+                Err(ConsumersError::Busy) => backoff.next_delay(),
                 Err(error) => {
                     if let Some(count) = failed.hit() {
                         tracing::warn!(error = %Causes(&error), count, "consumers of former users are not removed yet");
