@@ -35,6 +35,7 @@ Files in the state folder, for their owner only:
   problem.json   exists if something is wrong with the identity of this node, until the next start
   decision-key.json
                  the public key of the control plane; nothing is carried out that is not signed with it
+  left           exists from `otherix-agent leave` on, until the control plane accepts the node
   contradiction.json
                  exists while the control plane contradicts what it has signed before
   joined         exists while the running agent has joined the cluster
@@ -71,6 +72,12 @@ pub(crate) enum AgentCommand {
     /// it is updated or after it was released: once the cause is gone, run this command. With --network, only these
     /// networks are released, and no deletions.
     Release(ReleaseOptions),
+    /// Have the agent remove all devices of otherix, because this node was removed from its cluster
+    ///
+    /// For a node that was removed while its agent was not connected: its key is revoked, and the agent cannot learn of
+    /// the removal. Stop the agent, run this command, and start the agent again: it removes all devices of otherix from
+    /// the machine, and reports nothing. If the control plane accepts the node after all, this has no effect.
+    Leave(LeaveOptions),
     /// Show the cluster and identity of this node, whether its agent runs, and what is wrong with them
     Status(StatusOptions),
     /// Rotate a key of this node, and wait until the new key is in use
@@ -207,6 +214,12 @@ pub(crate) struct ReleaseOptions {
     /// Release this network, which was withdrawn from this node, and no deletions; may be repeated
     #[arg(long = "network", value_name = "NAME|ID")]
     pub(crate) networks: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct LeaveOptions {
+    #[command(flatten)]
+    pub(crate) state: StateFolder,
 }
 
 #[derive(Args)]

@@ -40,9 +40,9 @@ const SET_BACK_TOLD: Duration = Duration::from_secs(3600);
 pub const REMOVED_RETRY: Duration = Duration::from_secs(60);
 
 /// What to do if the credentials are not accepted.
-const NOT_ACCEPTED_HINT: &str = "if the node was removed from the cluster on purpose, stop its agent, empty its state \
-    folder, and join with a new token if the machine is to be used again; otherwise create a token with `otherix node \
-    join-token create --name NODE`, stop the agent, run `otherix-agent join` with it on this machine, and start the agent";
+const NOT_ACCEPTED_HINT: &str = "if the node was removed from the cluster on purpose, stop its agent, run \
+    `otherix-agent leave`, and start it: it removes its devices. Otherwise create a token with `otherix node \
+    join-token create --name NODE`, stop the agent, run `otherix-agent join` with it, and start the agent";
 
 /// Most distinct errors that are logged while the node cannot join.
 const ERRORS_MAX: usize = 64;

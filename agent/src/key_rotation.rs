@@ -5,7 +5,9 @@
 //! connects with that within about a second, and makes it `node.creds`; otherwise its next start does. Killed at any
 //! line, a rotation continues with the same key when the command is repeated; one of the two keys works throughout.
 
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,15 +16,18 @@ use otherix_runtime::files;
 use otherix_schemas::enrollment::{GetNodeCredential, NewNodeKey, RotateNodeKey};
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::value::UserKey;
-use otherix_transport::nats::ConnectError;
+use otherix_transport::nats::{ConnectError, ConnectFailure};
 use otherix_transport::request::{CallError, CallOptions};
 use otherix_transport::{Credentials, Nats, NatsEndpoint, TrustedCa};
+use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
 use crate::connection::{CA, CREDENTIALS, ConnectionError, ConnectionSettings, NEXT_CREDENTIALS};
 
 const NEXT_KEY: &str = "next.nk";
+
+const CREDENTIALS_LOCK: &str = "rotation.lock";
 
 /// Longest file of a key, in bytes.
 const LENGTH_MAX: u64 = 256;
@@ -43,6 +48,8 @@ pub enum KeyRotationError {
     Key(#[source] KeyError),
     #[error("cannot use `{}`", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("another `otherix-agent rotate-key` rotates the key of this node: repeat this command when it has ended")]
+    Busy,
     #[error("cannot connect with the present key; if it is revoked, join again with a token that names this node")]
     Connect(#[from] ConnectError),
     #[error("the next key was registered before and is not valid any more: repeat this command, which makes another")]
@@ -89,11 +96,13 @@ pub async fn rotate(
     on_step: &mut (dyn FnMut(RotationStep) -> Result<(), KeyRotationError> + Send),
 ) -> Result<KeyRotation, KeyRotationError> {
     let settings = ConnectionSettings::read(state)?.ok_or_else(|| ConnectionError::NotJoined(state.to_owned()))?;
+    let _lock = lock(state)?;
     let present = Creds::load(&state.join(CREDENTIALS))?;
     let previous = present.public_key().clone();
-    let current = match offered(state)? {
+    let rotation = KeyOffer { state, settings, present };
+    let current = match rotation.under_way().await? {
         Some(offered) => offered,
-        None => offer(state, settings, present, on_step).await?,
+        None => rotation.offer(on_step).await?,
     };
     on_step(RotationStep::RemoveKey)?;
     remove_key(state)?;
@@ -108,58 +117,113 @@ pub async fn rotate(
     Ok(KeyRotation { previous, current })
 }
 
-/// The key whose credential is there, and maybe in use, from a rotation that was interrupted.
-fn offered(state: &Path) -> Result<Option<PublicKey>, KeyRotationError> {
-    let path = state.join(NEXT_CREDENTIALS);
-    match Creds::load(&path) {
-        Ok(next) => return Ok(Some(next.public_key().clone())),
-        Err(CredsError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
+/// Only one command rotates the key.
+fn lock(state: &Path) -> Result<File, KeyRotationError> {
+    let path = state.join(CREDENTIALS_LOCK);
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = opened.map_err(|source| KeyRotationError::File { path: path.clone(), source })?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(KeyRotationError::Busy),
+        Err(errno) => Err(KeyRotationError::File { path, source: errno.into() }),
     }
-    let Some(key) = read_key(state)? else { return Ok(None) };
-    let is_used = *Creds::load(&state.join(CREDENTIALS))?.public_key() == *key.public_key();
-    Ok(is_used.then(|| key.public_key().clone()))
 }
 
-/// Registers the next key, and writes its credential.
-async fn offer(
-    state: &Path,
+/// A rotation that begins, or that was interrupted.
+struct KeyOffer<'a> {
+    state: &'a Path,
     settings: ConnectionSettings,
+    /// The present credentials.
     present: Creds,
-    on_step: &mut (dyn FnMut(RotationStep) -> Result<(), KeyRotationError> + Send),
-) -> Result<PublicKey, KeyRotationError> {
-    let pair = match read_key(state)? {
-        Some(pair) => pair,
-        None => {
-            let pair = KeyPair::generate(KeyKind::User).map_err(KeyRotationError::Key)?;
-            on_step(RotationStep::WriteKey)?;
-            let path = state.join(NEXT_KEY);
-            files::replace(&path, pair.seed().as_bytes()).map_err(|source| KeyRotationError::File { path, source })?;
-            pair
+}
+
+impl KeyOffer<'_> {
+    /// The key whose credential is there, and maybe in use, from a rotation that was interrupted. A credential that the
+    /// control plane does not know any more is removed.
+    async fn under_way(&self) -> Result<Option<PublicKey>, KeyRotationError> {
+        let path = self.state.join(NEXT_CREDENTIALS);
+        let next = match Creds::load(&path) {
+            Ok(next) => next.public_key().clone(),
+            Err(CredsError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                let key = read_key(self.state)?.map(|pair| pair.public_key().clone());
+                return Ok(key.filter(|key| key == self.present.public_key()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let nats = match self.connect().await {
+            Ok(nats) => nats,
+            // The next one is in use already.
+            Err(KeyRotationError::Connect(error)) if matches!(error.source, ConnectFailure::Credentials(_)) => {
+                return Ok(Some(next));
+            }
+            Err(error) => return Err(error),
+        };
+        match nats.call::<GetNodeCredential>(&NewNodeKey { key: user_key(&next)? }, options()).await {
+            Ok(_) => Ok(Some(next)),
+            Err(CallError::Refused(body)) if body.error.code == ErrorCode::NotFound => {
+                files::remove(&path).map_err(|source| KeyRotationError::File { path, source })?;
+                remove_key(self.state)?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
         }
-    };
-    let public = pair.public_key().clone();
-    let ca = settings.has_ca.then(|| TrustedCa::load(&state.join(CA))).transpose().map_err(ConnectionError::from)?;
-    let endpoint = NatsEndpoint::new(settings.server, Credentials::Key(present.into())).with_ca(ca);
-    let nats = Nats::once(&endpoint, "otherix-agent rotate-key", TIMEOUT).await?;
-    let options = || CallOptions { timeout: TIMEOUT, idempotency_key: None };
-    let key = UserKey::parse(public.as_str()).map_err(|_| CredsFormatError::OtherKey)?;
-    on_step(RotationStep::Offer)?;
-    match nats.call::<RotateNodeKey>(&NewNodeKey { key: key.clone() }, options()).await {
-        Ok(_) => {}
-        Err(CallError::Refused(body)) if body.error.code == ErrorCode::Conflict => {
-            remove_key(state)?;
-            return Err(KeyRotationError::Spent(body));
-        }
-        Err(error) => return Err(error.into()),
     }
-    on_step(RotationStep::ObtainCredential)?;
-    let credential = nats.call::<GetNodeCredential>(&NewNodeKey { key }, options()).await?.data;
-    let creds = Creds::new(credential.jwt, pair)?;
-    on_step(RotationStep::WriteCredential)?;
-    let path = state.join(NEXT_CREDENTIALS);
-    files::replace(&path, creds.render().as_bytes()).map_err(|source| KeyRotationError::File { path, source })?;
-    Ok(public)
+
+    async fn connect(&self) -> Result<Nats, KeyRotationError> {
+        let ca = self.settings.has_ca.then(|| TrustedCa::load(&self.state.join(CA))).transpose();
+        let credentials = Credentials::Key(self.present.clone().into());
+        let endpoint = NatsEndpoint::new(self.settings.server.clone(), credentials);
+        let endpoint = endpoint.with_ca(ca.map_err(ConnectionError::from)?);
+        Ok(Nats::once(&endpoint, "otherix-agent rotate-key", TIMEOUT).await?)
+    }
+
+    /// Registers the next key, and writes its credential.
+    async fn offer(
+        &self,
+        on_step: &mut (dyn FnMut(RotationStep) -> Result<(), KeyRotationError> + Send),
+    ) -> Result<PublicKey, KeyRotationError> {
+        let state = self.state;
+        let pair = match read_key(state)? {
+            Some(pair) => pair,
+            None => {
+                let pair = KeyPair::generate(KeyKind::User).map_err(KeyRotationError::Key)?;
+                on_step(RotationStep::WriteKey)?;
+                write(state, NEXT_KEY, pair.seed().as_bytes())?;
+                pair
+            }
+        };
+        let public = pair.public_key().clone();
+        let key = user_key(&public)?;
+        let nats = self.connect().await?;
+        on_step(RotationStep::Offer)?;
+        match nats.call::<RotateNodeKey>(&NewNodeKey { key: key.clone() }, options()).await {
+            Ok(_) => {}
+            Err(CallError::Refused(body)) if body.error.code == ErrorCode::Conflict => {
+                remove_key(state)?;
+                return Err(KeyRotationError::Spent(body));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        on_step(RotationStep::ObtainCredential)?;
+        let credential = nats.call::<GetNodeCredential>(&NewNodeKey { key }, options()).await?.data;
+        let creds = Creds::new(credential.jwt, pair)?;
+        on_step(RotationStep::WriteCredential)?;
+        write(state, NEXT_CREDENTIALS, creds.render().as_bytes())?;
+        Ok(public)
+    }
+}
+
+fn options() -> CallOptions {
+    CallOptions { timeout: TIMEOUT, idempotency_key: None }
+}
+
+fn user_key(key: &PublicKey) -> Result<UserKey, KeyRotationError> {
+    UserKey::parse(key.as_str()).map_err(|_| CredsFormatError::OtherKey.into())
+}
+
+fn write(state: &Path, name: &str, content: &[u8]) -> Result<(), KeyRotationError> {
+    let path = state.join(name);
+    files::replace(&path, content).map_err(|source| KeyRotationError::File { path, source })
 }
 
 fn read_key(state: &Path) -> Result<Option<KeyPair>, KeyRotationError> {

@@ -25,6 +25,7 @@ pub mod join;
 pub mod kernel;
 pub mod key_rotation;
 pub mod ledger;
+pub mod left;
 pub mod model;
 pub mod only_agent;
 pub mod release;

@@ -14,6 +14,7 @@ use otherix_agent::connection::{self, ConnectionOverrides};
 use otherix_agent::contradiction::{self, Contradiction};
 use otherix_agent::join::{self, JoinError};
 use otherix_agent::key_rotation::{self, KeyRotation, KeyRotationError};
+use otherix_agent::left;
 use otherix_agent::release::{self, HeldDevice, ReleaseOutcome};
 use otherix_agent::status;
 use otherix_agent::wireguard::MeshTaskOptions;
@@ -28,8 +29,8 @@ use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
 use self::command_line::{
-    AgentArgs, AgentCommand, JoinOptions, NodeKey, ReleaseOptions, RotateKeyOptions, RunOptions, StateFolder,
-    StatusOptions,
+    AgentArgs, AgentCommand, JoinOptions, LeaveOptions, NodeKey, ReleaseOptions, RotateKeyOptions, RunOptions,
+    StateFolder, StatusOptions,
 };
 
 /// The exit code of a wait that timed out, the same as of `otherix --wait`.
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         AgentCommand::Join(options) => join_cluster(options),
         AgentCommand::Run(options) => start(options),
         AgentCommand::Release(ReleaseOptions { state, networks }) => release(&state.state, &networks),
+        AgentCommand::Leave(LeaveOptions { state }) => leave(&state.state),
         AgentCommand::Status(StatusOptions { state }) => show_status(&state.state),
         AgentCommand::RotateKey(options) => rotate_key(&options),
         AgentCommand::Mesh(mesh) => mesh.run().map_err(Into::into),
@@ -110,6 +112,12 @@ fn read_token(file: &Path) -> Result<Zeroizing<String>, Box<dyn Error>> {
 /// One thread suffices: the agent mostly waits, and the kernel serializes changes of links.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn leave(folder: &Path) -> Result<(), Box<dyn Error>> {
+    left::leave(folder)?;
+    writeln!(io::stdout(), "start the agent: it removes all devices of otherix, unless its control plane accepts it")?;
+    Ok(())
 }
 
 fn release(folder: &Path, networks: &[String]) -> Result<(), Box<dyn Error>> {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::connection::{ConnectionError, ConnectionSettings};
 use crate::contradiction::{self, Contradiction};
 use crate::identity::{self, IdentityError};
+use crate::left;
 use crate::release::{self, HeldDeletions, ReleaseError};
 use crate::withdrawn::{WithdrawnNetwork, WithdrawnNetworks};
 
@@ -44,6 +45,8 @@ pub struct Status {
     pub withdrawn: WithdrawnNetworks,
     pub problem: Option<Problem>,
     pub contradiction: Option<Contradiction>,
+    /// The agent removes all devices, because an operator has told that the node was removed.
+    pub has_left: bool,
 }
 
 /// The errors of `otherix-agent status`.
@@ -100,12 +103,14 @@ pub fn read(folder: &Path) -> Result<Status, StatusError> {
         withdrawn: WithdrawnNetworks::read(folder).map_err(StatusError::Withdrawn)?,
         problem: problem.map_err(|error| StatusError::Problem(error.into()))?,
         contradiction: contradiction::read(folder).map_err(StatusError::Contradiction)?,
+        has_left: left::has_left(folder),
     })
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node_id, connection, incarnation, pid, joined, held, withdrawn, problem, contradiction } = self;
+        let Self { node_id, connection, incarnation, pid, joined, held, withdrawn, problem, contradiction, has_left } =
+            self;
         writeln!(f, "node:         {node_id}")?;
         if let Some(ConnectionSettings { server, name, .. }) = connection {
             writeln!(f, "name:         {name}")?;
@@ -115,6 +120,9 @@ impl fmt::Display for Status {
         match pid {
             Some(pid) => writeln!(f, "agent:        running, process {pid}")?,
             None => writeln!(f, "agent:        not running")?,
+        }
+        if *has_left {
+            writeln!(f, "left:         yes (`otherix-agent leave`): the agent removes all devices of otherix")?;
         }
         match (joined, pid) {
             (Some(cluster), _) => writeln!(f, "cluster:      {cluster}")?,

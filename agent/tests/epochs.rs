@@ -19,8 +19,9 @@ use otherix_testkit::nats::NatsServer;
 use otherix_testkit::netns::{enter_new, ip_json, link, sh};
 use otherix_testkit::wait::wait_for;
 use rustix::process::Signal;
+use support::Control;
+use support::decisions::{created, deleted, network};
 use support::program::Program;
-use support::{Control, created, deleted, network};
 use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -3,7 +3,7 @@
 //! - stopped at any step, any number of times, and repeated, it is completed with one key and one use of the token;
 //! - every refusal says what to do, and leaves nothing that is in the way of the next attempt;
 //! - a rotation of the key leaves one key that works at every step, and a running agent changes to the new one.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 mod support;
 
@@ -273,6 +273,47 @@ async fn a_rotation_that_is_stopped_at_any_step_is_completed_and_one_key_works_t
         let left = ["next.creds", "next.nk"].map(|name| state.join(name).exists());
         assert_eq!(left, [false, false], "{stop:?}");
     }
+}
+
+#[tokio::test]
+async fn a_next_credential_that_is_not_valid_any_more_is_replaced() {
+    let cluster = Cluster::start().await;
+    let folder = StateFolder::new();
+    let state = folder.path();
+    complete(options(&state, &cluster.token(1))).await.unwrap();
+    let present = user_key(creds(&state).key());
+    let rotated = rotate(&state, Duration::ZERO, &mut |_| Ok(())).await;
+    assert!(matches!(rotated, Err(KeyRotationError::Timeout(_))), "{rotated:?}");
+    let stale = fs::read(state.join("next.creds")).unwrap();
+    // While it is valid, it is waited for.
+    rotate(&state, Duration::ZERO, &mut |_| Ok(())).await.unwrap_err();
+    assert_eq!(fs::read(state.join("next.creds")).unwrap(), stale);
+    cluster.registry().nodes.retain(|key, _| *key == present);
+    rotate(&state, Duration::ZERO, &mut |_| Ok(())).await.unwrap_err();
+    assert_ne!(fs::read(state.join("next.creds")).unwrap(), stale);
+    expect_a_key_that_works(&cluster, &state).await;
+    assert_ne!(user_key(creds(&state).key()), present);
+}
+
+#[tokio::test]
+async fn two_rotations_at_once_are_not_begun() {
+    let cluster = Cluster::start().await;
+    let folder = StateFolder::new();
+    let state = folder.path();
+    complete(options(&state, &cluster.token(1))).await.unwrap();
+    let mut on_step = |step| {
+        if step == RotationStep::Offer {
+            let file = fs::File::options().write(true).open(state.join("rotation.lock")).unwrap();
+            let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+            assert_eq!(locked, Err(rustix::io::Errno::WOULDBLOCK));
+        }
+        Ok(())
+    };
+    rotate(&state, Duration::ZERO, &mut on_step).await.unwrap_err();
+    let file = fs::File::options().write(true).open(state.join("rotation.lock")).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let busy = rotate(&state, Duration::ZERO, &mut |_| Ok(())).await;
+    assert!(matches!(busy, Err(KeyRotationError::Busy)), "{busy:?}");
 }
 
 #[tokio::test]

@@ -12,8 +12,9 @@ use otherix_testkit::nats::NatsServer;
 use otherix_testkit::netns::{enter_new, ip_json};
 use otherix_testkit::wait::wait_for;
 use rustix::process::Signal;
+use support::Control;
+use support::decisions::{created, deleted};
 use support::program::Program;
-use support::{Control, created, deleted};
 use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(60);

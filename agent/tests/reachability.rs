@@ -15,8 +15,9 @@ use otherix_testkit::nats::NatsServer;
 use otherix_testkit::netns::{enter_new, link, sh};
 use otherix_testkit::wait::wait_for;
 use rustix::process::Signal;
+use support::Control;
+use support::decisions::{created, network};
 use support::program::Program;
-use support::{Control, created, network};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

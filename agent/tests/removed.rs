@@ -14,11 +14,12 @@ use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::nats::NatsServer;
-use otherix_testkit::netns::{enter_new, link, sh};
+use otherix_testkit::netns::{enter_new, ip_json, link, sh};
 use otherix_testkit::wait::wait_for;
 use rustix::process::Signal;
+use support::Control;
+use support::decisions::{created, network};
 use support::program::Program;
-use support::{Control, created, network};
 use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -40,6 +41,40 @@ async fn expect_ready(control: &Control, number: u16) {
 
 async fn expect_removed(name: &str) {
     wait_for(DEADLINE, name, async || link(name).is_none()).await;
+}
+
+/// A node that was removed while it was off cannot learn of it. An operator tells it; a control plane that accepts it
+/// counts more.
+#[tokio::test]
+async fn a_node_that_has_left_removes_its_devices_without_a_control_plane() {
+    enter_new();
+    let server = NatsServer::start();
+    let control = Control::start(&server.url()).await;
+    let mut program = Program::start(server.url());
+    let running = program.leave();
+    assert!(!running.status.success(), "{running:?}");
+    assert!(String::from_utf8_lossy(&running.stderr).contains("stop the agent first"), "{running:?}");
+    let networks = (1..=2).map(|number| created(network(number), &format!("br-{number}"), None));
+    control.decide_all(networks.collect()).await;
+    let bridges = || ip_json(&["link", "show", "type", "bridge"]).as_array().unwrap().len();
+    wait_for(DEADLINE, "the bridges", async || bridges() == 2).await;
+    let ledger = program.state().join("ledger.json");
+    wait_for(DEADLINE, "the ledger", async || std::fs::read_to_string(&ledger).is_ok_and(|it| it.contains("br-2")))
+        .await;
+    program.stop(Signal::KILL);
+    assert!(program.leave().status.success());
+    // Accepted, it goes on.
+    program.spawn();
+    wait_for(DEADLINE, "a line", async || program.log_count("still accepts this node") == 1).await;
+    wait_for(DEADLINE, "the bridges", async || bridges() == 2).await;
+    assert!(!program.state().join("left").exists());
+
+    program.stop(Signal::KILL);
+    assert!(program.leave().status.success());
+    drop((control, server));
+    program.spawn();
+    wait_for(DEADLINE, "no bridge", async || bridges() == 0).await;
+    assert!(program.status().contains("otherix-agent leave"), "{}", program.status());
 }
 
 #[tokio::test]

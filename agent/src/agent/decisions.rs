@@ -366,6 +366,7 @@ impl Agent {
                 tracing::warn!(error = %Causes(&error), "cannot write the file `joined`");
             }
         }
+        self.stay();
         // The feed waits for changes of the head.
         self.shared.head.send_replace(decision_head);
         self.needs_pass = true;

@@ -46,6 +46,7 @@ use crate::kernel::KernelError;
 use crate::ledger::saver::LedgerSaver;
 use crate::ledger::store;
 use crate::ledger::{Ledger, Lineage};
+use crate::left;
 use crate::model::report::OutcomeReporter;
 use crate::only_agent::{OnlyAgentError, become_only_agent};
 use crate::release::{self, HeldDeletions, ReleasedLineage};
@@ -184,6 +185,8 @@ struct Agent {
     guard: ContactGuard,
     /// This node was removed from the cluster, and that is logged.
     is_removed: bool,
+    /// An operator has told that the node was removed, and the control plane has not accepted it since.
+    has_left: bool,
     /// A pass is required.
     needs_pass: bool,
     notices: Vec<String>,
@@ -215,6 +218,7 @@ impl Agent {
         let other_agent = shared.other_agent.subscribe();
         let found = store::read(&state, identity.incarnation);
         let ledger_saver = LedgerSaver::new(state.clone(), Arc::clone(&runtime), shared.saved.clone());
+        let has_left = left::has_left(&state);
         let mut agent = Self {
             connection,
             identity,
@@ -238,6 +242,7 @@ impl Agent {
             guard: ContactGuard::new(&state),
             state,
             is_removed: false,
+            has_left,
             needs_pass: true,
             notices: Vec::new(),
             reporter,

@@ -48,6 +48,9 @@ impl Agent {
             return Ok(Pass::default());
         };
         let lineage = ledger.lineage();
+        if self.has_left {
+            return self.remove_everything(lineage.cluster).await;
+        }
         let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
         let is_released = self.is_settled(lineage) && self.released == ReleasedLineage::Lineage(lineage);
         let mesh = desired_mesh_device(ledger.view(), self.identity.node_id);
@@ -106,7 +109,7 @@ impl Agent {
     }
 
     /// Removes the devices of clusters that this node was part of.
-    async fn remove_former(&mut self, former: BTreeSet<ClusterId>) -> Result<Pass, KernelError> {
+    pub(super) async fn remove_former(&mut self, former: BTreeSet<ClusterId>) -> Result<Pass, KernelError> {
         let mut all = Pass::default();
         for cluster in &former {
             let nothing = Desired::nothing(*cluster, true);

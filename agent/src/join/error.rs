@@ -166,7 +166,18 @@ impl From<ConnectError> for JoinError {
                 Self::NotAccepted { server: url }
             }
             ConnectFailure::Tls(failure) if failure.is_distrust() => Self::OtherServer { server: url, failure },
-            source => Self::Connect(ConnectError { url, source }),
+            source @ (ConnectFailure::Address(_)
+            | ConnectFailure::Connect { .. }
+            | ConnectFailure::TimedOut(_)
+            | ConnectFailure::Closed
+            | ConnectFailure::Io(_)
+            | ConnectFailure::Protocol(_)
+            | ConnectFailure::Tls(_)
+            | ConnectFailure::Credentials(CredentialsRefusal::Password | CredentialsRefusal::NoNonce)
+            | ConnectFailure::Credentials(CredentialsRefusal::Other(_))
+            | ConnectFailure::Refused(_)
+            | ConnectFailure::Unanswered
+            | ConnectFailure::Replaced) => Self::Connect(ConnectError { url, source }),
         }
     }
 }

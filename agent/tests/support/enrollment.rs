@@ -160,9 +160,10 @@ impl Cluster {
         let (account, registry) = (Arc::clone(&self.account), Arc::clone(&self.registry));
         tokio::spawn(async move {
             while let Some(request) = requests.next().await {
-                let tokens: Vec<&str> = request.subject.split('.').collect();
-                let caller: UserKey = tokens[3].parse().unwrap();
-                let answered = registry.lock().unwrap().answer(&account, &caller, tokens[5], &request.payload);
+                let rest = request.subject.strip_prefix("otherix.req.v1.").unwrap();
+                let (caller, verb) = rest.split_once(".node.").unwrap();
+                let caller: UserKey = caller.parse().unwrap();
+                let answered = registry.lock().unwrap().answer(&account, &caller, verb, &request.payload);
                 let Some(answered) = answered else { continue };
                 let reply = request.reply.clone().unwrap();
                 let message = match answered {
@@ -218,7 +219,9 @@ impl Registry {
             "rotate-key" => self.offer(caller, parse(body)),
             "enrolled" | "credential" => {
                 let NewNodeKey { key } = parse(body);
-                let NodeKey { node_id, name, .. } = self.nodes.get(&key)?.clone();
+                let Some(NodeKey { node_id, name, .. }) = self.nodes.get(&key).cloned() else {
+                    return Some(Err(ErrorBody::new(ErrorCode::NotFound, "there is no such key")));
+                };
                 success(NodeCredentialView {
                     cluster: self.cluster,
                     node_id,

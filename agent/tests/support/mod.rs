@@ -2,36 +2,31 @@
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
+mod answers;
+pub(crate) mod decisions;
 pub(crate) mod enrollment;
 pub(crate) mod program;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use async_nats::jetstream::{self, stream};
-use async_nats::{Client, ConnectOptions, HeaderMap, Subject};
+use async_nats::jetstream;
+use async_nats::{Client, ConnectOptions, HeaderMap};
 use futures::StreamExt;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::cluster::{ClusterEvent, ClusterRestored};
-use otherix_schemas::decision_chain::{ChainDigest, DecisionHead, DecisionSigner, KeyRotation, Nonce};
-use otherix_schemas::error::{ErrorBody, ErrorCode, HEARTBEAT_ANSWER, LAST_REPORT, REMOVED_NODE};
-use otherix_schemas::event::{Event, EventPage, EventRange};
+use otherix_schemas::decision_chain::{DecisionSigner, KeyRotation};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId};
-use otherix_schemas::network::{
-    BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, Ownership,
-};
-use otherix_schemas::node::{
-    Heartbeat, HeartbeatAnswer, INCARNATION_AHEAD_MAX, JoinAnswer, JoinRequest, NodeReport, ReportNumber, ReportReceipt,
-};
+use otherix_schemas::node::{NodeReport, ReportNumber};
 use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
-use otherix_schemas::request::{Answer, Meta};
 use otherix_schemas::subject;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_testkit::wait::wait_for;
-use serde::Serialize;
-use serde_json::value::RawValue;
 use uuid::Uuid;
+
+use self::answers::{refusal, stream};
 
 /// What the control plane answers, and what nodes have sent.
 pub(crate) struct ControlState {
@@ -72,26 +67,6 @@ pub(crate) struct ControlState {
     pub(crate) served: Option<Vec<(String, Vec<u8>)>>,
     /// How often a node has asked for events.
     pub(crate) reads: usize,
-}
-
-impl ControlState {
-    fn heartbeat_answer(&self, nonce: Option<Nonce>) -> HeartbeatAnswer {
-        HeartbeatAnswer {
-            decision_head: self.head,
-            other_agent: self.other_agent,
-            set_back: None,
-            signed_head: nonce.map(|nonce| self.chain().sign(&self.signer, Some(nonce))),
-            decision_key: Some(self.signer.public()),
-            key_rotations: self.key_rotations.clone(),
-        }
-    }
-
-    /// The head of the chain of the published decisions.
-    fn chain(&self) -> DecisionHead {
-        let decisions = self.published.iter().filter(|(subject, _)| subject.starts_with("otherix.evt."));
-        let digest = decisions.fold(ChainDigest::START, |digest, (_, bytes)| digest.after(bytes));
-        DecisionHead { cluster: self.cluster, epoch: self.epoch, position: self.head, digest }
-    }
 }
 
 /// A simulated control plane.
@@ -192,79 +167,41 @@ impl Control {
 
     /// Starts a task that answers joins, reports and heartbeats.
     async fn answer(&self) {
-        let joins = self.client.subscribe("otherix.req.v1.*.node.join").await.unwrap();
-        let reports = self.client.subscribe("otherix.req.v1.*.node.report").await.unwrap();
-        let mut requests = futures::stream::select(joins, reports);
+        let mut joins = self.client.subscribe("otherix.req.v1.*.node.join").await.unwrap();
+        let mut reports = self.client.subscribe("otherix.req.v1.*.node.report").await.unwrap();
         let mut heartbeats = self.client.subscribe("otherix.hb.v1.*").await.unwrap();
         let mut queries = self.client.subscribe("otherix.req.v1.*.event.list").await.unwrap();
         self.client.flush().await.unwrap();
         let (client, state) = (self.client.clone(), Arc::clone(&self.state));
         tokio::spawn(async move {
             loop {
-                let (reply, headers, body) = tokio::select! {
-                    Some(message) = requests.next() => {
-                        let mut state = state.lock().unwrap();
-                        if message.subject.ends_with("join") {
-                            let JoinRequest { node_id, .. } = serde_json::from_slice(&message.payload).unwrap();
-                            state.joins.push(node_id);
-                            if state.refuses_removed {
-                                refuse(message.reply.unwrap(), removed())
-                            } else if let Some(refusal) = state.refusal {
-                                refuse(message.reply.unwrap(), ErrorBody::new(ErrorCode::Conflict, refusal))
-                            } else {
-                                let ControlState { cluster, epoch, head, .. } = *state;
-                                let joined = JoinAnswer { cluster, epoch, decision_head: head };
-                                (message.reply.unwrap(), None, json(&answer(joined)))
-                            }
-                        } else {
-                            let report: NodeReport = serde_json::from_slice(&message.payload).unwrap();
-                            let outdated = state.recorded.filter(|last| report.number() <= *last);
-                            let refusal = out_of_range(&report, state.recorded);
-                            if refusal.is_none() {
-                                state.recorded = state.recorded.max(Some(report.number()));
-                            }
-                            state.reports.push(report);
-                            if state.ignore_reports > 0 {
-                                state.ignore_reports -= 1;
-                                continue;
-                            }
-                            if state.refuses_removed {
-                                refuse(message.reply.unwrap(), removed())
-                            } else if let Some(refusal) = refusal {
-                                refuse(message.reply.unwrap(), refusal)
-                            } else {
-                                let receipt = ReportReceipt { unknown: Vec::new(), outdated };
-                                (message.reply.unwrap(), None, json(&answer(receipt)))
-                            }
-                        }
+                let (message, answer) = tokio::select! {
+                    Some(message) = joins.next() => {
+                        let answer = state.lock().unwrap().join(&message.payload);
+                        (message, Some(answer))
+                    }
+                    Some(message) = reports.next() => {
+                        let answer = state.lock().unwrap().report(&message.payload);
+                        (message, answer)
                     }
                     Some(message) = heartbeats.next() => {
-                        let mut state = state.lock().unwrap();
-                        let Heartbeat { position, nonce, set_back, started_with, saved, .. } =
-                            serde_json::from_slice(&message.payload).unwrap();
-                        state.heartbeats.push(position);
-                        state.set_back = set_back;
-                        state.ledger = started_with.zip(saved);
-                        state.senders.push(message.subject.rsplit('.').next().unwrap().to_owned());
-                        let answer = state.heartbeat_answer(nonce);
-                        if state.refuses_removed {
-                            let answer = serde_json::to_value(answer).unwrap();
-                            refuse(message.reply.unwrap(), removed().with_detail(HEARTBEAT_ANSWER, answer))
-                        } else {
-                            (message.reply.unwrap(), None, json(&answer))
-                        }
+                        let answer = state.lock().unwrap().heartbeat(&message.subject, &message.payload);
+                        (message, Some(answer))
                     }
                     Some(message) = queries.next() => {
-                        let range = serde_json::from_slice(&message.payload).unwrap();
-                        let mut state = state.lock().unwrap();
-                        state.reads += 1;
-                        (message.reply.unwrap(), None, json(&events(&state, range)))
+                        let answer = state.lock().unwrap().events(&message.payload);
+                        (message, Some(Ok(answer)))
                     }
                     else => return,
                 };
-                match headers {
-                    Some(headers) => client.publish_with_headers(reply, headers, body.into()).await.unwrap(),
-                    None => client.publish(reply, body.into()).await.unwrap(),
+                let reply = message.reply.unwrap();
+                match answer {
+                    Some(Ok(body)) => client.publish(reply, body.into()).await.unwrap(),
+                    Some(Err(error)) => {
+                        let (headers, body) = refusal(&error);
+                        client.publish_with_headers(reply, headers, body.into()).await.unwrap();
+                    }
+                    None => {}
                 }
             }
         });
@@ -354,81 +291,4 @@ impl Control {
             .find(|outcome| outcome.resource == ResourceRef::Network(id))
             .map(|outcome| (outcome.generation, outcome.outcome.clone()))
     }
-}
-
-/// A page of the events, of 200 at most.
-fn events(state: &ControlState, range: EventRange) -> Answer<EventPage> {
-    let EventRange { after, decisions_only } = range;
-    let mut page = EventPage { events: Vec::new(), complete_to: after };
-    let served = state.served.as_ref().unwrap_or(&state.published);
-    for (position, (subject, bytes)) in (1..).zip(served).skip_while(|(position, _)| *position <= after.get()) {
-        if page.events.len() == 200 {
-            break;
-        }
-        if subject.starts_with("otherix.evt.") || (!decisions_only && !bytes.is_empty()) {
-            page.events.push(RawValue::from_string(String::from_utf8(bytes.clone()).unwrap()).unwrap());
-        }
-        page.complete_to = Position::new(position);
-    }
-    Answer { data: page, meta: Meta::at(state.last) }
-}
-
-fn answer<Data>(data: Data) -> Answer<Data> {
-    Answer { data, meta: Meta::at(Position::ZERO) }
-}
-
-fn json(body: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(body).unwrap()
-}
-
-fn refuse(reply: Subject, reason: ErrorBody) -> (Subject, Option<HeaderMap>, Vec<u8>) {
-    let mut headers = HeaderMap::new();
-    headers.insert("Nats-Service-Error", reason.error.message.as_str());
-    headers.insert("Nats-Service-Error-Code", "409");
-    (reply, Some(headers), json(&reason))
-}
-
-/// The error for a report whose number is out of range.
-fn out_of_range(report: &NodeReport, last: Option<ReportNumber>) -> Option<ErrorBody> {
-    let error = || ErrorBody::new(ErrorCode::ValidationFailed, "the incarnation is out of range");
-    (report.incarnation > INCARNATION_AHEAD_MAX).then(|| error().with_detail(LAST_REPORT, serde_json::json!(last)))
-}
-
-/// The error for a node that was removed.
-fn removed() -> ErrorBody {
-    ErrorBody::new(ErrorCode::Conflict, "it was removed for good").with_detail(REMOVED_NODE, "its id")
-}
-
-fn stream(republish: bool) -> stream::Config {
-    stream::Config {
-        name: subject::STREAM.into(),
-        subjects: subject::STREAM_SUBJECTS.map(str::to_owned).to_vec(),
-        republish: republish.then(|| stream::Republish {
-            source: ">".into(),
-            destination: subject::live(">"),
-            headers_only: false,
-        }),
-        ..stream::Config::default()
-    }
-}
-
-/// Returns the id of a network.
-pub(crate) fn network(number: u16) -> NetworkId {
-    NetworkId::new(Uuid::from_u128(number.into()))
-}
-
-/// Returns the creation of a network with a managed bridge.
-pub(crate) fn created(network_id: NetworkId, bridge: &str, vlan: Option<i64>) -> Event {
-    let spec = NetworkSpec::Bridge(BridgeSpec {
-        bridge_name: bridge.parse().unwrap(),
-        ownership: Ownership::Managed(Egress::None),
-        mtu: 1400.try_into().unwrap(),
-        vlan: vlan.map(|number| number.try_into().unwrap()),
-    });
-    Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name: bridge.parse().unwrap(), spec }))
-}
-
-/// Returns the deletion of a network.
-pub(crate) fn deleted(network_id: NetworkId) -> Event {
-    Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name: "net".parse().unwrap() }))
 }

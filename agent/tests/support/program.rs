@@ -88,6 +88,11 @@ impl Program {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Runs `otherix-agent leave`.
+    pub(crate) fn leave(&self) -> Output {
+        Command::new(BINARY).arg("leave").arg("--state").arg(self.state()).output().unwrap()
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }

@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use otherix_schemas::enrollment::{JoinTokenById, NewJoinToken, NewNodeKey, NodeToEnroll};
 use otherix_schemas::network::{NetworkById, NetworkDraft, NetworkPageRequest};
 use otherix_schemas::node::{Heartbeat, JoinRequest, NodeById, NodeReport};
 use otherix_schemas::subject::RequestSubject;
@@ -43,4 +44,8 @@ fuzz_target!(|bytes: &[u8]| {
     parse::<JoinRequest>(body);
     parse::<NodeReport>(body);
     parse::<Heartbeat>(body);
+    parse::<NewJoinToken>(body);
+    parse::<JoinTokenById>(body);
+    parse::<NodeToEnroll>(body);
+    parse::<NewNodeKey>(body);
 });

@@ -48,7 +48,7 @@ pub(crate) fn ensure_token(lab: &OpenLab) -> Result<(), LabError> {
     Err(LabError::Failed { command: name(), output })
 }
 
-/// Joins as a node, unless that was done, and becomes its agent. Waits for as long as the control plane does not answer.
+/// Joins as a node, unless that was done, and becomes its agent. Waits as long as the control plane does not answer.
 pub(crate) fn run_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
     let (state, token) = (lab.lab.node_state(node), lab.lab.join_token());
     let agent = |command: &str| {

@@ -20,6 +20,7 @@ use otherix_runtime::{Runtime, SystemRuntime, check_clock};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
+use otherix_schemas::user::Callers;
 use otherix_transport::service::Connections;
 use otherix_transport::{Connection, JetStream, Nats};
 use tokio::signal::unix::{SignalKind, signal};
@@ -117,6 +118,46 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     ended
 }
 
+/// The connections. What arrives on one of them does not delay the others.
+struct Links {
+    stream: JetStream,
+    events: JetStream,
+    claims: Connection,
+    connections: Connections,
+}
+
+impl Links {
+    async fn open(nats: &NatsAccess) -> Result<Self, BoxError> {
+        Ok(Self {
+            stream: JetStream::lasting(&nats.relay, "otherixd stream").await?,
+            events: JetStream::lasting(&nats.mirror, "otherixd mirror").await?,
+            claims: Nats::lasting(&nats.claims, "otherixd accounts").await?.into(),
+            connections: Connections {
+                people: Nats::lasting(&nats.people, "otherixd requests").await?.into(),
+                nodes: Nats::lasting(&nats.nodes, "otherixd nodes").await?.into(),
+            },
+        })
+    }
+}
+
+/// The parts that administer the NATS server.
+struct NatsParts {
+    watchdog: NatsWatchdog,
+    pusher: RevocationPusher,
+    refusals: NatsRefusals,
+    consumers: Arc<UserConsumers<JournalStore>>,
+}
+
+impl NatsParts {
+    fn spawn(self, parts: &mut JoinSet<Result<&'static str, BoxError>>) {
+        let Self { watchdog, pusher, refusals, consumers } = self;
+        spawn_part(parts, "NATS watchdog", async move { match watchdog.run().await {} });
+        spawn_lasting(parts, "revocations", pusher.run());
+        spawn_part(parts, "refusals of NATS", async move { match refusals.run().await {} });
+        spawn_part(parts, "consumers", async move { match consumers.remove_orphans().await {} });
+    }
+}
+
 /// The parts, each in a separate task.
 struct ControlPlane {
     journal: Arc<JournalStore>,
@@ -138,13 +179,7 @@ impl ControlPlane {
         let (durable, head) = (writer.durable(), writer.head());
         let position = *head.borrow();
         let notes = Notes::new(args.state.relay());
-        // What arrives on one of them does not delay the others.
-        let stream = JetStream::lasting(&nats.relay, "otherixd stream").await?;
-        let events = JetStream::lasting(&nats.mirror, "otherixd mirror").await?;
-        let connections = Connections {
-            people: Nats::lasting(&nats.people, "otherixd requests").await?.into(),
-            nodes: Nats::lasting(&nats.nodes, "otherixd nodes").await?.into(),
-        };
+        let Links { stream, events, claims, connections } = Links::open(&nats).await?;
         let runtime = SystemRuntime::shared();
         let signing = decision_key::load_or_create(&args.state)?;
         let inputs = relay::Inputs {
@@ -161,35 +196,15 @@ impl ControlPlane {
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
         let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
-        let telemetry = telemetry_of(models.clone());
         let (roster, callers) = (writer.roster(), writer.callers());
-        let claims: Connection = Nats::lasting(&nats.claims, "otherixd accounts").await?.into();
-        let (log, begin) = nats.log;
-        let refusals = NatsRefusals {
-            log,
-            begin,
-            claims: claims.clone(),
-            callers: callers.clone(),
-            runtime: Arc::clone(&runtime),
-        };
         let consumers = UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn);
         let consumers = Arc::new(consumers);
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
         let relayed = relay.relayed();
         spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
         spawn_part(&mut write_side, "relay", async { Ok(relay.run().await?) });
-        let first_admin = FirstAdmin {
-            state: &args.state.folder,
-            identity: &nats.identity,
-            former: &former,
-            callers: callers.clone(),
-            writer: &requests,
-            runtime: runtime.as_ref(),
-        };
-        first_admin.ensure().await?;
-        if let Err(error) = local_context::write(&args.state.folder, &nats.url, nats.relay.ca.as_ref()) {
-            tracing::warn!(error = %Causes(&error), "`otherix` on this machine needs --server and --credentials");
-        }
+        ensure_admin(args, &nats, &former, callers.clone(), &requests).await?;
+        let refusals = NatsRefusals::new(nats.log, claims.clone(), callers.clone(), Arc::clone(&runtime));
         let pusher = RevocationPusher {
             identity: Arc::clone(&nats.identity),
             claims,
@@ -207,7 +222,7 @@ impl ControlPlane {
             durable,
             roster,
             callers: callers.clone(),
-            telemetry,
+            telemetry: telemetry_of(models.clone()),
             signing,
             runtime,
         };
@@ -222,13 +237,10 @@ impl ControlPlane {
         tracing::info!(%cluster, %position, url = nats.url, "the control plane serves");
 
         let (stuck, mirror_stuck) = watch::channel(false);
-        spawn_part(&mut others, "mirror", keep_mirror(mirror, relayed.clone(), stuck));
         let (state, connection, restart) = (args.state.folder.clone(), connections.people.clone(), nats.restart);
-        let watchdog = NatsWatchdog { state, connection, relayed, mirror_stuck, restart };
-        spawn_part(&mut others, "NATS watchdog", async move { match watchdog.run().await {} });
-        spawn_lasting(&mut others, "revocations", pusher.run());
-        spawn_part(&mut others, "refusals of NATS", async move { match refusals.run().await {} });
-        spawn_part(&mut others, "consumers", async move { match consumers.remove_orphans().await {} });
+        let watchdog = NatsWatchdog { state, connection, relayed: relayed.clone(), mirror_stuck, restart };
+        spawn_part(&mut others, "mirror", keep_mirror(mirror, relayed, stuck));
+        NatsParts { watchdog, pusher, refusals, consumers }.spawn(&mut others);
         spawn_lasting(&mut others, "projections", follower.run(head, events));
         spawn_lasting(&mut others, "command service", commands.run());
         spawn_lasting(&mut others, "query service", queries.run());
@@ -275,6 +287,22 @@ fn spawn_lasting(
     run: impl Future<Output = ()> + Send + 'static,
 ) {
     spawn_part(parts, name, run.map(Ok));
+}
+
+/// Ensures that there is an administrator, whose credentials the owner of the state folder can use on this machine.
+async fn ensure_admin(
+    args: &RunArgs,
+    nats: &NatsAccess,
+    former: &FormerUsers,
+    callers: watch::Receiver<Callers>,
+    writer: &WriterHandle,
+) -> Result<(), BoxError> {
+    let (state, identity, runtime) = (&args.state.folder, &nats.identity, &SystemRuntime);
+    FirstAdmin { state, identity, former, callers, writer, runtime }.ensure().await?;
+    if let Err(error) = local_context::write(state, &nats.url, nats.relay.ca.as_ref()) {
+        tracing::warn!(error = %Causes(&error), "`otherix` on this machine needs --server and --credentials");
+    }
+    Ok(())
 }
 
 /// Records what heartbeats tell in the read models.

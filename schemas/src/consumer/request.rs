@@ -33,9 +33,9 @@ impl RequestType for CreateConsumer {
     const KIND: RequestKind = RequestKind::Unrecorded;
     const SUMMARY: &'static str = "Create a durable consumer of the stream of events";
     const DESCRIPTION: &'static str = "A pull consumer with explicit acknowledgements, which only the user that \
-        creates it can read, in the JetStream domain `events`. The same request again returns the same consumer; `conflict` if \
-        one of this name has other options, which the error names, or the user has four. Consumers end with the user's \
-        key, with a role that lacks the permission, and after `inactive_seconds` without a reader.";
+        creates it can read, in the JetStream domain `events`. The same request again returns the same consumer; \
+        `conflict` if one of this name has other options, which the error names, or the user has four. Consumers end \
+        with the user's key, with a role that lacks the permission, and after `inactive_seconds` without a reader.";
     type Body = ConsumerDraft;
     type Answer = ConsumerView;
 }

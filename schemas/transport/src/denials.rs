@@ -28,10 +28,7 @@ const SECRET_MIN: usize = 40;
 const PUBLIC: [char; 4] = ['U', 'A', 'O', 'N'];
 
 /// The requests that this process refused.
-static DENIALS: Denials = Denials(Mutex::new(BTreeMap::new()));
-
-/// What the NATS server refused.
-static DENIALS_OF_NATS: Denials = Denials(Mutex::new(BTreeMap::new()));
+static DENIALS: Denials = Denials::new();
 
 /// A refused request.
 pub(crate) struct Denial<'a> {
@@ -64,8 +61,8 @@ pub struct NatsRefusal<'a> {
 type Key = Option<(String, Option<Permission>)>;
 
 /// Counts of refused requests.
-#[derive(Debug)]
-pub(crate) struct Denials(Mutex<BTreeMap<Key, Hits>>);
+#[derive(Debug, Default)]
+pub struct Denials(Mutex<BTreeMap<Key, Hits>>);
 
 #[derive(Debug)]
 struct Hits {
@@ -75,6 +72,11 @@ struct Hits {
 }
 
 impl Denials {
+    /// Returns counts of nothing yet.
+    pub const fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+
     /// Counts a refused request. If it is to be logged, returns how many there were since the last one that was.
     fn hit(&self, user: &str, permission: impl Into<Option<Permission>>) -> Option<u64> {
         let now = Instant::now();
@@ -115,9 +117,9 @@ impl Denial<'_> {
 }
 
 impl NatsRefusal<'_> {
-    /// Counts it.
-    pub fn count(self) {
-        if let Some(count) = DENIALS_OF_NATS.hit(self.key, self.permission) {
+    /// Counts it among others.
+    pub fn count(self, among: &Denials) {
+        if let Some(count) = among.hit(self.key, self.permission) {
             self.log("NATS", count);
         }
     }
@@ -154,7 +156,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_user_and_permission_is_logged_once_in_an_interval() {
-        let denials = Denials(Mutex::default());
+        let denials = Denials::new();
         assert_eq!(denials.hit("alice", Permission::VmDelete), Some(1));
         assert_eq!(denials.hit("alice", Permission::VmDelete), None);
         assert_eq!(denials.hit("bob", Permission::VmDelete), Some(1), "another user");
@@ -176,7 +178,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn log_and_memory_are_bounded_however_many_users_there_are() {
-        let denials = Denials(Mutex::default());
+        let denials = Denials::new();
         let logged = |users: std::ops::Range<usize>| {
             users.filter_map(|user| denials.hit(&user.to_string(), Permission::VmDelete)).collect::<Vec<_>>()
         };

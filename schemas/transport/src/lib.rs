@@ -23,7 +23,7 @@ mod turns;
 pub use connection::Connection;
 pub use credentials::{Credentials, CredentialsSource};
 pub use credentials_file::CredentialsFile;
-pub use denials::{NatsRefusal, shown};
+pub use denials::{Denials, NatsRefusal, shown};
 pub use jetstream::JetStream;
 pub use nats::{Nats, NatsEndpoint};
 pub use tls::TrustedCa;

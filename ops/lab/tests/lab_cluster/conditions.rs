@@ -1,5 +1,5 @@
-//! Copies of a node's state folder: a second machine that runs with one, and an agent that is started with an older one,
-//! are found within 10 s, and over when they are.
+//! Copies of a node's state folder: a second machine that runs with one, and an agent that is started with an older
+//! one, are found within 10 s, and over when they are.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

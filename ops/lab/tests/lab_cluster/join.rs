@@ -1,5 +1,5 @@
-//! Machines join with tokens, and nodes have keys of their own: every refusal says what to do; a node whose state folder
-//! is lost becomes the same node again, and its earlier key is revoked; a running node's key is rotated.
+//! Machines join with tokens, and nodes have keys of their own: every refusal says what to do; a node whose state
+//! folder is lost becomes the same node again, and its earlier key is revoked; a running node's key is rotated.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -47,7 +47,9 @@ exec sleep infinity
 const CLI: &str = r#"#!/bin/bash
 case "$*" in
 "network list -o json") ;;
-"node join-token create --max-uses 10000 --ttl 365d --node-server nats://"*" --out "*) echo "${9#nats://}" > "${11}"; exit ;;
+"node join-token create --max-uses 10000 --ttl 365d --node-server nats://"*" --out "*)
+    echo "${9#nats://}" > "${11}"
+    exit ;;
 "vm get web -o json")
     echo '{"node_name": "node-1",'
     echo '"nic": {"network_id": "the-network", "mac": "52:54:00:00:00:05", "tap": "ot0123456789ab"}}'

@@ -5,10 +5,13 @@ use otherix_identity::jwt::{self, User};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::Callers;
 use otherix_schemas::value::UserId;
-use otherix_transport::NatsRefusal;
+use otherix_transport::{Denials, NatsRefusal};
 use serde::Deserialize;
 
 use super::known;
+
+/// Failed authentications.
+static FAILURES: Denials = Denials::new();
 
 /// A failed authentication.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,7 +59,7 @@ impl AuthFailure {
         let caller = key.as_ref().and_then(|key| known(callers, key));
         let key = key.as_ref().map_or("", UserId::as_str);
         let (caller, host, client) = (caller.as_ref(), host.as_deref(), client.as_deref());
-        NatsRefusal { key, caller, permission: None, host, client, error: &error }.count();
+        NatsRefusal { key, caller, permission: None, host, client, error: &error }.count(&FAILURES);
     }
 }
 

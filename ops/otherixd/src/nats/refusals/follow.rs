@@ -104,7 +104,7 @@ impl OpenLog {
         }
         let skipped = behind - READ_MAX;
         self.offset += skipped;
-        // What is there now is the rest of a line.
+        // What is there now is the end of a line.
         self.line.skip_rest();
         Ok(skipped)
     }

@@ -96,7 +96,7 @@ fn what_is_too_much_is_skipped_and_the_rest_is_read_little_by_little() {
     log.append(&line.repeat(200_000));
     let (found, skipped) = log.read();
     assert!(skipped > 19_000_000 && skipped < 20_000_000, "{skipped}");
-    assert!(found.iter().all(|line| line.len() == 99), "a part of a line is no line");
+    assert!(found[0].is_empty() && found[1..].iter().all(|line| line.len() == 99), "a line's end is no line");
     log.append("last\n");
     assert!(log.read().0.contains(&"last".to_owned()));
 }
@@ -111,6 +111,17 @@ fn of_a_long_line_beginning_and_end_are_kept() {
         .unwrap();
     let text = |text: &str| text.to_owned();
     assert_eq!(found, [(text("begin"), text("end"), 32 << 10), (text("next"), text("next"), 4)]);
+}
+
+#[test]
+fn the_end_of_a_line_is_not_taken_for_that_of_the_one_before() {
+    let mut log = Log::new();
+    log.append("begin");
+    assert_eq!(log.read(), lines(&[]));
+    log.append(&format!("end\n{}end\n", " ".repeat(5_000_000)));
+    let mut found = Vec::new();
+    let skipped = log.follower.read(|line| found.push((line.head.to_owned(), line.tail.trim().to_owned()))).unwrap();
+    assert_eq!((found, skipped > 4_000_000), (vec![(String::new(), "end".to_owned())], true));
 }
 
 #[test]

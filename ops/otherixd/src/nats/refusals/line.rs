@@ -4,7 +4,7 @@
 const HEAD: usize = 512;
 const TAIL: usize = 32 << 10;
 
-/// A line, or the beginning and the end of a long one.
+/// A line, or the beginning and the end of a long one. The beginning is empty if it was skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Line<'a> {
     pub(super) head: &'a str,
@@ -19,14 +19,13 @@ pub(super) struct LineBuffer {
     tail: Vec<u8>,
     /// Whether bytes between them were left out.
     is_long: bool,
-    /// Whether the beginning was not read.
-    is_rest: bool,
 }
 
 impl LineBuffer {
     /// Adds a piece of the line.
     pub(super) fn push(&mut self, piece: &[u8]) {
-        let (to_head, to_tail) = piece.split_at(piece.len().min(HEAD - self.head.len()));
+        let space = if self.is_long { 0 } else { HEAD - self.head.len() };
+        let (to_head, to_tail) = piece.split_at(piece.len().min(space));
         self.head.extend_from_slice(to_head);
         self.tail.extend_from_slice(to_tail);
         if self.tail.len() > 2 * TAIL {
@@ -34,9 +33,9 @@ impl LineBuffer {
         }
     }
 
-    /// The rest of the present line is not of interest.
+    /// Something was skipped: the next line is another one, and its beginning is not known.
     pub(super) fn skip_rest(&mut self) {
-        *self = Self { is_rest: true, ..Self::default() };
+        *self = Self { is_long: true, ..Self::default() };
     }
 
     /// Adds the last piece of the line, and passes the line on.
@@ -45,10 +44,7 @@ impl LineBuffer {
         if self.tail.len() > TAIL {
             self.shorten();
         }
-        let Self { mut head, tail, is_long, is_rest } = std::mem::take(self);
-        if is_rest {
-            return;
-        }
+        let Self { mut head, tail, is_long } = std::mem::take(self);
         if is_long {
             let (head, tail) = (String::from_utf8_lossy(&head), String::from_utf8_lossy(&tail));
             return each(&Line { head: &head, tail: &tail });

@@ -18,7 +18,7 @@ use otherix_runtime::{LogLimit, Runtime};
 use otherix_schemas::error::Causes;
 use otherix_schemas::user::{Caller, Callers};
 use otherix_schemas::value::UserId;
-use otherix_transport::{Connection, NatsRefusal, shown};
+use otherix_transport::{Connection, Denials, NatsRefusal, shown};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -36,22 +36,31 @@ const POLL: Duration = Duration::from_millis(250);
 /// Pause before another attempt to subscribe.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Violations of permissions.
+static VIOLATIONS: Denials = Denials::new();
+
 /// Counts and logs what the server refuses.
 pub(crate) struct NatsRefusals {
-    /// The server's log, and where in it to begin.
-    pub(crate) log: PathBuf,
-    pub(crate) begin: LogPosition,
-    /// A connection to the system account.
-    pub(crate) claims: Connection,
-    pub(crate) callers: watch::Receiver<Callers>,
-    pub(crate) runtime: Arc<dyn Runtime>,
+    follower: LogFollower,
+    claims: Connection,
+    callers: watch::Receiver<Callers>,
+    runtime: Arc<dyn Runtime>,
 }
 
 impl NatsRefusals {
+    /// Follows the server's log from a position on. `claims` is a connection to the system account.
+    pub(crate) fn new(
+        (log, begin): (PathBuf, LogPosition),
+        claims: Connection,
+        callers: watch::Receiver<Callers>,
+        runtime: Arc<dyn Runtime>,
+    ) -> Self {
+        Self { follower: LogFollower::new(log, begin), claims, callers, runtime }
+    }
+
     /// Runs until the future is dropped.
     pub(crate) async fn run(self) -> Infallible {
-        let Self { log, begin, claims, callers, runtime } = self;
-        let follower = LogFollower::new(log, begin);
+        let Self { follower, claims, callers, runtime } = self;
         tokio::select! {
             never = follow(follower, &callers, &runtime) => never,
             never = subscribe(&claims, &callers, &runtime) => never,
@@ -130,6 +139,6 @@ impl Violation {
         let error = format!("NATS does not permit to {} {subject}", attempt.verb());
         let (caller, permission) = (caller.as_ref(), self.permission());
         let (host, client) = (host.as_deref(), client.as_deref());
-        NatsRefusal { key, caller, permission, host, client, error: &error }.count();
+        NatsRefusal { key, caller, permission, host, client, error: &error }.count(&VIOLATIONS);
     }
 }

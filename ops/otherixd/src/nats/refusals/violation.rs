@@ -62,8 +62,8 @@ impl Violation {
         let (before, subject) = line.tail.rsplit_once(mark)?;
         let (rest, label) = before.strip_suffix('"')?.rsplit_once(" - \"")?;
         let key = UserKey::parse(label.rsplit_once("/jwt:")?.1).ok()?.as_str().to_owned();
-        let (address, _) = line.head.split_once(" - cid:")?;
-        let address: Option<SocketAddr> = address.rsplit(' ').next().and_then(|address| address.parse().ok());
+        let address = line.head.split_once(" - cid:").and_then(|(address, _)| address.rsplit(' ').next());
+        let address: Option<SocketAddr> = address.and_then(|address| address.parse().ok());
         let host = address.map(|address| address.ip().to_string());
         Some(Self { key, host, client: client(rest), attempt, subject: quoted(subject) })
     }

@@ -46,6 +46,15 @@ fn a_client_that_writes_parts_of_the_line_itself_is_named_nevertheless() {
 }
 
 #[test]
+fn of_a_long_line_the_end_names_the_user() {
+    let end = format!("x\" - {} - Publish Violation - Subject %!q(MISSING)", label(KEY));
+    for (head, host) in [(START, Some("192.0.2.7")), ("", None)] {
+        let violation = Violation::parse(&Line { head, tail: &end }).unwrap();
+        assert_eq!((violation.key.as_str(), violation.host.as_deref()), (KEY, host));
+    }
+}
+
+#[test]
 fn other_lines_are_no_violations() {
     for line in [
         "",
@@ -53,7 +62,6 @@ fn other_lines_are_no_violations() {
         "[1] 2026/11/29 19:13:43.162894 [ERR] 127.0.0.1:43428 - cid:25 - authentication error - User \"bob\"",
         " - Publish Violation - Subject \"x\"",
         &format!("{START} - \"x/jwt:nobody\" - Publish Violation - Subject \"x\""),
-        &format!("{} - Publish Violation - Subject \"x\"", label(KEY)),
     ] {
         assert_eq!(parse(line), None, "{line}");
     }

@@ -64,6 +64,22 @@ async fn what_nats_refuses_is_logged_with_user_permission_and_address() {
     refusal(&daemon, &["permission=\"event:read\"", "user=\"ann\""]).await;
     assert!(!daemon.log().contains("user=\"bob\""), "{}", daemon.log());
 
+    // Lines of 0.9 and of 7 MB. The beginning of the second, with the address, is skipped.
+    for (user, repeated, host) in [("eve", 1, true), ("fay", 8, false)] {
+        let (_, creds) = register(&admin, user, UserRole::Viewer).await;
+        let name = format!("x{}", "%900000[1]s".repeat(repeated));
+        let mut evil = RawClient::authenticate(
+            &url,
+            |nonce| json!({ "jwt": creds.jwt(), "sig": creds.sign_nonce(nonce), "name": name, "lang": "x" }),
+        )
+        .unwrap();
+        evil.request("otherix.req.v1.other.vm.create", "x", "{}");
+        assert_eq!(evil.settle().errors.len(), 1);
+        let user = format!("user=\"{user}\"");
+        let line = refusal(&daemon, &[&user, "publish on an unknown subject"]).await;
+        assert!(line.contains("host=\"127.0.0.1\"") == host && line.len() < 1_000, "{} bytes", line.len());
+    }
+
     // Credentials that are refused, without the proof that they are the client's.
     ask::<RevokeUser>(&admin, &UserById { id: ann.id }).await;
     let token = creds.jwt().to_owned();
