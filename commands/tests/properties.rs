@@ -155,7 +155,13 @@ fn check_enrollments(given: &Given) -> Result<(), TestCaseError> {
             Event::Enrollment(EnrollmentEvent::TokenCreated(event)) => &event.key,
             Event::Enrollment(EnrollmentEvent::KeyRegistered(event)) => &event.key,
             Event::Enrollment(EnrollmentEvent::KeyOffered(event)) => &event.key,
-            _ => continue,
+            Event::User(_)
+            | Event::Enrollment(_)
+            | Event::Network(_)
+            | Event::Vm(_)
+            | Event::Nic(_)
+            | Event::Node(_)
+            | Event::Cluster(_) => continue,
         };
         prop_assert!(keys.insert(key.clone()), "a key was registered twice");
         let found = callers.find(&key.into(), Some(envelope.header.time)).ok();
@@ -184,7 +190,13 @@ fn check_users(given: &Given) -> Result<(), TestCaseError> {
     let registered = |event: &Event| match event {
         Event::User(UserEvent::Created(event)) => Some(event.key.clone()),
         Event::User(UserEvent::KeyRotated(event)) => Some(event.key.clone()),
-        _ => None,
+        Event::User(_)
+        | Event::Enrollment(_)
+        | Event::Network(_)
+        | Event::Vm(_)
+        | Event::Nic(_)
+        | Event::Node(_)
+        | Event::Cluster(_) => None,
     };
     let mut keys = BTreeSet::new();
     for key in given.envelopes.iter().filter_map(|envelope| registered(&envelope.event)) {
@@ -203,7 +215,13 @@ fn check_users(given: &Given) -> Result<(), TestCaseError> {
         |user: &RegisteredUser| user.role == UserRole::Admin && user.revoked_at.is_none() && user.expires_at.is_none();
     let made_admin = |event: &Event| match event {
         Event::User(UserEvent::Created(event)) => event.role == UserRole::Admin,
-        _ => false,
+        Event::User(_)
+        | Event::Enrollment(_)
+        | Event::Network(_)
+        | Event::Vm(_)
+        | Event::Nic(_)
+        | Event::Node(_)
+        | Event::Cluster(_) => false,
     };
     if given.envelopes.iter().any(|envelope| made_admin(&envelope.event)) {
         prop_assert!(callers.users().values().any(is_admin), "there is no admin any more");
@@ -242,7 +260,13 @@ fn reuses_id(given: &Given, command: &Command) -> bool {
         (Event::Node(NodeEvent::Joined(event)), Command::Enrollment(EnrollmentCommand::Enroll { new_id, .. })) => {
             event.node_id == *new_id
         }
-        _ => false,
+        Event::User(_)
+        | Event::Enrollment(_)
+        | Event::Network(_)
+        | Event::Vm(_)
+        | Event::Nic(_)
+        | Event::Node(_)
+        | Event::Cluster(_) => false,
     })
 }
 
@@ -375,7 +399,13 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
         .iter()
         .filter_map(|envelope| match &envelope.event {
             Event::Network(NetworkEvent::Created(event)) => event.spec.vni(),
-            _ => None,
+            Event::User(_)
+            | Event::Enrollment(_)
+            | Event::Network(_)
+            | Event::Vm(_)
+            | Event::Nic(_)
+            | Event::Node(_)
+            | Event::Cluster(_) => None,
         })
         .collect();
     let mut presence: BTreeMap<NodeId, bool> = BTreeMap::new();
@@ -388,7 +418,13 @@ fn check_invariants(given: &Given) -> Result<(), TestCaseError> {
                 prop_assert!(presence.remove(&event.node_id).is_some(), "only a member is removed");
                 continue;
             }
-            _ => continue,
+            Event::User(_)
+            | Event::Enrollment(_)
+            | Event::Network(_)
+            | Event::Vm(_)
+            | Event::Nic(_)
+            | Event::Node(_)
+            | Event::Cluster(_) => continue,
         };
         prop_assert_eq!(presence.insert(node, reachable), before, "an event that does not change the presence");
     }

@@ -70,8 +70,8 @@ impl AgentStarts {
         if alternated_at.is_some_and(is_recent) { other } else { None }
     }
 
-    /// Applies what a heartbeat tells of the ledger. Returns what shows that the agent was started with an older copy of
-    /// its state, if it was.
+    /// Applies what a heartbeat tells of the ledger. Returns what shows that the agent was started with an older copy
+    /// of its state, if it was.
     pub(super) fn ledger(&mut self, node: NodeId, incarnation: u64, ledger: LedgerPositions) -> Option<String> {
         let NodeStarts { saved, set_back, .. } = self.nodes.entry(node).or_default();
         let LedgerPositions { started_with, saved: own } = ledger;

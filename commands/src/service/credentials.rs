@@ -64,14 +64,14 @@ impl IssueError {
 /// # Errors
 /// `conflict` if somebody would lock itself out.
 pub(super) fn check(command: &UserCommand, caller: &Caller) -> Result<(), ErrorBody> {
-    match command {
-        UserCommand::Rotate { user_id, .. } if UserId::from(*user_id) == caller.id => {
-            let text = "you cannot rotate your own key: your connection would end before the new credential arrives; \
-                        ask another admin";
-            Err(ErrorBody::new(ErrorCode::Conflict, text))
-        }
-        _ => Ok(()),
+    if let UserCommand::Rotate { user_id, .. } = command
+        && UserId::from(*user_id) == caller.id
+    {
+        let text = "you cannot rotate your own key: your connection would end before the new credential arrives; ask \
+                    another admin";
+        return Err(ErrorBody::new(ErrorCode::Conflict, text));
     }
+    Ok(())
 }
 
 /// What a lookup found in the registry.

@@ -114,7 +114,8 @@ pub enum PrivateFileError {
 /// Reads a secret regular file of at most `max` bytes. The caller wipes the content.
 ///
 /// # Errors
-/// If it does not exist, cannot be read, is longer, is not a regular file, or is accessible to others ([`shared_mode`]).
+/// If it does not exist, cannot be read, is longer, is not a regular file, or is accessible to others
+/// ([`shared_mode`]).
 pub fn read_private(path: &Path, max: u64) -> Result<Vec<u8>, PrivateFileError> {
     let file = open_regular(path)?;
     match shared_mode(&file)? {

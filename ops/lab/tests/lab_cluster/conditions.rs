@@ -1,5 +1,5 @@
-//! Copies of a node's state folder: a second machine that runs with one, and an agent that is started with an older one,
-//! are found within 10 s, and over when they are.
+//! Copies of a node's state folder: a second machine that runs with one, and an agent that is started with an older
+//! one, are found within 10 s, and over when they are.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,6 +37,19 @@ impl Lab {
         line.split_once("position=")?.1.split(' ').next()?.parse().ok()
     }
 
+    /// Creates a network, and restarts the agent of node-1 until it is started with a ledger that has it.
+    fn create_and_restart(&self, name: &str) {
+        let bridge = format!("br-{name}");
+        let network = self.ok(&["network", "create", name, "--bridge-name", &bridge, "--managed", "--wait"]);
+        let generation = network["generation"].as_u64().unwrap();
+        wait_for_blocking(DEADLINE, "a start with the network in the ledger", || {
+            self.lab(&["kill", "node-1"]);
+            self.lab(&["start", "node-1"]);
+            wait_for_blocking(DEADLINE, "the agent to join", || self.folder().join("node-1/joined").exists());
+            self.last_ledger("node-1") >= Some(generation)
+        });
+    }
+
     /// Copies a node's state folder.
     fn copy_state(&self, node: &str, to: &Path) {
         copy(&self.folder().join(node), to);
@@ -72,7 +85,7 @@ impl Drop for Agent {
 #[test]
 fn lab_cluster_copies_of_a_state_folder_are_found() {
     let (lab, folder) = (Lab::up("conditions", 2), tempdir().unwrap());
-    lab.ok(&["network", "create", "one", "--bridge-name", "br-one", "--managed", "--wait"]);
+    lab.create_and_restart("one");
     lab.expect_conditions("node-1", DEADLINE, &[]);
     let older = folder.path().join("older");
     lab.copy_state("node-1", &older);
@@ -88,14 +101,7 @@ fn lab_cluster_copies_of_a_state_folder_are_found() {
     lab.lab(&["start", "node-2"]);
 
     // A roll-back. The present agent says how far its ledger is when it starts.
-    let two = lab.ok(&["network", "create", "two", "--bridge-name", "br-two", "--managed", "--wait"]);
-    let generation = two["generation"].as_u64().unwrap();
-    wait_for_blocking(DEADLINE, "a start with the second network in the ledger", || {
-        lab.lab(&["kill", "node-1"]);
-        lab.lab(&["start", "node-1"]);
-        wait_for_blocking(DEADLINE, "the agent to join", || lab.folder().join("node-1/joined").exists());
-        lab.last_ledger("node-1") >= Some(generation)
-    });
+    lab.create_and_restart("two");
     lab.lab(&["kill", "node-1"]);
     let state = lab.folder().join("node-1");
     std::fs::remove_dir_all(&state).unwrap();
