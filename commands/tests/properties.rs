@@ -260,13 +260,7 @@ fn reuses_id(given: &Given, command: &Command) -> bool {
         (Event::Node(NodeEvent::Joined(event)), Command::Enrollment(EnrollmentCommand::Enroll { new_id, .. })) => {
             event.node_id == *new_id
         }
-        Event::User(_)
-        | Event::Enrollment(_)
-        | Event::Network(_)
-        | Event::Vm(_)
-        | Event::Nic(_)
-        | Event::Node(_)
-        | Event::Cluster(_) => false,
+        _ => false,
     })
 }
 
