@@ -246,8 +246,8 @@ fn log_refusal(error: &CallError, text: &str, node: &JoinRequest) {
         ),
         CallError::Refused(body) if body.error.code == ErrorCode::Conflict => tracing::error!(
             error = %text, node = %node_id, %name,
-            hint = "node names are unique and permanent: start this agent without --name, or with the state folder \
-                that belongs to the name",
+            hint = "a node keeps the name that it joined with: start this agent without --name, or with the state \
+                folder of the node that has the name",
             "the cluster refuses this node: retrying"
         ),
         // The task of the heartbeats logs it.

@@ -1,9 +1,9 @@
 //! The contract that all parts of otherix share: values that are validated once, commands, events with their frozen
 //! stored shapes, views, errors and NATS subjects.
 //!
-//! A resource is a module: [`network`], [`vm`], [`nic`], [`node`], [`user`], [`enrollment`], [`cluster`]. Its requests are declared in its
-//! `command` module, its events in its `event` module; subjects, permissions, routing, JSON Schemas and the AsyncAPI
-//! document follow from the declarations.
+//! A resource is a module: [`network`], [`vm`], [`nic`], [`node`], [`user`], [`enrollment`], [`cluster`]. Its requests
+//! are declared in its `command` module, its events in its `event` module; subjects, permissions, routing, JSON Schemas
+//! and the AsyncAPI document follow from the declarations.
 //!
 //! Pure: nothing here does I/O, reads a clock or generates random numbers.
 

@@ -19,8 +19,8 @@ use crate::status::{self, Problem};
 const OTHER_AGENT_DELAY: Duration = Duration::from_secs(60);
 
 /// What to do if two agents use one node's id.
-const OTHER_AGENT_HINT: &str = "on the machine that is the copy, stop the agent, empty its state folder, and start it \
-    with a name of its own";
+const OTHER_AGENT_HINT: &str = "on the machine that is the copy, stop the agent, empty its state folder, and run \
+    `otherix-agent join` there with a new token and another name";
 
 impl Agent {
     /// Sends the next report, if none is in flight.

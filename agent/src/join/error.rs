@@ -123,9 +123,11 @@ impl JoinError {
 }
 
 impl JoinError {
-    /// If the control plane was not reached, and the token has expired, that is why: the connection has ended then.
+    /// If the control plane was not reached or does not accept the token, and the token has expired, that is why: the
+    /// connection has ended then.
     pub(super) fn unless_expired(self, token: &Creds) -> Self {
-        if !self.is_temporary() {
+        let is_not_accepted = matches!(&self, Self::Refused(body) if body.error.code == ErrorCode::Unauthenticated);
+        if !self.is_temporary() && !is_not_accepted {
             return self;
         }
         let expiry = token.expires_at().and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1_000_000));

@@ -23,6 +23,7 @@ use otherix_transport::{Connection, Credentials, Nats, NatsEndpoint, TrustedCa};
 use self::pending::PendingJoin;
 use crate::connection::{CA, CREDENTIALS, ConnectionSettings, NEXT_CREDENTIALS};
 use crate::identity::{self, FolderLock};
+use crate::left;
 use crate::release::{self, ReleasedLineage};
 use crate::trust::Trust;
 
@@ -77,7 +78,7 @@ pub async fn join(
     let before = PendingJoin::read(&state, &token_key);
     if let (Some(joined), None) = (&joined, &before)
         && joined.token == token_key
-        && name.as_ref().is_none_or(|name| *name == joined.name)
+        && name.as_ref().is_none_or(|name| name.key() == joined.name.key())
         && Creds::load(&state.join(CREDENTIALS)).is_ok()
     {
         return Ok(joined.clone());
@@ -132,7 +133,7 @@ fn pending(
     name: Option<NodeName>,
 ) -> Result<PendingJoin, JoinError> {
     if let Some(before) = before {
-        return match name.filter(|name| *name != before.name) {
+        return match name.filter(|name| name.key() != before.name.key()) {
             Some(_) => Err(JoinError::OtherPendingName { pending: before.name }),
             None => Ok(before),
         };
@@ -230,6 +231,8 @@ fn write(
     // A rotation of the earlier key.
     files::remove(&state.join(NEXT_CREDENTIALS)).map_err(failed(NEXT_CREDENTIALS))?;
     files::replace(&state.join(CREDENTIALS), creds.render().as_bytes()).map_err(failed(CREDENTIALS))?;
+    // The node is one again.
+    left::forget(state).map_err(failed("left"))?;
     on_step(JoinStep::WriteSettings)?;
     settings.write(state).map_err(failed("connection.json"))?;
     on_step(JoinStep::RemoveKey)?;

@@ -38,7 +38,7 @@ pub(crate) struct CreateConsumerArgs {
     #[arg(long, value_name = "DURATION")]
     ack_wait: Option<String>,
 
-    /// Most events that are delivered and not acknowledged, 1 to 1000 [default: 1000]
+    /// Maximum number of events that are delivered and not acknowledged, 1 to 1000 [default: 1000]
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     max_ack_pending: Option<String>,
 
@@ -52,8 +52,8 @@ pub(crate) struct CreateConsumerArgs {
 }
 
 pub(super) const HELP: &str = "\
-A durable consumer is a place in the stream that survives the reader: every event after it is delivered until it is \
-acknowledged. Only the user that creates it can read it; each user can have four. Prints a command that reads it with \
+A durable consumer remembers what its reader has acknowledged, also while no reader runs: every event from --from on \
+is delivered until it is acknowledged. Only the user that creates it can read it; each user can have four. Prints a command that reads it with \
 the `nats` tool. The same command again changes nothing. Requires the permission audit:read, because the stream has \
 events about users, too. A consumer ends with the user's key or role.
 

@@ -11,7 +11,7 @@ use crate::client::GlobalArgs;
 use crate::failure::Failure;
 use crate::output::Printer;
 
-/// Read the events of the cluster
+/// Manage the durable consumers with which programs read the events
 #[derive(Debug, Subcommand)]
 pub(crate) enum EventsSubcommand {
     #[command(subcommand)]

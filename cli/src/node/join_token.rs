@@ -53,9 +53,10 @@ Examples:
 const CREATE_HELP: &str = "\
 The token is a secret: whoever has it can add a machine to the cluster until it is used up, expires or is revoked. It \
 contains the address of NATS, its CA, and a credential that permits a machine to have its own key registered, nothing \
-else. On the machine, `otherix-agent join TOKEN` redeems it. Without --name, the machine chooses a name that no node \
-has. With --name, the machine joins under that name only; if there is a node with the name, the machine becomes that \
-node, and the keys that the node had are revoked: use that for a node whose state directory is lost.
+else. On the machine, `otherix-agent join --token-file FILE` redeems it, or `otherix-agent join -` from stdin. Without \
+--name, the machine chooses a name that no node has. With --name, the machine joins under that name only; if there is \
+a node with the name, the machine becomes that node, and the keys that the node had are revoked: use that for a node \
+whose state folder is lost.
 
 Examples:
   otherix node join-token create
@@ -63,7 +64,7 @@ Examples:
   otherix node join-token create --name node-7 --node-server tls://nats.example.net:4222";
 
 const LIST_HELP: &str = "\
-STATUS is active, used-up, expired or revoked. Tokens are listed for 30 days after they have expired; the tokens \
+STATUS is active, used-up, expired or revoked. Tokens are listed for some 30 days after they have expired; the tokens \
 themselves are known to those only who have them.
 
 Examples:
@@ -71,8 +72,9 @@ Examples:
   otherix node join-token list -o json";
 
 const REVOKE_HELP: &str = "\
-Machines that have joined with the token stay nodes. Those that have redeemed it and not started their agent yet are \
-revoked.
+Machines that have joined with the token stay nodes. New ones that have redeemed it and not started their agent yet \
+are revoked. A node that existed keeps the key that a token naming it has registered: delete the node, or join it again \
+with another token.
 
 Examples:
   otherix node join-token revoke 0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11";
@@ -222,7 +224,7 @@ fn print(
         None if *max_uses == 1 => "one new node".to_owned(),
         None => format!("{max_uses} new nodes"),
     };
-    let argument = if out.is_some() { "--token-file FILE" } else { "TOKEN" };
+    let argument = if out.is_some() { "--token-file FILE" } else { "-, and paste it" };
     printer.note(&format!("join token {id} for {whom}, valid until {expires_at}"));
     printer.note(&format!("on the machine, run: otherix-agent join {argument}"));
     match file {

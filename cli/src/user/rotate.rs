@@ -30,7 +30,8 @@ pub(crate) struct RotateArgs {
 pub(super) const HELP: &str = "\
 Makes a key pair on this machine, registers its public part, and writes the credentials file, as `user create` does. \
 The earlier credentials are revoked. A revoked user is active again, and so is an expired one, with --expires. Without \
-it, the time of expiry stays. Nobody rotates the own key: the connection would end before the new credentials arrive.
+it, the time of expiry stays. Nobody can rotate their own key: the connection would end before the new credentials \
+arrive.
 
 Examples:
   otherix user rotate alice --out alice-2.creds

@@ -3,16 +3,20 @@
 
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::enrollment::{
-    EnrollmentCommand, Enrollments, JoinTokenCreated, JoinTokenRevoked, JoinTokenStatus, NewJoinToken, NodeKeyChanged,
-    NodeKeyOffered, NodeKeyRegistered, NodeKeyRevoked, NodeKeyView, NodeToEnroll, RegisteredToken,
+    EnrollmentCommand, EnrollmentEvent, Enrollments, JoinTokenCreated, JoinTokenRevoked, JoinTokenStatus,
+    JoinTokenView, NewJoinToken, NodeKeyChanged, NodeKeyOffered, NodeKeyRegistered, NodeKeyRevoked, NodeKeyView,
+    NodeKeys, NodeToEnroll, RegisteredToken,
 };
 use otherix_schemas::event::Event;
-use otherix_schemas::id::{JoinTokenId, NodeId};
+use otherix_schemas::id::{JoinTokenId, NodeId, UserUuid};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{NodeName, UserId, UserKey};
 
 use super::user::{check_expiry, check_key};
 use super::{Decision, Rejection, Reply, State};
+
+/// Longest validity of a token, in microseconds: 366 days.
+const VALIDITY_MAX: i64 = 366 * 24 * 3600 * 1_000_000;
 
 /// Most tokens that can be redeemed at the same time.
 const ACTIVE_MAX: usize = 1000;
@@ -62,7 +66,23 @@ fn create(
     if tokens.filter(|token| token.status(now) == JoinTokenStatus::Active).count() >= ACTIVE_MAX {
         return Err(Rejection::TooManyJoinTokens(ACTIVE_MAX));
     }
-    Ok(Decision::one(JoinTokenCreated { token_id, node_name, key, expires_at, max_uses }))
+    if expires_at.unix_micros() > now.unix_micros().saturating_add(VALIDITY_MAX) {
+        return Err(Rejection::JoinTokenTooLong(expires_at));
+    }
+    // Nobody could revoke what was redeemed with a token that is forgotten.
+    let forgotten = |keys: &NodeKeys| state.enrollments().is_forgotten(keys.token_id, now);
+    let events =
+        not_joined(state, forgotten)
+            .chain([JoinTokenCreated { token_id, node_name, key, expires_at, max_uses }.into()]);
+    Ok(events.collect::<Vec<Event>>().into())
+}
+
+/// The ends of keys of nodes that have not joined.
+fn not_joined(state: &State, is_meant: impl Fn(&NodeKeys) -> bool) -> impl Iterator<Item = Event> {
+    let nodes = state.enrollments().nodes().iter();
+    let meant =
+        nodes.filter(move |(id, keys)| keys.present.is_some() && is_meant(keys) && !state.nodes().contains_key(id));
+    meant.map(|(id, keys)| NodeKeyRevoked { node_id: *id, name: keys.name.clone() }.into())
 }
 
 /// Also ends what was redeemed with the token and has not joined yet.
@@ -70,10 +90,7 @@ fn revoke(state: &State, token_id: JoinTokenId) -> Result<Decision, Rejection> {
     if state.token(token_id)?.revoked_at.is_some() {
         return Ok(Decision::default());
     }
-    let nodes = state.enrollments().nodes().iter();
-    let not_joined = nodes
-        .filter(|(id, keys)| keys.token_id == token_id && keys.present.is_some() && !state.nodes().contains_key(id));
-    let revoked = not_joined.map(|(id, keys)| NodeKeyRevoked { node_id: *id, name: keys.name.clone() }.into());
+    let revoked = not_joined(state, |keys| keys.token_id == token_id);
     let events: Vec<Event> = [JoinTokenRevoked { token_id }.into()].into_iter().chain(revoked).collect();
     Ok(events.into())
 }
@@ -88,7 +105,7 @@ fn enroll(
     let token = state.token(token_id)?;
     // A machine that was interrupted asks again.
     let registered = state.enrollments().node_of(key);
-    if registered.is_some_and(|(_, keys)| keys.token_id == token_id && keys.name == *name) {
+    if registered.is_some_and(|(_, keys)| keys.token_id == token_id && keys.name.key() == name.key()) {
         return Ok(Decision::default());
     }
     check_key(state, key)?;
@@ -103,10 +120,8 @@ fn enroll(
     if let Some(named) = token.node_name.as_ref().filter(|named| named.key() != name.key()) {
         return Err(Rejection::JoinTokenOfAnotherNode { named: named.clone(), name: name.clone() });
     }
-    if let Some(own) = own
-        && state.roster().removed.contains_key(own)
-    {
-        return Err(state.roster().unknown(*own));
+    if let Some(own) = own {
+        check_own_id(state, *own)?;
     }
     let (node_id, name) = match state.node_or_enrolled(name) {
         Some(existing) if token.node_name.is_none() => {
@@ -121,6 +136,16 @@ fn enroll(
     };
     check_name(state, node_id, name)?;
     Ok(Decision::one(NodeKeyRegistered { node_id, name: name.clone(), key: key.clone(), token_id }))
+}
+
+/// The id in a machine's state folder is not that of a removed node, nor of a user or token: ids name who did what.
+fn check_own_id(state: &State, own: NodeId) -> Result<(), Rejection> {
+    if state.roster().removed.contains_key(&own) {
+        return Err(state.roster().unknown(own));
+    }
+    let is_user = state.callers().users().contains_key(&UserUuid::new(own.uuid()));
+    let is_token = state.enrollments().tokens().contains_key(&JoinTokenId::new(own.uuid()));
+    if is_user || is_token { Err(Rejection::NodeIdTaken(own)) } else { Ok(()) }
 }
 
 /// A node keeps its name, and no other node has it.
@@ -159,25 +184,42 @@ pub(super) fn keys_revoked(state: &State, node_id: NodeId) -> Option<Event> {
 
 /// Returns the token or key that the command is about, as it is after the events.
 pub(super) fn reply(before: &State, command: &EnrollmentCommand, envelopes: &[EventEnvelope]) -> Reply {
-    let mut after = before.enrollments().clone();
+    match command {
+        EnrollmentCommand::CreateToken { token_id, .. } | EnrollmentCommand::RevokeToken { token_id } => {
+            let view = token_after(before, *token_id, envelopes);
+            view.map_or(Reply::Nothing, |view| Reply::JoinToken(Box::new(view)))
+        }
+        EnrollmentCommand::Enroll { node: NodeToEnroll { key, .. }, .. } | EnrollmentCommand::OfferKey { key, .. } => {
+            let known = before.enrollments().node_of(key).map(|(node_id, keys)| (node_id, keys.name.clone()));
+            let view = envelopes.iter().find_map(|envelope| registered(&envelope.event)).or(known);
+            let view = view.map(|(node_id, name)| NodeKeyView { node_id, name, key: key.clone() });
+            view.map_or(Reply::Nothing, |view| Reply::NodeKey(Box::new(view)))
+        }
+    }
+}
+
+/// The token as it is after the events, which it is the first or only subject of.
+fn token_after(before: &State, id: JoinTokenId, envelopes: &[EventEnvelope]) -> Option<JoinTokenView> {
+    let known = before.enrollments().tokens().get(&id).map(|token| (id, token.clone()));
+    let mut after: Enrollments = known.into_iter().collect();
     for EventEnvelope { header, event } in envelopes {
         if let Event::Enrollment(event) = event {
             after.apply(header, event);
         }
     }
-    let time = envelopes.last().map(|last| last.header.time).or(before.time());
-    match command {
-        EnrollmentCommand::CreateToken { token_id, .. } | EnrollmentCommand::RevokeToken { token_id } => {
-            let view = after.tokens().get(token_id).zip(time).map(|(token, time)| token.view(*token_id, time));
-            view.map_or(Reply::Nothing, |view| Reply::JoinToken(Box::new(view)))
-        }
-        EnrollmentCommand::Enroll { node: NodeToEnroll { key, .. }, .. } | EnrollmentCommand::OfferKey { key, .. } => {
-            let view = after.node_of(key).map(|(node_id, keys)| NodeKeyView {
-                node_id,
-                name: keys.name.clone(),
-                key: key.clone(),
-            });
-            view.map_or(Reply::Nothing, |view| Reply::NodeKey(Box::new(view)))
-        }
+    let time = envelopes.last().map(|last| last.header.time).or(before.time())?;
+    after.tokens().get(&id).map(|token| token.view(id, time))
+}
+
+/// The node that an event has registered a key of.
+fn registered(event: &Event) -> Option<(NodeId, NodeName)> {
+    let Event::Enrollment(event) = event else { return None };
+    match event {
+        EnrollmentEvent::KeyRegistered(event) => Some((event.node_id, event.name.clone())),
+        EnrollmentEvent::KeyOffered(event) => Some((event.node_id, event.name.clone())),
+        EnrollmentEvent::TokenCreated(_)
+        | EnrollmentEvent::TokenRevoked(_)
+        | EnrollmentEvent::KeyChanged(_)
+        | EnrollmentEvent::KeyRevoked(_) => None,
     }
 }

@@ -100,6 +100,10 @@ pub enum Rejection {
          for it with `otherix node join-token create --name {name}`"
     )]
     NodeNeedsNamedToken { name: NodeName, node: NodeId },
+    #[error("the id `{0}` is not that of a node: use an empty state folder")]
+    NodeIdTaken(NodeId),
+    #[error("must be within 366 days: {0}")]
+    JoinTokenTooLong(Timestamp),
     #[error("the state folder is that of node `{own}`, which is not `{name}`: use an empty one")]
     StateFolderOfAnotherNode { name: NodeName, own: NodeId },
     #[error("the mesh's supernet `{0}` is used up: the control plane needs one with higher addresses")]
@@ -134,6 +138,7 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::JoinTokenRevoked(_)
             | Rejection::JoinTokenOfAnotherNode { .. }
             | Rejection::NodeNeedsNamedToken { .. }
+            | Rejection::NodeIdTaken(_)
             | Rejection::StateFolderOfAnotherNode { .. } => ErrorCode::Conflict,
             Rejection::NoSuchNetwork(_)
             | Rejection::NoSuchNode(_)
@@ -145,7 +150,9 @@ impl From<&Rejection> for ErrorBody {
                     .with_detail("permission", permission.as_str())
                     .with_detail("role", role.as_str());
             }
-            Rejection::ExpiryPast { .. } => return Violations::one("expires_at", rejection).into(),
+            Rejection::ExpiryPast { .. } | Rejection::JoinTokenTooLong(_) => {
+                return Violations::one("expires_at", rejection).into();
+            }
             Rejection::TapTaken => ErrorCode::Unavailable,
             Rejection::NetworkInUse { vm_nics, .. } => {
                 return Self::new(ErrorCode::Conflict, rejection.to_string()).with_detail("vm_nics", *vm_nics);

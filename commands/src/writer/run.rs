@@ -272,13 +272,14 @@ impl<S: EventStore> Writer<S> {
     fn publish(&mut self, mut staged: Staged) {
         let Batch { entries, idempotency, .. } = std::mem::take(&mut staged.batch);
         self.decider.keys.stored(&idempotency);
+        // First: whoever learns of callers knows how far events are durable.
+        self.head.send_replace(staged.position);
         if !staged.callers.is_empty() {
-            // Before the position, which they must not lag behind.
+            // Before the position that lookups answer with, which they must not lag behind.
             self.callers.send_modify(|callers| staged.callers.iter().for_each(|event| callers.evolve(event)));
         }
         let decisions = staged.decision_head;
         self.durable.send_replace(Durable { position: staged.position, decisions });
-        self.head.send_replace(staged.position);
         if !staged.membership.is_empty() {
             self.roster.send_modify(|roster| staged.membership.iter().for_each(|event| apply(roster, event)));
         }

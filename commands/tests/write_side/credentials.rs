@@ -293,6 +293,8 @@ async fn a_machine_with_a_token_becomes_a_node_with_a_key_of_its_own() {
     for _ in 0..2 {
         assert_eq!(call::<EnrollNode>(&machine, &enrollment(11, "node-1", None)).await.unwrap(), enrolled);
     }
+    let in_capitals = call::<EnrollNode>(&machine, &enrollment(11, "NODE-1", None)).await.unwrap();
+    assert_eq!(in_capitals, enrolled, "a name is the same in any case");
     let used_up = call::<EnrollNode>(&machine, &enrollment(13, "node-3", None)).await.unwrap_err();
     assert!(used_up.code == ErrorCode::Conflict && used_up.message.contains("is used up"), "{used_up:?}");
     let credential = call::<GetEnrolledNode>(&machine, &NewNodeKey { key: key(11) }).await.unwrap();
@@ -350,6 +352,10 @@ async fn tokens_are_refused_with_the_reason() {
     // The id of another node, claimed with a token for a new one.
     let claimed = refused(20, &enrollment(21, "node-2", Some(node_id(40)))).await;
     assert!(claimed.contains("has joined as `node-1`"), "{claimed}");
+    // The id of a user: the events of the node would name it.
+    let ann = control.create(90, "ann", UserRole::Viewer).await;
+    let user_id = refused(20, &enrollment(21, "node-2", Some(NodeId::new(ann.id.uuid())))).await;
+    assert!(user_id.contains("is not that of a node"), "{user_id}");
     control.token(30, Some("node-1"), 1, HOUR).await;
     let foreign = refused(30, &enrollment(31, "node-1", Some(node_id(99)))).await;
     assert!(foreign.contains("the state folder is that of node"), "{foreign}");

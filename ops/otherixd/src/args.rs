@@ -25,8 +25,8 @@ pub(crate) struct OtherixdArgs {
 pub(crate) enum OtherixdCommand {
     /// Run the control plane with its own nats-server, until SIGTERM or SIGINT.
     ///
-    /// The first start creates the state folder, the cluster's id and the credentials of its users
-    /// (`credentials/admin.creds` for people, `credentials/node.creds` for nodes).
+    /// The first start creates the state folder, the cluster's id and the credentials of the first administrator
+    /// (`credentials/admin.creds`). Nodes join with tokens: `otherix node join-token create`.
     #[command(after_help = "Example:\n  otherixd run --state /var/lib/otherix --listen 192.0.2.1:4222")]
     Run(RunArgs),
     /// Rebuild the read models from the journal; the control plane must be stopped.

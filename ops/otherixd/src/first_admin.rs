@@ -130,7 +130,7 @@ impl FirstAdmin<'_> {
         let credential = Credential { key, name, role, expires_at, issued_at };
         let creds = Creds::new(self.identity.user_jwt(&credential)?, pair)?;
         write_private(path, creds.render().as_bytes())?;
-        tracing::info!(file = %path.display(), role = %role, "created credentials: hand them out");
+        tracing::info!(file = %path.display(), role = %role, "created credentials: create users with them");
         Ok(())
     }
 }

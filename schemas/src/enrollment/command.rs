@@ -61,7 +61,7 @@ pub struct NewJoinToken {
     pub node_name: Option<NodeName>,
     /// The public key of the credential in it. The private key is part of the token, which is not sent.
     pub key: UserKey,
-    /// An RFC 3339 time in the future.
+    /// An RFC 3339 time in the future, within 366 days.
     pub expires_at: Timestamp,
     /// How many times it can be redeemed, 1 to 10,000.
     pub max_uses: u32,
@@ -129,8 +129,9 @@ impl RequestType for RevokeJoinToken {
     const PERMISSION: Permission = Permission::NodeManage;
     const KIND: RequestKind = RequestKind::Command(revoke);
     const SUMMARY: &'static str = "Revoke a join token";
-    const DESCRIPTION: &'static str = "It cannot be redeemed any more. The keys of machines that have redeemed it and \
-        have not joined since are revoked, too.";
+    const DESCRIPTION: &'static str = "It cannot be redeemed any more. The keys of new nodes that have redeemed it \
+        and have not joined since are revoked, too. A node that existed keeps the key that was registered for it: \
+        `node.delete` revokes it, and so does another token that names the node.";
     type Body = JoinTokenById;
     type Answer = JoinTokenView;
 }

@@ -101,7 +101,7 @@ pub struct JoinTokenCreatedV1 {
     pub token_id: JoinTokenId,
     /// The only node that can be joined with it; null: any whose name is that of no node.
     pub node_name: Option<NodeName>,
-    /// The key of the credential in it. Never registered before, and never again.
+    /// The key of the credential in it. Not registered before, and not again before the token is forgotten.
     pub key: UserKey,
     pub expires_at: Timestamp,
     /// How many times it can be redeemed.

@@ -29,8 +29,8 @@ impl RequestType for ListJoinTokens {
     const PERMISSION: Permission = Permission::NodeManage;
     const KIND: RequestKind = RequestKind::Lookup;
     const SUMMARY: &'static str = "List join tokens";
-    const DESCRIPTION: &'static str = "In the order of creation, with those that expired, or were revoked or used up, \
-        within the last 30 days: the last 1,000 at most.";
+    const DESCRIPTION: &'static str = "In the order of creation, the last 1,000 at most. A token is forgotten when one \
+        is created more than 30 days after it has expired.";
     type Body = AllJoinTokens;
     type Answer = Vec<JoinTokenView>;
 }

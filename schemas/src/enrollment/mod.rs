@@ -1,7 +1,7 @@
 //! How machines become nodes: join tokens, the keys of nodes, and the registry of both.
 //!
 //! A node has a NATS key of its own, made on the machine. A join token permits a machine to have its key registered,
-//! as a new node or, if the token names it, as one that exists. See docs/adr/0028.
+//! as a new node or, if the token names it, as one that exists. See docs/adr/0029.
 
 mod command;
 mod event;

@@ -94,6 +94,14 @@ impl From<SavedEnrollments> for Enrollments {
     }
 }
 
+/// A registry with these tokens, and no nodes.
+impl FromIterator<(JoinTokenId, RegisteredToken)> for Enrollments {
+    fn from_iter<T: IntoIterator<Item = (JoinTokenId, RegisteredToken)>>(tokens: T) -> Self {
+        let tokens = tokens.into_iter().collect();
+        SavedEnrollments { tokens, nodes: BTreeMap::new(), revoked: BTreeMap::new() }.into()
+    }
+}
+
 impl RegisteredToken {
     /// Whether it can be redeemed as of `now`.
     pub fn status(&self, now: Timestamp) -> JoinTokenStatus {
@@ -113,6 +121,11 @@ impl RegisteredToken {
         let status = self.status(now);
         let Self { node_name, key, max_uses, uses, created_at, expires_at, revoked_at, version: _ } = self.clone();
         JoinTokenView { id, node_name, key, status, max_uses, uses, created_at, expires_at, revoked_at }
+    }
+
+    /// Whether the next token takes its place.
+    fn is_forgotten(&self, now: Timestamp) -> bool {
+        self.expires_at.unix_micros().saturating_add(EXPIRED_KEPT) < now.unix_micros()
     }
 
     /// The `iat` of its JWT, as Unix time in seconds.
@@ -136,6 +149,11 @@ impl NodeKeys {
 impl Enrollments {
     pub fn tokens(&self) -> &BTreeMap<JoinTokenId, RegisteredToken> {
         &self.tokens
+    }
+
+    /// Whether a token is forgotten with the next one that is created, or was already.
+    pub fn is_forgotten(&self, id: JoinTokenId, now: Timestamp) -> bool {
+        self.tokens.get(&id).is_none_or(|token| token.is_forgotten(now))
     }
 
     /// The nodes that have, or had, a key.
@@ -225,10 +243,7 @@ impl Enrollments {
 
     fn create_token(&mut self, header: &Header, event: &JoinTokenCreated) {
         let JoinTokenCreated { token_id, node_name, key, expires_at, max_uses } = event.clone();
-        let is_forgotten = |token: &RegisteredToken| {
-            token.expires_at.unix_micros().saturating_add(EXPIRED_KEPT) < header.time.unix_micros()
-        };
-        for (_, token) in self.tokens.extract_if(.., |_, token| is_forgotten(token)) {
+        for (_, token) in self.tokens.extract_if(.., |_, token| token.is_forgotten(header.time)) {
             self.by_key.remove(&UserId::from(&token.key));
         }
         self.by_key.insert((&key).into(), Holder::Token(token_id));

@@ -80,7 +80,7 @@ fn remove_files(folder: &Path) -> Result<(), NatsError> {
         tracing::warn!(
             people = %folder.join("admin.creds").display(),
             nodes = "otherix node join-token create --name NODE",
-            "passwords, and the key that all nodes shared, do not work any more: hand out this file to people, and have \
+            "passwords, and the key that all nodes shared, do not work any more: create users with this file, and have \
              each node join again with a token that names it"
         );
     }
