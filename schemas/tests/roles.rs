@@ -56,9 +56,9 @@ fn table_is_as_specified() {
 fn generated_document_is_up_to_date() {
     let mut text = "# Roles and permissions\n\nGenerated from `schemas/src/permission.rs` by `make generate`.\n\n\
         A user has one role; `node` and `node-join` are those of nodes and join tokens. `yes`: for any resource;\n\
-        `own`: for resources that the user owns; empty: not at all. Permissions that no request below requires are for\n\
-        requests that are not implemented yet. The NATS server refuses requests that a role lacks the permission for,\n\
-        and the control plane checks each request again.\n\n| permission | to |"
+        `own`: for resources that the user owns; empty: not at all. Permissions that no request below requires are\n\
+        for requests that are not implemented yet. The NATS server refuses requests that a role lacks the\n\
+        permission for, and the control plane checks each request again.\n\n| permission | to |"
         .to_owned();
     text.extend(Role::ALL.map(|role| format!(" {role} |")));
     text.push_str("\n|---|---|");

@@ -53,9 +53,9 @@ pub(crate) struct CreateConsumerArgs {
 
 pub(super) const HELP: &str = "\
 A durable consumer remembers what its reader has acknowledged, also while no reader runs: every event from --from on \
-is delivered until it is acknowledged. Only the user that creates it can read it; each user can have four. Prints a command that reads it with \
-the `nats` tool. The same command again changes nothing. Requires the permission audit:read, because the stream has \
-events about users, too. A consumer ends with the user's key or role.
+is delivered until it is acknowledged. Only the user that creates it can read it; each user can have four. Prints a \
+command that reads it with the `nats` tool. The same command again changes nothing. Requires the permission \
+audit:read, because the stream has events about users, too. A consumer ends with the user's key or role.
 
 Examples:
   otherix events consumer create audit

@@ -73,8 +73,8 @@ Examples:
 
 const REVOKE_HELP: &str = "\
 Machines that have joined with the token stay nodes. New ones that have redeemed it and not started their agent yet \
-are revoked. A node that existed keeps the key that a token naming it has registered: delete the node, or join it again \
-with another token.
+are revoked. A node that existed keeps the key that a token naming it has registered: delete the node, or join it \
+again with another token.
 
 Examples:
   otherix node join-token revoke 0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11";

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use otherix_identity::jwt::{self, Claims, User};
 use otherix_identity::{Creds, KeyKind, KeyPair};
+use otherix_runtime::{Runtime, SystemRuntime};
 use otherix_schemas::enrollment::{
     CreateJoinToken, EnrollNode, GetEnrolledNode, GetJoinTokenCredential, JoinTokenById, JoinTokenCredentialView,
     JoinTokenView, NewJoinToken, NewNodeKey, NodeCredentialView, NodeKeyView, NodeToEnroll,
@@ -160,7 +161,8 @@ impl OtherixdProcess {
     pub(crate) async fn join_token(&self, name: Option<&str>, max_uses: u32) -> Creds {
         let admin = self.connect("admin").await;
         let pair = KeyPair::generate(KeyKind::User).unwrap();
-        let expires_at = Timestamp::from_unix_micros(4_000_000_000_000_000).unwrap();
+        let now = SystemRuntime.now().unwrap().unix_micros();
+        let expires_at = Timestamp::from_unix_micros(now + 3_600_000_000).unwrap();
         let node_name = name.map(|name| name.parse().unwrap());
         let draft = NewJoinToken { node_name, key: user_key(&pair), expires_at, max_uses };
         let created: JoinTokenView = call(&admin, Request::of::<CreateJoinToken>(), &draft, None).await.unwrap().data;
