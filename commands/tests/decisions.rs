@@ -155,7 +155,7 @@ fn records_only_changes_of_conditions_of_members() {
         .then([one.clone().into(), change(2, &[SetBack], "a").into()]);
     let present = || given([node_joined(1), one.clone().into()]);
     present().when(&record(&[change(1, &[SetBack], "another detail")])).then([]);
-    present().when(&record(&[both.clone()])).then([both.into()]);
+    present().when(&record(std::slice::from_ref(&both))).then([both.into()]);
     let mut over = present();
     over.execute(&record(&[change(1, &[], "")])).unwrap();
     assert!(over.state.roster().conditions.is_empty());
