@@ -15,6 +15,10 @@ use otherix_schemas::value::{NodeName, UserId, UserKey};
 use super::user::{check_expiry, check_key};
 use super::{Decision, Rejection, Reply, State};
 
+/// Time between two keys that a node offers, in seconds. Keys that were given up are kept for ever, and NATS is told of
+/// all of them.
+const OFFER_INTERVAL: i64 = 600;
+
 /// Longest validity of a token, in microseconds: 366 days.
 const VALIDITY_MAX: i64 = 366 * 24 * 3600 * 1_000_000;
 
@@ -50,7 +54,7 @@ pub(super) fn decide(state: &State, now: Timestamp, command: &EnrollmentCommand)
         EnrollmentCommand::CreateToken { token_id, token } => create(state, now, *token_id, token.clone()),
         EnrollmentCommand::RevokeToken { token_id } => revoke(state, *token_id),
         EnrollmentCommand::Enroll { token_id, new_id, node } => enroll(state, now, *token_id, *new_id, node),
-        EnrollmentCommand::OfferKey { node_id, key } => offer(state, *node_id, key),
+        EnrollmentCommand::OfferKey { node_id, key } => offer(state, now, *node_id, key),
     }
 }
 
@@ -159,13 +163,18 @@ pub(super) fn check_name(state: &State, node: NodeId, name: &NodeName) -> Result
     }
 }
 
-fn offer(state: &State, node_id: NodeId, key: &UserKey) -> Result<Decision, Rejection> {
+fn offer(state: &State, now: Timestamp, node_id: NodeId, key: &UserKey) -> Result<Decision, Rejection> {
     let keys = state.enrollments().nodes().get(&node_id).filter(|keys| keys.present.is_some());
     let keys = keys.ok_or(Rejection::NoSuchNode(node_id))?;
     if keys.find(key).is_some() {
         return Ok(Decision::default());
     }
     check_key(state, key)?;
+    let next_at = keys.offered_at.map_or(0, |at| at.saturating_add(OFFER_INTERVAL));
+    let retry_after_s = next_at.saturating_sub(now.unix_micros().div_euclid(1_000_000)).min(OFFER_INTERVAL);
+    if retry_after_s > 0 {
+        return Err(Rejection::TooManyKeys { node: node_id, retry_after_s });
+    }
     Ok(Decision::one(NodeKeyOffered { node_id, name: keys.name.clone(), key: key.clone() }))
 }
 

@@ -102,6 +102,8 @@ pub enum Rejection {
     NodeNeedsNamedToken { name: NodeName, node: NodeId },
     #[error("the id `{0}` is not that of a node: use an empty state folder")]
     NodeIdTaken(NodeId),
+    #[error("node `{node}` has offered another key less than ten minutes ago: retry in {retry_after_s} s")]
+    TooManyKeys { node: NodeId, retry_after_s: i64 },
     #[error("must be within 366 days: {0}")]
     JoinTokenTooLong(Timestamp),
     #[error("the state folder is that of node `{own}`, which is not `{name}`: use an empty one")]
@@ -167,6 +169,10 @@ impl From<&Rejection> for ErrorBody {
             Rejection::ReportOutOfRange { last, .. } => {
                 let violations = Violations::one("incarnation", rejection);
                 return Self::from(violations).with_detail(LAST_REPORT, json!(last));
+            }
+            Rejection::TooManyKeys { retry_after_s, .. } => {
+                return Self::new(ErrorCode::Unavailable, rejection.to_string())
+                    .with_detail("retry_after_ms", *retry_after_s * 1000);
             }
             Rejection::TooManyChanges { retry_after_ms, .. } => {
                 return Self::new(ErrorCode::Unavailable, rejection.to_string())

@@ -58,6 +58,10 @@ impl Conditions {
             allowance: BURST,
             refilled: now,
         });
+        // After a silence, all that the node tells takes some heartbeats.
+        if now.duration_since(seen.last_heard) > self.window {
+            seen.first_heard = now;
+        }
         seen.last_heard = now;
         for (kind, detail) in found {
             seen.conditions.insert(kind, (now, clean(detail)));

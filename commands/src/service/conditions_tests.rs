@@ -69,7 +69,9 @@ fn a_recorded_condition_is_not_over_because_of_a_restart_or_a_silent_node() {
     assert_eq!(fixture.heard(0, &[]), [DuplicateAgent]);
     assert_eq!(fixture.heard(14, &[]), [DuplicateAgent]);
     assert_eq!(fixture.check(100), [DuplicateAgent], "the node is silent");
-    assert_eq!(fixture.heard(0, &[]), []);
+    assert_eq!(fixture.heard(0, &[]), [DuplicateAgent], "it is heard again, and may not have told all");
+    assert_eq!(fixture.heard(14, &[]), [DuplicateAgent]);
+    assert_eq!(fixture.heard(2, &[]), []);
 
     let mut fixture = Fixture::new();
     assert_eq!(fixture.heard(0, &[(Contradiction, "one")]), [Contradiction]);

@@ -7,7 +7,7 @@ use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::command::Command;
 use otherix_schemas::decision_chain::{ChainDigest, DecisionHead};
 use otherix_schemas::event::{Event, Family};
-use otherix_schemas::id::{EventId, NetworkId, UserUuid};
+use otherix_schemas::id::{EventId, NetworkId};
 use otherix_schemas::node::{NodeCommand, NodeEvent, NodeReconciled};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
@@ -121,12 +121,9 @@ impl Decider {
     }
 
     /// Checks that the caller still has the right with which its command was admitted: commands before this one may
-    /// have revoked it. Callers that no event is about cannot be revoked.
+    /// have revoked it. What the control plane records by itself has no caller.
     fn check_caller(&self, request: &CommandRequest, now: Timestamp) -> Result<(), Refusal> {
-        let Some(caller) = request.caller.as_ref().filter(|caller| caller.id.as_str().parse::<UserUuid>().is_ok())
-        else {
-            return Ok(());
-        };
+        let Some(caller) = &request.caller else { return Ok(()) };
         let Caller { id, role, .. } = self.state.callers().find(&caller.key, Some(now))?;
         if (id, role) == (caller.id.clone(), caller.role) { Ok(()) } else { Err(Refusal::RoleChanged) }
     }

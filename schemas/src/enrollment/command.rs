@@ -177,7 +177,7 @@ impl RequestType for RotateNodeKey {
     const DESCRIPTION: &'static str = "Sent by the node. The key is valid beside the present one until the node joins \
         with it, which revokes the present one; `node.credential` returns the JWT that belongs to it. A key that was \
         registered so before and not used is revoked. Repeated with the same key, it changes nothing. `conflict` if \
-        the key was ever registered.";
+        the key was ever registered. `unavailable` within ten minutes after another key.";
     type Body = NewNodeKey;
     type Answer = NodeKeyView;
 }

@@ -52,6 +52,8 @@ pub struct NodeKeys {
     pub present: Option<NodeKey>,
     /// The one that is to follow, valid beside the present one.
     pub offered: Option<NodeKey>,
+    /// When a key was last offered, as Unix time in seconds.
+    pub offered_at: Option<i64>,
     /// The token with which the node was registered last.
     pub token_id: JoinTokenId,
     /// Stream version of the last event about its keys.
@@ -227,6 +229,7 @@ impl Enrollments {
             EnrollmentEvent::KeyOffered(NodeKeyOffered { node_id, name: _, key }) => {
                 self.change(header, *node_id, |keys| {
                     keys.offered = Some(NodeKey { key: key.clone(), issued_at: second(header.time) });
+                    keys.offered_at = Some(second(header.time));
                 });
             }
             EnrollmentEvent::KeyChanged(NodeKeyChanged { node_id, name: _, key }) => {
@@ -262,6 +265,7 @@ impl Enrollments {
             name: name.clone(),
             present: None,
             offered: None,
+            offered_at: None,
             token_id,
             version: 0,
         });
