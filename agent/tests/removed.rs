@@ -51,6 +51,7 @@ async fn a_node_that_has_left_removes_its_devices_without_a_control_plane() {
     let server = NatsServer::start();
     let control = Control::start(&server.url()).await;
     let mut program = Program::start(server.url());
+    wait_for(DEADLINE, "the state folder", async || program.log_count("starting") > 0).await;
     let running = program.leave();
     assert!(!running.status.success(), "{running:?}");
     assert!(String::from_utf8_lossy(&running.stderr).contains("stop the agent first"), "{running:?}");
