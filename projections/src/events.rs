@@ -224,10 +224,74 @@ fn internal(error: &(dyn std::error::Error + 'static)) -> ErrorBody {
 mod tests {
     use std::time::Duration;
 
-    use futures::future::join;
+    use futures::future::{BoxFuture, FutureExt, join};
+    use proptest::prelude::*;
+    use serde_json::json;
     use tokio::time::sleep;
 
     use super::*;
+    use crate::follow::ReadError;
+
+    /// Events with these positions and times, in microseconds.
+    struct Stored(Vec<(u64, i64)>);
+
+    impl EventReader for Stored {
+        fn read(&self, after: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {
+            let later = self.0.iter().filter(move |(position, _)| *position > after.get());
+            let event = |(position, micros): &(u64, i64)| {
+                let time = Timestamp::from_unix_micros(*micros).unwrap().to_string();
+                let sequence = Position::new(*position).to_sequence();
+                let event = json!({ "sequence": sequence, "type": "dev.otherix.network.created.v1", "time": time });
+                Bytes::from(event.to_string())
+            };
+            let events = later.take(limit as usize).map(event).collect();
+            async { Ok(events) }.boxed()
+        }
+    }
+
+    proptest! {
+        /// Positions may have gaps, times may be equal, and events after the head are none yet.
+        #[test]
+        fn the_last_event_before_a_time_is_found(
+            steps in prop::collection::vec((1u64..4, 0i64..3), 0..40),
+            (time, later) in (0i64..60, 0usize..3),
+        ) {
+            let mut last = (0, 0);
+            let next = |(gap, pause): &(u64, i64)| {
+                last = (last.0 + gap, last.1 + pause);
+                last
+            };
+            let events: Vec<(u64, i64)> = steps.iter().map(next).collect();
+            let visible = &events[..events.len().saturating_sub(later)];
+            let head = Position::new(visible.last().map_or(0, |(position, _)| *position));
+            let expected = visible.iter().rfind(|(_, micros)| *micros < time).map_or(0, |(position, _)| *position);
+            let time = Timestamp::from_unix_micros(time).unwrap();
+            let found = last_before(&Stored(events.clone()), time, head).now_or_never().unwrap().unwrap();
+            prop_assert_eq!(found, Position::new(expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_ends_before_a_time_and_says_so() {
+        let stored = Stored(vec![(1, 10), (2, 20), (5, 20), (6, 30)]);
+        let to = |head, micros: Option<i64>| {
+            (Position::new(head), micros.map(|micros| Timestamp::from_unix_micros(micros).unwrap()))
+        };
+        for (limit, complete_to, is_complete, count) in [
+            (to(6, None), 6, false, 4),
+            (to(5, None), 5, false, 3),
+            (to(6, Some(31)), 6, false, 4),
+            (to(6, Some(30)), 5, true, 3),
+            (to(6, Some(20)), 1, true, 1),
+            (to(6, Some(10)), 0, true, 0),
+        ] {
+            let page = page(&stored, Position::ZERO, limit, |_, _| true).await.unwrap();
+            let found = (page.complete_to.get(), page.is_complete, page.events.len());
+            assert_eq!(found, (complete_to, is_complete, count), "{limit:?}");
+        }
+        let none = page(&stored, Position::ZERO, to(6, None), |_, _| false).await.unwrap();
+        assert_eq!((none.complete_to.get(), none.events.len()), (6, 0), "the next page begins after it");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn queries_that_wait_for_others_leave_time_to_others() {

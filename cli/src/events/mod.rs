@@ -1,6 +1,7 @@
 //! Events: `otherix events …`.
 
 mod create;
+pub(crate) mod explain;
 mod fields;
 mod line;
 mod list;

@@ -102,10 +102,11 @@ impl SelectArgs {
         let Self { types, network, vm, node, actor } = self;
         let mut query = EventQuery { types: types.clone(), actor: actor.clone(), ..EventQuery::default() };
         query.search().map_err(usage)?;
-        for ids in
-            [ids::<NetworkView>(network.as_deref(), client).await?, ids::<NodeView>(node.as_deref(), client).await?]
-        {
-            query.names.extend(ids.map(|id| vec![id]));
+        if let Some(network) = network {
+            query.names.push(vec![id::<NetworkView>(network, client).await?]);
+        }
+        if let Some(node) = node {
+            query.names.push(vec![id::<NodeView>(node, client).await?]);
         }
         if let Some(vm) = vm {
             query.names.push(vm_and_nics(vm, client).await?);
@@ -115,11 +116,10 @@ impl SelectArgs {
 }
 
 /// The id of the resource; one that is given as an id may be of a resource that was deleted long ago.
-async fn ids<R: Resource>(reference: Option<&str>, client: &mut ControlPlaneClient) -> Result<Option<Uuid>, Failure> {
-    let Some(reference) = reference else { return Ok(None) };
+pub(super) async fn id<R: Resource>(reference: &str, client: &mut ControlPlaneClient) -> Result<Uuid, Failure> {
     match NameOrId::new(reference) {
-        NameOrId::Id(id) => Ok(Some(id)),
-        name @ NameOrId::Name(_) => Ok(Some(name.look_up::<R>(client).await.map_err(former::<R>)?.id())),
+        NameOrId::Id(id) => Ok(id),
+        name @ NameOrId::Name(_) => Ok(name.look_up::<R>(client).await.map_err(former::<R>)?.id()),
     }
 }
 
@@ -127,15 +127,14 @@ fn former<R: Resource>(failure: Failure) -> Failure {
     if failure.exit != Exit::NotFound {
         return failure;
     }
-    let (flag, command) = (R::COMMAND, R::COMMAND);
+    let command = R::COMMAND;
     failure.hint(format!(
-        "one that was deleted is given by its id: `otherix events list --since all --type {command}` shows it; then \
-         `--{flag} UUID`"
+        "one that was deleted is given by its UUID, which `otherix events list --since all --type {command} -o json` shows"
     ))
 }
 
 /// The ids of a VM and of its NICs: outcomes name the NIC only.
-async fn vm_and_nics(reference: &str, client: &mut ControlPlaneClient) -> Result<Vec<Uuid>, Failure> {
+pub(super) async fn vm_and_nics(reference: &str, client: &mut ControlPlaneClient) -> Result<Vec<Uuid>, Failure> {
     #[derive(Deserialize)]
     struct Attached {
         data: AttachedNic,
@@ -144,7 +143,7 @@ async fn vm_and_nics(reference: &str, client: &mut ControlPlaneClient) -> Result
     struct AttachedNic {
         nic_id: Uuid,
     }
-    let Some(vm) = ids::<VmView>(Some(reference), client).await? else { return Ok(Vec::new()) };
+    let vm = id::<VmView>(reference, client).await?;
     let mut found = vec![vm];
     let mut query =
         EventQuery { types: vec!["nic.attached".to_owned()], names: vec![vec![vm]], ..EventQuery::default() };

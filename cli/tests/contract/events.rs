@@ -94,6 +94,13 @@ async fn lists_the_selected_events_as_they_are_stored() {
     ] {
         assert!(parts.iter().all(|part| line.contains(part)), "{line}");
     }
+    let explained = done(&control_plane, "explain network net-a").await;
+    let last = explained.lines().last().expect("a line");
+    assert!(explained.lines().count() == 3 && last.contains("net-a ready, cause: "), "{explained}");
+    assert!(last.contains(" ms, the longest wait"), "{explained}");
+    let explained = view(&control_plane, "explain vm web").await;
+    let seconds = explained["waits"][0]["seconds"].as_f64().expect("a number");
+    assert!(explained["events"].as_array().expect("events").len() == 4 && seconds > 0.0, "{explained}");
     for (flags, code, error) in [
         ("--type network.painted", 2, "--type: `network.painted` is not the type of an event"),
         ("--since yesterday", 2, "--since: must be a time ago"),
