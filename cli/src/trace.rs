@@ -11,12 +11,12 @@ const VARIABLE: &str = "TRACEPARENT";
 /// The context of this process: that of the environment, or a new one.
 pub(crate) fn context() -> String {
     static CONTEXT: OnceLock<String> = OnceLock::new();
-    let context = || std::env::var(VARIABLE).ok().filter(|text| is_context(text)).unwrap_or_else(new);
+    let context = || std::env::var(VARIABLE).ok().filter(|text| is_context(text)).unwrap_or_else(generate);
     CONTEXT.get_or_init(context).clone()
 }
 
 /// Version 00, sampled.
-fn new() -> String {
+fn generate() -> String {
     let [high, low, span] = [(); 3].map(|()| SystemRuntime.random_u64());
     // Zero is not an id.
     format!("00-{:032x}-{:016x}-01", (u128::from(high) << 64 | u128::from(low)).max(1), span.max(1))
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn new_contexts_are_valid_and_differ() {
-        let (one, other) = (new(), new());
+        let (one, other) = (generate(), generate());
         assert!(is_context(&one) && is_context(&other) && one != other, "{one} {other}");
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
         assert!(is_context(good));

@@ -152,11 +152,11 @@ fn time(event: &Value) -> Option<i64> {
 /// A duration for people, with three digits or so.
 fn duration(micros: i64) -> String {
     let (ms, s) = (micros / 1_000, micros / 1_000_000);
-    match micros {
-        ..1_000_000 => format!("{ms}.{} ms", micros % 1_000 / 100),
-        ..60_000_000 => format!("{s}.{} s", micros % 1_000_000 / 100_000),
-        ..3_600_000_000 => format!("{} min {} s", s / 60, s % 60),
-        _ => format!("{} h {} min", s / 3_600, s % 3_600 / 60),
+    match s {
+        ..=0 => format!("{ms}.{} ms", micros % 1_000 / 100),
+        1..60 => format!("{s}.{} s", micros % 1_000_000 / 100_000),
+        60..3_600 => format!("{} min {} s", s / 60, s % 60),
+        3_600.. => format!("{} h {} min", s / 3_600, s % 3_600 / 60),
     }
 }
 

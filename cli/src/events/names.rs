@@ -2,6 +2,7 @@
 //! still knows.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::node::NodeView;
@@ -39,14 +40,14 @@ impl Names {
             collect(event.get("data").unwrap_or(&Value::Null), &mut unknown);
         }
         for (id, field) in unknown {
-            if !self.0.contains_key(&id) {
+            if let Entry::Vacant(unknown) = self.0.entry(id) {
                 let name = match field {
                     "network_id" => look_up::<NetworkView>(id, client).await,
                     "vm_id" => look_up::<VmView>(id, client).await,
                     _ => look_up::<NodeView>(id, client).await,
                 };
                 let Ok(name) = name else { return };
-                self.0.insert(id, name);
+                unknown.insert(name);
             }
         }
     }

@@ -202,9 +202,10 @@ impl Handler {
         }
         let Call { request, caller, body, idempotency_key, traceparent, dry_run, .. } = call.clone();
         // A command has the trace context of its request, an outcome that of the decision.
-        let cause = match &command {
-            Command::Node(NodeCommand::RecordReport(report)) => causes::of_report(report, &self.decisions).await,
-            _ => Cause { event: None, traceparent },
+        let cause = if let Command::Node(NodeCommand::RecordReport(report)) = &command {
+            causes::of_report(report, &self.decisions).await
+        } else {
+            Cause { event: None, traceparent }
         };
         let fingerprint = |key| {
             let fingerprint = Digest::of(&[request.name.as_bytes(), &body]);

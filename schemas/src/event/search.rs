@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn all_conditions_select_together() {
-        let [one, two, three] = [1, 2, 3].map(|number| Uuid::from_u128(number));
+        let [one, two, three] = [1, 2, 3].map(Uuid::from_u128);
         let event = json!({
             "type": "dev.otherix.nic.attached.v1", "actor": "UABC", "actorname": "Ann \"A\"",
             "subject": format!("nic/{one}"), "data": { "network_id": two },
