@@ -46,9 +46,9 @@ pub(crate) struct ExplainArgs {
 }
 
 const HELP: &str = "\
-Shows decisions and outcomes in the order in which they were recorded, and for each outcome the time since the decision \
-that it is about; the longest one is marked. A resource that was deleted and removed from every node is given by its \
-UUID. Requests that were refused are in the control plane's log only.
+Shows decisions and outcomes in the order in which they were recorded, and for each outcome the time since the \
+decision that it is about; the longest one is marked. The name may be that of a resource that was deleted. Requests \
+that were refused are in the control plane's log only.
 
 Examples:
   otherix explain network net-dev

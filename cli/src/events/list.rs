@@ -67,7 +67,7 @@ pub(crate) struct TailEventsArgs {
 pub(super) const LIST_HELP: &str = "\
 Events in the order in which they were recorded: time (UTC), position, type, resource, who caused it, and details. All \
 conditions must hold. Events about users, join tokens and keys of nodes are only shown to roles with the permission \
-audit:read. A resource that was deleted and removed from every node is selected by its UUID.
+audit:read. A name may be that of a resource that was deleted.
 
 Examples:
   otherix events list --since 1h
@@ -76,8 +76,8 @@ Examples:
   otherix events list --since 2026-11-01T00:00:00Z --until 2026-11-02T00:00:00Z -o json";
 
 pub(super) const TAIL_HELP: &str = "\
-Prints events as soon as they are recorded, until it is interrupted. Continues through outages of the control plane; no \
-event is left out or printed twice.
+Prints events as soon as they are recorded, until it is interrupted. Continues through outages of the control plane; \
+no event is left out or printed twice.
 
 Examples:
   otherix events tail

@@ -9,6 +9,7 @@ use otherix_schemas::network::NetworkView;
 use otherix_schemas::node::NodeView;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::value::name_key;
 use otherix_schemas::violations::Violations;
 use otherix_schemas::vm::VmView;
 use serde::Deserialize;
@@ -115,22 +116,51 @@ impl SelectArgs {
     }
 }
 
-/// The id of the resource; one that is given as an id may be of a resource that was deleted long ago.
+/// The id of the resource; of one that was deleted, too: the newest that had the name.
 pub(super) async fn id<R: Resource>(reference: &str, client: &mut ControlPlaneClient) -> Result<Uuid, Failure> {
     match NameOrId::new(reference) {
         NameOrId::Id(id) => Ok(id),
-        name @ NameOrId::Name(_) => Ok(name.look_up::<R>(client).await.map_err(former::<R>)?.id()),
+        name @ NameOrId::Name(_) => match name.look_up::<R>(client).await {
+            Ok(view) => Ok(view.id()),
+            Err(failure) if failure.exit == Exit::NotFound => {
+                former(R::COMMAND, reference, client).await?.ok_or_else(|| never_existed(&failure, R::NOUN, reference))
+            }
+            Err(failure) => Err(failure),
+        },
     }
 }
 
-fn former<R: Resource>(failure: Failure) -> Failure {
-    if failure.exit != Exit::NotFound {
-        return failure;
+fn never_existed(failure: &Failure, noun: &str, name: &str) -> Failure {
+    let message = format!("there is no {noun} `{name}`, and there was none");
+    Failure::new(Exit::NotFound, failure.body.error.code, message)
+}
+
+/// The id in the last event about a resource with this name.
+async fn former(aggregate: &str, name: &str, client: &mut ControlPlaneClient) -> Result<Option<Uuid>, Failure> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        subject: &'a str,
+        data: NamedData,
     }
-    let command = R::COMMAND;
-    failure.hint(format!(
-        "one that was deleted is given by its UUID, which `otherix events list --since all --type {command} -o json` shows"
-    ))
+    #[derive(Deserialize)]
+    struct NamedData {
+        #[serde(default)]
+        name: Option<String>,
+    }
+    let key = name_key(name.trim());
+    let mut query = EventQuery { types: vec![aggregate.to_owned()], ..EventQuery::default() };
+    let mut found = None;
+    loop {
+        let Page { events, is_last } = next_page(&mut query, None, client).await?;
+        let named = events.iter().filter_map(|event| serde_json::from_str::<Named<'_>>(event).ok());
+        let named = named.filter(|event| event.data.name.as_deref().is_some_and(|name| name_key(name) == key));
+        let ids = named.filter_map(|event| event.subject.split_once('/')?.1.parse().ok());
+        found = ids.last().or(found);
+        if is_last {
+            return Ok(found);
+        }
+    }
 }
 
 /// The ids of a VM and of its NICs: outcomes name the NIC only.

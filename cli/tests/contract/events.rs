@@ -105,7 +105,7 @@ async fn lists_the_selected_events_as_they_are_stored() {
         ("--type network.painted", 2, "--type: `network.painted` is not the type of an event"),
         ("--since yesterday", 2, "--since: must be a time ago"),
         ("--limit 0", 2, "--limit: must be at least 1"),
-        ("--network net-z", 3, "net-z"),
+        ("--network net-z", 3, "there is no network `net-z`, and there was none"),
     ] {
         let refused = run(&control_plane, &format!("events list {flags}")).await;
         assert!(refused.code == Some(code) && refused.stderr.contains(error), "{flags}: {refused:?}");
@@ -218,6 +218,10 @@ async fn follows_events_from_a_position_on_until_nobody_reads_them() {
     done(&control_plane, "vm delete web --force").await;
     assert_eq!(tail.line(), stored(&control_plane, "type LIKE '%nic.detached%'").trim_end());
     drop(tail);
+
+    // By the name that one had that does not exist any more.
+    let explained = done(&control_plane, "explain vm WEB").await;
+    assert!(explained.lines().last().expect("a line").contains("vm.deleted"), "{explained}");
 
     // New ones only; and it ends with its reader.
     let program = control_plane.command(&words("events tail"));

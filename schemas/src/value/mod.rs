@@ -19,7 +19,7 @@ pub use mac::{MacAddress, MacError};
 pub use mesh_endpoint::{MeshEndpoint, MeshEndpointError};
 pub use mesh_public_key::{MeshPublicKey, MeshPublicKeyError};
 pub use mtu::{Mtu, MtuError};
-pub use name::{NameError, NetworkName, NodeName, NodeNameError, UserName, VmName};
+pub use name::{NameError, NetworkName, NodeName, NodeNameError, UserName, VmName, name_key};
 pub use subnet::{Ipv4Subnet, Nat, NatError, SubnetError};
 pub use user::{UserId, UserIdError};
 pub use user_key::{UserKey, UserKeyError};

@@ -47,7 +47,7 @@ fn violations(text: &str) -> impl Iterator<Item = NameError> {
 /// equal. Upper case and then lower case unifies letters with several lower-case forms (`ß`/`SS`, `σ`/`ς`); lower case
 /// before that, those with several upper-case forms (`ẞ`/`SS`). Decomposed before that, because a case form may combine
 /// a letter with its accent.
-fn key(name: &str) -> String {
+pub fn name_key(name: &str) -> String {
     if name.is_ascii() {
         return name.to_ascii_lowercase();
     }
@@ -84,7 +84,7 @@ macro_rules! resource_name {
             /// The name as it is compared, which must be unique: without regard to case, and to how accented letters
             /// are encoded (Unicode NFC).
             pub fn key(&self) -> String {
-                key(&self.0)
+                name_key(&self.0)
             }
         }
     };
@@ -136,6 +136,7 @@ impl NodeName {
 
 #[cfg(test)]
 mod tests {
+    use super::name_key as key;
     use super::*;
 
     #[test]
