@@ -1,0 +1,6 @@
+//! Tests of the transparency log against its specifications, other implementations, and alterations of all kinds.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
+
+mod common;
+mod proofs;
+mod tree;
