@@ -4,11 +4,57 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use otherix_tlog::tile::new_tiles;
-use otherix_tlog::{Hash, HashSource, Node, RightEdge, Tile, TileBuilder, TileSource, TreeHead};
+use otherix_tlog::{
+    Checkpoint, EntryProof, Hash, HashSource, InclusionProof, Node, Note, RightEdge, SignatureKind, SignerKey, Tile,
+    TileBuilder, TileSource, TreeHead,
+};
 
-/// Distinct hashes of leaves.
+/// Distinct contents of leaves.
+pub(crate) fn entry(index: usize) -> String {
+    format!("entry {index}")
+}
+
+/// The hashes of the first entries.
 pub(crate) fn leaves(count: usize) -> Vec<Hash> {
-    (0..count).map(|index| Hash::of_leaf(format!("entry {index}").as_bytes())).collect()
+    (0..count).map(|index| Hash::of_leaf(entry(index).as_bytes())).collect()
+}
+
+/// A key pair that is the same in every run.
+pub(crate) fn key(name: &str, kind: SignatureKind, seed: u8) -> SignerKey {
+    SignerKey::from_seed(name.parse().unwrap(), kind, &[seed; 32])
+}
+
+/// The name of the log in tests: domain, cluster and epoch.
+pub(crate) const ORIGIN: &str = "otherix.example/5f7c1c9e-0b3e-7d51-8d7f-2f9a1f6d0c11/1";
+
+/// The key of the log in tests.
+pub(crate) fn log_key() -> SignerKey {
+    key(ORIGIN, SignatureKind::Note, 1)
+}
+
+/// A witness.
+pub(crate) fn witness(number: u8) -> SignerKey {
+    key(&format!("node-{number}.otherix.example"), SignatureKind::Cosignature, 100 + number)
+}
+
+/// The log's checkpoint of the first `size` entries, with the cosignature of one witness.
+pub(crate) fn signed_checkpoint(size: usize) -> Note {
+    let mut edge = RightEdge::EMPTY;
+    edge.append_all(leaves(size)).unwrap();
+    let mut note = Checkpoint::new(ORIGIN.parse().unwrap(), edge.head()).sign(&log_key()).unwrap();
+    Checkpoint::cosign(&mut note, &witness(1), 1_796_000_000).unwrap();
+    note
+}
+
+/// The proof that an entry is among the first `size`, with the entry.
+pub(crate) fn entry_proof(index: usize, size: usize) -> EntryProof {
+    let mut hashes = MemoryHashes::of(&leaves(size));
+    EntryProof {
+        index: index as u64,
+        inclusion: InclusionProof::make(index as u64, size as u64, &mut hashes).unwrap(),
+        checkpoint: signed_checkpoint(size),
+        extra: Some(entry(index).into_bytes()),
+    }
 }
 
 /// RFC 6962, 2.1: the Merkle tree hash of a list.

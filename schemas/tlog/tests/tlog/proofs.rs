@@ -57,10 +57,10 @@ fn size(max: usize) -> impl Strategy<Value = usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn inclusion_is_proven_and_nothing_else(size in size(700), choice: prop::sample::Index) {
+    fn inclusion_is_proven_and_nothing_else(size in size(520), choice: prop::sample::Index) {
         let leaves = leaves(size);
         let (tree, index) = (head(&leaves), choice.index(size));
         let proof = InclusionProof::make(index as u64, size as u64, &mut MemoryHashes::of(&leaves)).unwrap();
@@ -90,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn consistency_is_proven_and_nothing_else(new in size(700), choice: prop::sample::Index) {
+    fn consistency_is_proven_and_nothing_else(new in size(520), choice: prop::sample::Index) {
         let leaves = leaves(new);
         let old = choice.index(new + 1);
         let (older, newer) = (head(&leaves[..old]), head(&leaves));
