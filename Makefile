@@ -48,7 +48,7 @@ bench: ## Measure write path beside etcd, many networks, long journal, create to
 	cargo run --release --locked --package otherix-bench
 
 SAMPLE_LOG := target/sample-log
-verify-go: ## Verify a transparency log with Go's reference implementation (installs Go: 81 MB, 530 MB on disk)
+verify-go: ## Verify a transparency log with Go's reference implementation (installs Go: 450 MB)
 	@ops/setup go
 	rm -rf $(SAMPLE_LOG)
 	cargo run --quiet --locked --package otherix-tlog --example sample_log $(SAMPLE_LOG) 1 70 256 300 66000

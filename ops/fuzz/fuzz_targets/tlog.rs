@@ -4,8 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use otherix_tlog::tile::Resource;
 use otherix_tlog::{
-    Bundle, Checkpoint, ConsistencyProof, EntryProof, Hash, InclusionProof, Note, Policy, RightEdge, SignatureKind,
-    SignerKey, TreeHead, VerifierKey,
+    AddCheckpoint, Bundle, Checkpoint, ConsistencyProof, EntryProof, Hash, InclusionProof, Note, Policy, RightEdge,
+    SignatureKind, SignerKey, TreeHead, VerifierKey,
 };
 
 /// The key of a log that has signed nothing.
@@ -22,6 +22,10 @@ fn texts(bytes: &[u8]) {
     if let Ok(proof) = EntryProof::parse(bytes) {
         assert_eq!(proof.to_string().as_bytes(), bytes);
         assert!(proof.verify_extra(&policy()).is_err());
+    }
+    if let Ok(request) = AddCheckpoint::parse(bytes) {
+        assert_eq!(request.to_string().as_bytes(), bytes);
+        assert!(request.accept(&TreeHead::EMPTY, &policy()).is_err());
     }
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(checkpoint) = text.parse::<Checkpoint>() {

@@ -98,7 +98,8 @@ impl RightEdge {
         size.iter().chain(self.peaks.iter().flat_map(|hash| hash.as_bytes())).copied().collect()
     }
 
-    /// Reads what [`Self::to_bytes`] has written. Whether the hashes are those of a tree is not known: compare the root.
+    /// Reads what [`Self::to_bytes`] has written. Whether the hashes are those of a tree is not known: compare the
+    /// root.
     ///
     /// # Errors
     /// If the number of hashes is not that of the size.

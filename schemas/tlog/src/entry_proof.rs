@@ -24,8 +24,8 @@ pub const EXTRA_MAX: usize = 1 << 20;
 /// The longest proof, in bytes: the checkpoint, extra data in base64, and 5,000 for all other lines.
 pub const ENTRY_PROOF_MAX: usize = NOTE_MAX + EXTRA_MAX.div_ceil(3) * 4 + 5_000;
 
-/// An entry's index and proof of inclusion, and the signed checkpoint of the tree. Nothing in it is to be believed before
-/// it is verified.
+/// An entry's index and proof of inclusion, and the signed checkpoint of the tree. Nothing in it is to be believed
+/// before it is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryProof {
     /// The index of the entry's leaf.

@@ -1,6 +1,6 @@
 //! A log in a folder, as C2SP tlog-tiles has it: `checkpoint`, `tile/…`, `tile/entries/…`. Beside them `vkey` and
-//! `witness-vkey`, `proof/INDEX.tlog-proof` for some entries, and for each older checkpoint `consistency/SIZE` with that
-//! checkpoint, a blank line, and a line for each hash of the proof from there.
+//! `witness-vkey`, `proof/INDEX.tlog-proof` for some entries, and for each checkpoint `consistency/SIZE` with that
+//! checkpoint, a blank line, and a line for each hash of the proof from there to the newest.
 
 use std::error::Error;
 use std::fs;

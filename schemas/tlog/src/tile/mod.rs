@@ -1,5 +1,5 @@
-//! Tiles (C2SP tlog-tiles): the tree as files of up to 256 hashes, from which any proof can be made. A tile at level `l`
-//! has hashes of nodes at level `8 * l` of the tree; hashes between these levels are computed.
+//! Tiles (C2SP tlog-tiles): the tree as files of up to 256 hashes, from which any proof can be made. A tile at level
+//! `l` has hashes of nodes at level `8 * l` of the tree; hashes between these levels are computed.
 
 mod builder;
 mod bundle;

@@ -141,7 +141,8 @@ impl MemoryTiles {
             let mut announced: Vec<Tile> = new_tiles(old as u64, *size as u64).collect();
             let mut positions: Vec<Tile> = written.iter().map(|tile| tile.tile()).collect();
             positions.retain(|tile| announced.contains(tile));
-            (announced.sort(), positions.sort());
+            announced.sort();
+            positions.sort();
             assert_eq!(positions, announced, "{old} {size}");
             tiles.extend(written.into_iter().map(|tile| (tile.tile(), tile.to_bytes())));
             old = *size;

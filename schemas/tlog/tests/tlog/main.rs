@@ -9,3 +9,4 @@ mod notes;
 mod programs;
 mod proofs;
 mod tree;
+mod witnesses;

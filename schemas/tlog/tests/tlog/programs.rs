@@ -27,8 +27,7 @@ fn tlog_scales(folder: &Path) -> Result<String, String> {
     let interpreter = project().join(".tools/venv/bin/python");
     let mut command = Command::new(&interpreter);
     command.arg("-c").arg(include_str!("verify.py")).arg(folder).stdin(Stdio::null());
-    let output =
-        command.output().unwrap_or_else(|error| panic!("{}: {error}: run `make setup`", interpreter.display()));
+    let output = command.output().map_err(|error| format!("{}: {error}: run `make setup`", interpreter.display()))?;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }

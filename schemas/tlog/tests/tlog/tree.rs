@@ -132,7 +132,9 @@ proptest! {
     }
 
     #[test]
-    fn every_changed_bit_of_a_tile_is_found(size in 1_usize..70_000, choice: prop::sample::Index, bit: prop::sample::Index) {
+    fn every_changed_bit_of_a_tile_is_found(
+        size in 1_usize..70_000, choice: prop::sample::Index, bit: prop::sample::Index
+    ) {
         let leaves = leaves(size);
         let head = head(&leaves);
         let mut tiles = MemoryTiles::of(&leaves, &[size]);
