@@ -27,8 +27,8 @@ use tokio::signal::unix::{SignalKind, signal};
 type BenchError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Benches of otherix. Without a flag that selects one: --ready, --etcd, --queries, --networks, --start,
-/// --read-models and --tlog, which takes about fifteen minutes. Needs release builds of all programs; --ready, --bridges, --nat,
-/// --vms, --mesh and --mesh-peers need root.
+/// --read-models and --tlog, which takes about fifteen minutes. Needs release builds of all programs; --ready,
+/// --bridges, --nat, --vms, --mesh and --mesh-peers need root.
 #[derive(Debug, Parser)]
 #[command(name = "otherix-bench", version)]
 struct BenchArgs {

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
-use otherix_tlog::tile::{TILE_WIDTH, new_tiles};
+use otherix_tlog::proof::MakeProofError;
+use otherix_tlog::tile::{TILE_WIDTH, TileError, new_tiles};
 use otherix_tlog::{
-    Checkpoint, ConsistencyProof, Hash, InclusionProof, Note, Policy, SignatureKind, SignerKey, Tile, TreeHead,
-    VerifiedTiles,
+    Checkpoint, ConsistencyProof, Hash, HashSource, InclusionProof, Node, Note, Policy, SignatureKind, SignerKey, Tile,
+    TreeHead, VerifiedTiles,
 };
 use proptest::prelude::*;
 use sha2::Sha256;
@@ -120,6 +121,30 @@ proptest! {
 }
 
 #[test]
+fn a_tile_that_tlog_tiles_does_not_verify_is_refused() {
+    // The root of this tree follows from three hashes of one tile. tlog_tiles (like Go's x/mod, which it is a port of)
+    // takes the number of hashes for that of tiles, and does not compare the first ones that it reads with their
+    // parents.
+    let size = 7 * 256;
+    let leaves = leaves(size);
+    let tree = head(&leaves);
+    let mut tiles = MemoryTiles::of(&leaves, &[size]);
+    let tile = Tile::new(0, 0, TILE_WIDTH).unwrap();
+    tiles.0.get_mut(&tile).unwrap()[0] ^= 1;
+
+    let theirs = Tiles(tiles.0.iter().map(|(tile, bytes)| (their_tile(*tile), bytes.clone())).collect());
+    let reader = TileHashReader::new(size as u64, their_hash(tree.root()), &theirs);
+    let stored = reader.read_hashes(&[tlog_tiles::stored_hash_index(0, 0)]);
+    let forged = stored.expect("tlog_tiles verifies the tile now: adapt docs/adr/0031")[0];
+    assert_ne!(forged.0, *leaves[0].as_bytes());
+
+    let mut ours = VerifiedTiles::open(&tree, tiles).unwrap();
+    assert_eq!(ours.hash(Node::leaf(0)), Err(TileError::Tile(tile)));
+    let error = InclusionProof::make(0, size as u64, &mut ours).unwrap_err();
+    assert_eq!(error, MakeProofError::Source(TileError::Tile(tile)));
+}
+
+#[test]
 fn signed_note_verifies_our_checkpoints() {
     let note = signed_checkpoint(300);
     let vkey = log_key().public_key().to_string();
@@ -151,5 +176,4 @@ fn we_verify_notes_of_signed_note() {
     // Their key file is ours.
     let skey = SignerKey::from_seed(ORIGIN.parse().unwrap(), SignatureKind::Note, &[1; 32]);
     assert_eq!(*skey.to_text(), *key.to_text());
-    assert_eq!(usize::from(TILE_WIDTH), 256);
 }

@@ -5,6 +5,7 @@ mod checkpoints;
 mod common;
 mod crates;
 mod entry_proofs;
+mod formats;
 mod notes;
 mod programs;
 mod proofs;

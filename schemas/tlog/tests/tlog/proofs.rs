@@ -197,6 +197,12 @@ fn small_and_equal_trees() {
     assert_eq!(none.verify(&leaves[0], 0, &empty), Err(ProofError::IndexOutside { index: 0, size: 0 }));
     assert_eq!(none.verify(&leaves[0], u64::MAX, &one), Err(ProofError::IndexOutside { index: u64::MAX, size: 1 }));
     assert_eq!(none.verify(&leaves[0], 0, &two), Err(ProofError::Length { expected: 1, found: 0 }));
+    // A hash too many, within the tree and along its border.
+    let (three, two_hashes) = (head(&crate::common::leaves(3)), inclusion(vec![leaves[0]; 2]));
+    let too_many = Err(ProofError::Length { expected: 1, found: 2 });
+    assert_eq!(two_hashes.verify(&leaves[0], 0, &two), too_many);
+    assert_eq!(two_hashes.verify(&leaves[0], 2, &three), too_many);
+    assert_eq!(consistency(vec![leaves[0]; 2]).verify(&one, &two), too_many);
     let none = consistency(Vec::new());
     for (older, newer) in [(empty, empty), (empty, one), (empty, two), (one, one), (two, two)] {
         assert_eq!(none.verify(&older, &newer), Ok(()));

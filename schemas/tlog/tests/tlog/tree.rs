@@ -173,6 +173,9 @@ fn swapped_short_and_missing_tiles_are_found() {
     assert_eq!(read(&shorten), Err(TileError::Size(one)));
     let extend = |tiles: &mut MemoryTiles| tiles.0.get_mut(&one).unwrap().push(0);
     assert_eq!(read(&extend), Err(TileError::Size(one)));
+    let extend = |tile: Tile| move |tiles: &mut MemoryTiles| tiles.0.get_mut(&tile).unwrap().extend([0; 32]);
+    assert_eq!(read(&extend(one)), Err(TileError::Size(one)));
+    assert_eq!(read(&extend(partial)), Err(TileError::Size(partial)));
     let remove = |tile: Tile| move |tiles: &mut MemoryTiles| drop(tiles.0.remove(&tile));
     assert_eq!(read(&remove(one)), Err(TileError::Missing(one)));
     assert_eq!(read(&remove(partial)), Err(TileError::Missing(partial)));
