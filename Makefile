@@ -8,10 +8,10 @@ SHELL := /bin/bash
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(CARGO_HOME)/bin:/usr/sbin:/sbin
 
-.PHONY: help setup build demo test soak traffic generate audit bench clean
+.PHONY: help setup build demo test soak traffic generate audit bench verify-go clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: ## Install missing requirements, and print which
 	@ops/setup
@@ -46,6 +46,13 @@ bench: ## Measure write path beside etcd, many networks, long journal, create to
 	@ops/setup bench
 	cargo build --release --locked --workspace
 	cargo run --release --locked --package otherix-bench
+
+SAMPLE_LOG := target/sample-log
+verify-go: ## Verify a transparency log with Go's reference implementation (installs Go: 450 MB)
+	@ops/setup go
+	rm -rf $(SAMPLE_LOG)
+	cargo run --quiet --locked --package otherix-tlog --example sample_log $(SAMPLE_LOG) 1 70 256 300 66000
+	@GO111MODULE=off GOPATH=/usr/share/gocode go run ops/verify-go/main.go $(SAMPLE_LOG)
 
 clean: ## Remove build results and what ops/setup installed into this folder
 	cargo clean

@@ -13,6 +13,7 @@ mod ready;
 mod report;
 mod rounds;
 mod thread;
+mod tlog;
 mod vms;
 mod writes;
 
@@ -25,9 +26,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 type BenchError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Benches of otherix. Without a flag that selects one: --ready, --etcd, --queries, --networks, --start and
-/// --read-models, which takes about fifteen minutes. Needs release builds of all programs; --ready, --bridges, --nat,
-/// --vms, --mesh and --mesh-peers need root.
+/// Benches of otherix. Without a flag that selects one: --ready, --etcd, --queries, --networks, --start,
+/// --read-models and --tlog, which takes about fifteen minutes. Needs release builds of all programs; --ready,
+/// --bridges, --nat, --vms, --mesh and --mesh-peers need root.
 #[derive(Debug, Parser)]
 #[command(name = "otherix-bench", version)]
 struct BenchArgs {
@@ -42,7 +43,7 @@ struct BenchArgs {
     /// With --ready and --vms: the lab's name; an existing lab of this name is removed
     #[arg(long, default_value = "bench")]
     lab: String,
-    /// With --start and --read-models: events in the journal
+    /// With --start, --read-models and --tlog: events in the journal
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
     events: u32,
     /// With --mesh: seconds of each run
@@ -75,6 +76,9 @@ struct Select {
     /// Rate at which read models are rebuilt from events
     #[arg(long)]
     read_models: bool,
+    /// Rate at which the transparency log is built, and the time that its checkpoints and proofs take
+    #[arg(long)]
+    tlog: bool,
     /// The agent's reconciliation with this many bridges
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(20..=10_000))]
     bridges: Option<u32>,
@@ -118,7 +122,7 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
 async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     let own = std::env::current_exe()?;
     let bin_dir = args.bin_dir.as_deref().or(own.parent()).ok_or("this program is in no folder")?;
-    let Select { ready, etcd, queries, networks, start, read_models, bridges, nat, vms, mesh, mesh_peers } =
+    let Select { ready, etcd, queries, networks, start, read_models, tlog, bridges, nat, vms, mesh, mesh_peers } =
         args.select;
     if let Some(count) = bridges {
         return print(bridges::run(count).await);
@@ -135,7 +139,7 @@ async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     if mesh {
         return print(mesh::run(bin_dir, args.seconds).await);
     }
-    let all = !(ready || etcd || queries || networks || start || read_models);
+    let all = !(ready || etcd || queries || networks || start || read_models || tlog);
     if all || ready {
         print(ready::run(bin_dir, &args.lab, args.nodes, args.rounds).await)?;
     }
@@ -153,6 +157,9 @@ async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     }
     if all || read_models {
         print(read_models::run(args.events).await)?;
+    }
+    if all || tlog {
+        print(tlog::run(args.events))?;
     }
     Ok(())
 }

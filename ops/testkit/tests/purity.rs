@@ -20,8 +20,9 @@ struct PureModules {
     also: &'static [&'static str],
 }
 
-const PURE: [PureModules; 7] = [
+const PURE: [PureModules; 8] = [
     PureModules { source: "schemas/src", modules: &[""], also: &[] },
+    PureModules { source: "schemas/tlog/src", modules: &[""], also: &[] },
     PureModules { source: "commands/src", modules: &["config", "domain"], also: &[] },
     PureModules { source: "agent/src", modules: &["model"], also: &[] },
     PureModules {

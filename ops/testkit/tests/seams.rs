@@ -6,11 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders with logic that a simulation must be able to run.
-const LOGIC: [&str; 7] = [
+const LOGIC: [&str; 8] = [
     "schemas/src",
     "schemas/identity/src",
     "schemas/transport/src",
     "schemas/runtime/src",
+    "schemas/tlog/src",
     "commands/src",
     "projections/src",
     "agent/src",
