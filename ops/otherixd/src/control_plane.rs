@@ -36,8 +36,9 @@ use crate::first_admin::FirstAdmin;
 use crate::journal_events::JournalEvents;
 use crate::local_context;
 use crate::nats::{
-    FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsRefusals, NatsSettings,
-    NatsSupervisor, RevocationPusher, Revocations, UserConsumers, private_folder, revocations,
+    AccountKeeper, AccountPusher, FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsChoice,
+    NatsRefusals, NatsServer, NatsSettings, PUSH_HINT, REVOKED_BY_SERVICES, RefusalSource, RevocationPusher,
+    RevocationSink, Revocations, SystemClient, UserConsumers, ensure_replicas, private_folder, revocations,
 };
 use crate::nats_watchdog::NatsWatchdog;
 
@@ -81,16 +82,20 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     let former = FormerUsers::load(&args.state.folder)?;
     let revoked =
         watch::Sender::new(revocations(&writer.0.callers().borrow(), former.node(), SystemRuntime.now().ok()));
-    let settings = NatsSettings {
-        state: args.state.folder.clone(),
-        listen: args.listen,
-        server: args.nats_server.clone(),
-        tls: args.tls.settings(),
-        revoked: revoked.subscribe(),
+    let choice = match args.own.settings(&args.state)? {
+        Some(settings) => NatsChoice::Own(settings),
+        None => NatsChoice::Embedded(NatsSettings {
+            state: args.state.folder.clone(),
+            listen: args.listen,
+            server: args.nats_server.clone(),
+            tls: args.tls.settings(),
+            revoked: revoked.subscribe(),
+        }),
     };
+    let (known, callers) = (revoked.borrow().clone(), writer.0.callers().borrow().clone());
     let mut nats = tokio::select! {
         () = &mut stop => return Ok(()),
-        nats = NatsSupervisor::start(settings) => nats?,
+        nats = NatsServer::start(choice, &known, &callers) => nats?,
     };
     let access = nats.access();
     let started = tokio::select! {
@@ -122,16 +127,20 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
 struct Links {
     stream: JetStream,
     events: JetStream,
-    claims: Connection,
+    claims: Option<Connection>,
     connections: Connections,
 }
 
 impl Links {
     async fn open(nats: &NatsAccess) -> Result<Self, BoxError> {
+        let claims = match &nats.claims {
+            Some(endpoint) => Some(Nats::lasting(endpoint, "otherixd accounts").await?.into()),
+            None => None,
+        };
         Ok(Self {
             stream: JetStream::lasting(&nats.relay, "otherixd stream").await?,
             events: JetStream::lasting(&nats.mirror, "otherixd mirror").await?,
-            claims: Nats::lasting(&nats.claims, "otherixd accounts").await?.into(),
+            claims,
             connections: Connections {
                 people: Nats::lasting(&nats.people, "otherixd requests").await?.into(),
                 nodes: Nats::lasting(&nats.nodes, "otherixd nodes").await?.into(),
@@ -187,6 +196,7 @@ impl ControlPlane {
             stored,
             durable: durable.clone(),
             signer: Arc::clone(&signing.signer),
+            replicas: nats.replicas,
             runtime: Arc::clone(&runtime),
         };
         let relay = Relay::new(Arc::clone(&journal), &stream, inputs);
@@ -195,6 +205,10 @@ impl ControlPlane {
         // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
+        if let Some(replicas) = nats.replicas {
+            ensure_replicas(&stream.context(), replicas, "the stream").await;
+            ensure_replicas(&events.context(), replicas, "the clients' mirror").await;
+        }
         let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let (roster, callers) = (writer.roster(), writer.callers());
         let consumers = UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn);
@@ -204,10 +218,10 @@ impl ControlPlane {
         spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
         spawn_part(&mut write_side, "relay", async { Ok(relay.run().await?) });
         ensure_admin(args, &nats, &former, callers.clone(), &requests).await?;
-        let refusals = NatsRefusals::new(nats.log, claims.clone(), callers.clone(), Arc::clone(&runtime));
+        let source = RefusalSource { is_shared: nats.log.is_none(), log: nats.log.clone(), claims: claims.clone() };
+        let refusals = NatsRefusals::new(source, callers.clone(), Arc::clone(&runtime));
         let pusher = RevocationPusher {
-            identity: Arc::clone(&nats.identity),
-            claims,
+            sink: sink(&nats, claims),
             callers: callers.clone(),
             former_node: former.node().cloned(),
             relayed: relayed.clone(),
@@ -303,6 +317,22 @@ async fn ensure_admin(
         tracing::warn!(error = %Causes(&error), "`otherix` on this machine needs --server and --credentials");
     }
     Ok(())
+}
+
+/// Who is told of revocations.
+fn sink(nats: &NatsAccess, claims: Option<Connection>) -> RevocationSink {
+    let identity = Arc::clone(&nats.identity);
+    match (&nats.accounts, claims) {
+        (AccountKeeper::Embedded, Some(claims)) => RevocationSink::Embedded { identity, claims },
+        (AccountKeeper::Operator(operator), Some(claims)) => {
+            let (operator, system) = (Arc::clone(operator), SystemClient::new(claims));
+            RevocationSink::Own(AccountPusher { identity, operator, system })
+        }
+        (AccountKeeper::Embedded | AccountKeeper::Operator(_) | AccountKeeper::SomebodyElse, _) => {
+            tracing::warn!(hint = PUSH_HINT, "{REVOKED_BY_SERVICES}");
+            RevocationSink::Nobody
+        }
+    }
 }
 
 /// Records what heartbeats tell in the read models.

@@ -26,6 +26,8 @@ use tokio::time::{sleep, timeout};
 use super::accounts::{AccountName, Revocations};
 use super::error::NatsError;
 use super::identity::Identity;
+use super::own::AccountPusher;
+use super::unix_now;
 
 /// The subject on which the server takes an account's JWT.
 const UPDATE: &str = "$SYS.REQ.CLAIMS.UPDATE";
@@ -52,9 +54,7 @@ const ACCOUNTS: [AccountName; 2] = [AccountName::Clients, AccountName::Nodes];
 
 /// Pushes revocations to the server.
 pub(crate) struct RevocationPusher {
-    pub(crate) identity: Arc<Identity>,
-    /// A connection as a user of the system account that may change accounts.
-    pub(crate) claims: Connection,
+    pub(crate) sink: RevocationSink,
     pub(crate) callers: watch::Receiver<Callers>,
     /// The key that all nodes of an earlier version shared.
     pub(crate) former_node: Option<PublicKey>,
@@ -64,6 +64,27 @@ pub(crate) struct RevocationPusher {
     /// What the server is started with.
     pub(crate) revoked: watch::Sender<Revocations>,
 }
+
+/// Who is told of revocations.
+pub(crate) enum RevocationSink {
+    /// The embedded server, on a connection as a user of the system account that may change accounts.
+    Embedded { identity: Arc<Identity>, claims: Connection },
+    /// All servers of an existing NATS.
+    Own(AccountPusher),
+    /// Nobody: whoever has the operator's key of an existing NATS has to do it.
+    Nobody,
+}
+
+/// What to do where nobody is told.
+pub(crate) const PUSH_HINT: &str = "whoever has the operator's key of NATS has to run `otherixd accounts push`, or \
+    `otherixd accounts print` and then `nsc`, with this state folder";
+
+/// What the log says at the start where nobody is told.
+pub(crate) const REVOKED_BY_SERVICES: &str =
+    "NATS is not told of revocations: otherixd has no key of its operator (--nats-operator-key)";
+
+/// What the log says after a revocation, again and again.
+const UNTOLD: &str = "only the services refuse what was revoked: with revoked credentials, NATS still delivers events";
 
 /// The server has not taken an account.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +99,8 @@ enum PushError {
         #[source]
         source: Box<NatsError>,
     },
-    #[error("the clock of this machine is out of range")]
-    Clock,
+    #[error(transparent)]
+    Own(Box<NatsError>),
 }
 
 /// The server's answer.
@@ -120,6 +141,7 @@ impl RevocationPusher {
     /// Runs until there are no callers any more: the writer has ended.
     pub(crate) async fn run(mut self) {
         let mut pushed = self.revoked.borrow().clone();
+        let begin = pushed.clone();
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, &SystemRuntime);
         let refused = LogLimit::default();
         loop {
@@ -141,14 +163,23 @@ impl RevocationPusher {
                 }
                 let Revocations { clients, nodes } = &wanted;
                 let (clients, nodes) = (clients.len(), nodes.len());
-                tracing::info!(clients, nodes, "the NATS server refuses all revoked credentials");
+                if matches!(self.sink, RevocationSink::Nobody) {
+                    tracing::warn!(clients, nodes, hint = PUSH_HINT, "{UNTOLD}");
+                } else {
+                    tracing::info!(clients, nodes, "the NATS server refuses all revoked credentials");
+                }
                 backoff.reset();
                 pushed = wanted;
             }
             // Credentials expire without an event.
-            if let Ok(Err(_)) = timeout(EXPIRY_CHECK, self.callers.changed()).await {
+            match timeout(EXPIRY_CHECK, self.callers.changed()).await {
+                Ok(Ok(())) => {}
                 // The control plane is about to end with the writer.
-                return std::future::pending().await;
+                Ok(Err(_)) => return std::future::pending().await,
+                Err(_elapsed) if matches!(self.sink, RevocationSink::Nobody) && pushed != begin => {
+                    tracing::warn!(hint = PUSH_HINT, "{UNTOLD}, unless that was done since");
+                }
+                Err(_elapsed) => {}
             }
         }
     }
@@ -162,14 +193,26 @@ impl RevocationPusher {
     }
 
     async fn push_once(&self, revoked: &Revocations) -> Result<(), PushError> {
-        let now = SystemRuntime.now().map_err(|_| PushError::Clock)?.unix_micros() / 1_000_000;
-        let now = u64::try_from(now).map_err(|_| PushError::Clock)?;
+        let own = |error: NatsError| PushError::Own(Box::new(error));
+        let (identity, claims) = match &self.sink {
+            RevocationSink::Embedded { identity, claims } => (identity, claims),
+            RevocationSink::Own(pusher) => {
+                let servers = pusher.servers().await.map_err(|error| own(error.into()))?;
+                for name in ACCOUNTS {
+                    let callers = self.callers.borrow().clone();
+                    pusher.push(name, revoked, &callers, &servers, false).await.map_err(own)?;
+                }
+                return Ok(());
+            }
+            RevocationSink::Nobody => return Ok(()),
+        };
+        let now = unix_now().map_err(own)?;
         for name in ACCOUNTS {
             let account = name.as_str();
-            let token = self.identity.account_jwt(name, revoked, now);
+            let token = identity.account_jwt(name, revoked, now);
             let token = token.map_err(|source| PushError::Sign { account, source: Box::new(source) })?;
             let message = Message::new(UPDATE.to_owned(), Bytes::from(token));
-            let answer = self.claims.request(message, ANSWER_TIMEOUT).await?.payload;
+            let answer = claims.request(message, ANSWER_TIMEOUT).await?.payload;
             let result: Option<UpdateAnswer> = serde_json::from_slice(&answer).ok();
             if result.and_then(|answer| answer.data).is_none_or(|result| result.code != 200) {
                 let answer = String::from_utf8_lossy(&answer).escape_debug().to_string();

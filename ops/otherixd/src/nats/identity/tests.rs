@@ -27,7 +27,7 @@ fn keys_are_private_and_kept() {
         assert_eq!(mode(&folder.join(name)), 0o600, "{name}");
     }
     let again = Identity::load_or_create(state.path(), 6).unwrap();
-    assert_eq!((contents(&folder), again.operator_jwt()), (files.clone(), first.operator_jwt()));
+    assert_eq!((contents(&folder), again.operator_jwt().unwrap()), (files.clone(), first.operator_jwt().unwrap()));
     // The operator's own key is taken offline.
     fs::remove_file(folder.join("operator.nk")).unwrap();
     let offline = Identity::load_or_create(state.path(), 7).unwrap();
@@ -94,7 +94,7 @@ fn users_have_the_rights_of_their_signing_key_only() {
     for scope in Scope::all() {
         let creds = identity.new_user("ann", scope, 5).unwrap();
         let User { permissions, issuer_account, .. } = &creds.claims().body;
-        assert_eq!((permissions, issuer_account.as_ref()), (&None, Some(identity.account(scope.account()))));
+        assert_eq!((permissions, issuer_account.as_ref()), (&None, Some(identity.account(scope.account()).unwrap())));
         assert_eq!(creds.role(), Some(scope.name()));
         assert!(identity.has_signed(&creds, scope));
         let others = Scope::all().filter(|other| *other != scope);
