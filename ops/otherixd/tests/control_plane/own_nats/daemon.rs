@@ -181,6 +181,11 @@ pub(super) async fn connects(nats: &OwnNats, server: usize, creds: &Creds) -> bo
 
 /// The JetStream API of a user's account.
 pub(super) async fn jetstream(nats: &OwnNats, creds: &Creds) -> async_nats::jetstream::Context {
-    let endpoint = NatsEndpoint::new(nats.urls(), Credentials::Key(creds.clone().into())).with_ca(nats.ca());
+    jetstream_at(nats, &nats.urls(), creds).await
+}
+
+/// The same at some of the servers.
+pub(super) async fn jetstream_at(nats: &OwnNats, urls: &str, creds: &Creds) -> async_nats::jetstream::Context {
+    let endpoint = NatsEndpoint::new(urls, Credentials::Key(creds.clone().into())).with_ca(nats.ca());
     JetStream::once(&endpoint, "test", DEADLINE).await.unwrap().context()
 }

@@ -4,3 +4,4 @@
 pub(crate) mod cluster;
 mod daemon;
 mod one_server;
+mod three_servers;
