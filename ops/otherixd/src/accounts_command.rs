@@ -13,8 +13,8 @@ use crate::args::StateFolder;
 use crate::error::BoxError;
 use crate::event_store;
 use crate::nats::{
-    AccountName, AccountPusher, FormerUsers, Identity, NatsError, OwnNatsSettings, Pushed, Revocations, account_claims,
-    account_key, label, operator_key, private_folder, push_all, revocations, unix_now, write_private,
+    AccountName, AccountPusher, FormerUsers, Identity, NatsError, OwnNatsSettings, Pushed, Revocations, Wanted,
+    account_claims, account_key, label, operator_key, private_folder, push_all, revocations, unix_now, write_private,
 };
 use crate::own_nats_args::{PrintAccountsArgs, PushAccountsArgs};
 
@@ -60,9 +60,9 @@ pub(crate) async fn push(args: &PushAccountsArgs) -> Result<(), BoxError> {
     let identity = Arc::new(Identity::load_or_create_accounts(&state.folder)?);
     let system = settings.system().await?.ok_or(NatsError::NoOperator)?;
     let pusher = AccountPusher { identity, operator, system };
+    let wanted = Wanted { revoked: &revoked, callers: &callers, is_dry_run: *dry_run };
     let mut lines = Vec::new();
-    let pushed =
-        push_all(&pusher, &revoked, &callers, *dry_run, |name, pushed| lines.push(line(name, pushed, *dry_run)));
+    let pushed = push_all(&pusher, &wanted, |name, pushed| lines.push(line(name, pushed, *dry_run)));
     let servers = pushed.await;
     for line in lines {
         print_line(&line)?;

@@ -21,8 +21,6 @@ use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
 use otherix_schemas::user::Callers;
-use otherix_transport::service::Connections;
-use otherix_transport::{Connection, JetStream, Nats};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -36,10 +34,10 @@ use crate::first_admin::FirstAdmin;
 use crate::journal_events::JournalEvents;
 use crate::local_context;
 use crate::nats::{
-    AccountKeeper, AccountPusher, FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsChoice,
-    NatsRefusals, NatsServer, NatsSettings, PUSH_HINT, REVOKED_BY_SERVICES, RefusalSource, RevocationPusher,
-    RevocationSink, Revocations, SystemClient, UserConsumers, ensure_replicas, private_folder, revocations,
+    FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsChoice, NatsRefusals, NatsServer,
+    NatsSettings, RevocationPusher, Revocations, UserConsumers, Wanted, private_folder, revocations,
 };
+use crate::nats_links::{Links, ensure_replicas, refusal_source, revocation_sink};
 use crate::nats_watchdog::NatsWatchdog;
 
 /// Time-out for stored events to reach the stream on shutdown; the rest is relayed at the next start.
@@ -93,9 +91,10 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
         }),
     };
     let (known, callers) = (revoked.borrow().clone(), writer.0.callers().borrow().clone());
+    let wanted = Wanted { revoked: &known, callers: &callers, is_dry_run: false };
     let mut nats = tokio::select! {
         () = &mut stop => return Ok(()),
-        nats = NatsServer::start(choice, &known, &callers) => nats?,
+        nats = NatsServer::start(choice, wanted) => nats?,
     };
     let access = nats.access();
     let started = tokio::select! {
@@ -121,32 +120,6 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     };
     nats.stop().await;
     ended
-}
-
-/// The connections. What arrives on one of them does not delay the others.
-struct Links {
-    stream: JetStream,
-    events: JetStream,
-    claims: Option<Connection>,
-    connections: Connections,
-}
-
-impl Links {
-    async fn open(nats: &NatsAccess) -> Result<Self, BoxError> {
-        let claims = match &nats.claims {
-            Some(endpoint) => Some(Nats::lasting(endpoint, "otherixd accounts").await?.into()),
-            None => None,
-        };
-        Ok(Self {
-            stream: JetStream::lasting(&nats.relay, "otherixd stream").await?,
-            events: JetStream::lasting(&nats.mirror, "otherixd mirror").await?,
-            claims,
-            connections: Connections {
-                people: Nats::lasting(&nats.people, "otherixd requests").await?.into(),
-                nodes: Nats::lasting(&nats.nodes, "otherixd nodes").await?.into(),
-            },
-        })
-    }
 }
 
 /// The parts that administer the NATS server.
@@ -205,10 +178,7 @@ impl ControlPlane {
         // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
-        if let Some(replicas) = nats.replicas {
-            ensure_replicas(&stream.context(), replicas, "the stream").await;
-            ensure_replicas(&events.context(), replicas, "the clients' mirror").await;
-        }
+        ensure_replicas(&nats, &stream, &events).await;
         let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let (roster, callers) = (writer.roster(), writer.callers());
         let consumers = UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn);
@@ -218,10 +188,9 @@ impl ControlPlane {
         spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
         spawn_part(&mut write_side, "relay", async { Ok(relay.run().await?) });
         ensure_admin(args, &nats, &former, callers.clone(), &requests).await?;
-        let source = RefusalSource { is_shared: nats.log.is_none(), log: nats.log.clone(), claims: claims.clone() };
-        let refusals = NatsRefusals::new(source, callers.clone(), Arc::clone(&runtime));
+        let refusals = NatsRefusals::new(refusal_source(&nats, claims.as_ref()), callers.clone(), Arc::clone(&runtime));
         let pusher = RevocationPusher {
-            sink: sink(&nats, claims),
+            sink: revocation_sink(&nats, claims),
             callers: callers.clone(),
             former_node: former.node().cloned(),
             relayed: relayed.clone(),
@@ -317,22 +286,6 @@ async fn ensure_admin(
         tracing::warn!(error = %Causes(&error), "`otherix` on this machine needs --server and --credentials");
     }
     Ok(())
-}
-
-/// Who is told of revocations.
-fn sink(nats: &NatsAccess, claims: Option<Connection>) -> RevocationSink {
-    let identity = Arc::clone(&nats.identity);
-    match (&nats.accounts, claims) {
-        (AccountKeeper::Embedded, Some(claims)) => RevocationSink::Embedded { identity, claims },
-        (AccountKeeper::Operator(operator), Some(claims)) => {
-            let (operator, system) = (Arc::clone(operator), SystemClient::new(claims));
-            RevocationSink::Own(AccountPusher { identity, operator, system })
-        }
-        (AccountKeeper::Embedded | AccountKeeper::Operator(_) | AccountKeeper::SomebodyElse, _) => {
-            tracing::warn!(hint = PUSH_HINT, "{REVOKED_BY_SERVICES}");
-            RevocationSink::Nobody
-        }
-    }
 }
 
 /// Records what heartbeats tell in the read models.

@@ -11,6 +11,7 @@ mod hints;
 mod journal_events;
 mod local_context;
 mod nats;
+mod nats_links;
 mod nats_watchdog;
 mod offline;
 mod own_nats_args;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::args::OfflineArgs;
 use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
-use crate::nats::{NatsChoice, NatsServer, NatsSettings, Revocations, TlsSettings};
+use crate::nats::{NatsChoice, NatsServer, NatsSettings, Revocations, TlsSettings, Wanted};
 
 /// Time-out for a connection to that nats-server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,7 +53,9 @@ impl StoppedControlPlane {
             }
         };
         // No account is pushed: what is revoked does not matter.
-        let nats = NatsServer::start(choice, &Revocations::default(), &Callers::default()).await?;
+        let (revoked, callers) = (Revocations::default(), Callers::default());
+        let wanted = Wanted { revoked: &revoked, callers: &callers, is_dry_run: true };
+        let nats = NatsServer::start(choice, wanted).await?;
         let access = nats.access();
         let mut streams = Vec::new();
         for (name, endpoint) in [("stream", &access.relay), ("clients' mirror", &access.mirror)] {

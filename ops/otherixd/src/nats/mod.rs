@@ -39,13 +39,13 @@ pub(crate) use former_users::FormerUsers;
 pub(crate) use identity::{Identity, account_key};
 pub(crate) use mirror::{Mirror, MirrorError, MirrorProgress, is_not_found};
 pub(crate) use own::{
-    AccountPusher, OwnNatsSettings, Pushed, ServerUrls, SystemClient, account_claims, ensure_replicas, label,
-    operator_key, push_all,
+    AccountPusher, OwnNatsSettings, Pushed, ServerUrls, SystemClient, Wanted, account_claims, label, operator_key,
+    push_all, set_replicas,
 };
 pub(crate) use refusals::{NatsRefusals, RefusalSource};
 pub(crate) use revocation::{PUSH_HINT, REVOKED_BY_SERVICES, RevocationPusher, RevocationSink, revocations};
 pub(crate) use scope::Scope;
-pub(crate) use server::{AccountKeeper, NatsAccess, NatsChoice, NatsServer};
+pub(crate) use server::{AccountAuthority, NatsAccess, NatsChoice, NatsServer};
 pub(crate) use supervisor::NatsSettings;
 #[cfg(test)]
 use supervisor::NatsSupervisor;

@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 use super::accounts::{AccountName, Revocations};
 use super::error::NatsError;
 use super::identity::Identity;
-use super::own::AccountPusher;
+use super::own::{AccountPusher, Wanted};
 use super::unix_now;
 
 /// The subject on which the server takes an account's JWT.
@@ -200,7 +200,8 @@ impl RevocationPusher {
                 let servers = pusher.servers().await.map_err(|error| own(error.into()))?;
                 for name in ACCOUNTS {
                     let callers = self.callers.borrow().clone();
-                    pusher.push(name, revoked, &callers, &servers, false).await.map_err(own)?;
+                    let wanted = Wanted { revoked, callers: &callers, is_dry_run: false };
+                    pusher.push(name, &wanted, &servers).await.map_err(own)?;
                 }
                 return Ok(());
             }

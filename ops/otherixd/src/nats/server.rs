@@ -5,14 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use otherix_identity::KeyPair;
-use otherix_schemas::user::Callers;
 use otherix_transport::NatsEndpoint;
 use tokio::sync::Notify;
 
-use super::accounts::Revocations;
 use super::error::NatsError;
 use super::identity::Identity;
-use super::own::{OwnNats, OwnNatsSettings};
+use super::own::{OwnNats, OwnNatsSettings, Wanted};
 use super::refusals::LogPosition;
 use super::supervisor::{NatsSettings, NatsSupervisor};
 
@@ -31,7 +29,7 @@ pub(crate) enum NatsServer {
 
 /// Who changes the accounts on the servers.
 #[derive(Clone, Debug)]
-pub(crate) enum AccountKeeper {
+pub(crate) enum AccountAuthority {
     /// The control plane, with the keys of the embedded server.
     Embedded,
     /// The control plane, with this key of the operator of an existing NATS.
@@ -56,7 +54,7 @@ pub(crate) struct NatsAccess {
     /// The mirror of the stream.
     pub(crate) mirror: NatsEndpoint,
     pub(crate) identity: Arc<Identity>,
-    pub(crate) accounts: AccountKeeper,
+    pub(crate) accounts: AccountAuthority,
     /// Replicas of stream and mirror; `None` leaves existing ones as they are.
     pub(crate) replicas: Option<usize>,
     /// The embedded server's log, and its end before the server was started.
@@ -66,14 +64,15 @@ pub(crate) struct NatsAccess {
 }
 
 impl NatsServer {
-    /// Starts the server, or connects to those that exist, and returns when they can be used.
+    /// Starts the server, or connects to those that exist, and returns when they can be used. The accounts are pushed to
+    /// the latter as they are `wanted`.
     ///
     /// # Errors
     /// If NATS cannot be used.
-    pub(crate) async fn start(choice: NatsChoice, revoked: &Revocations, callers: &Callers) -> Result<Self, NatsError> {
+    pub(crate) async fn start(choice: NatsChoice, wanted: Wanted<'_>) -> Result<Self, NatsError> {
         match choice {
             NatsChoice::Embedded(settings) => NatsSupervisor::start(settings).await.map(Self::Embedded),
-            NatsChoice::Own(settings) => OwnNats::start(settings, revoked, callers).await.map(Self::Own),
+            NatsChoice::Own(settings) => OwnNats::start(settings, wanted).await.map(Self::Own),
         }
     }
 

@@ -29,7 +29,7 @@ use super::process::NatsProcess;
 use super::program;
 use super::readiness::{last_error, wait_ready};
 use super::refusals::LogPosition;
-use super::server::{AccountKeeper, NatsAccess};
+use super::server::{AccountAuthority, NatsAccess};
 use super::tls::{ServerTls, TlsSettings, local_host};
 use super::unix_now;
 use super::users::ControlPlaneUsers;
@@ -136,7 +136,7 @@ impl NatsSupervisor {
             nodes: self.endpoint(nodes),
             mirror: self.endpoint(mirror),
             identity: Arc::clone(&self.identity),
-            accounts: AccountKeeper::Embedded,
+            accounts: AccountAuthority::Embedded,
             replicas: None,
             log: Some((self.folder.log(), self.log_begin)),
             restart: Some(Arc::clone(&self.restart)),

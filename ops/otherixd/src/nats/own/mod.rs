@@ -14,21 +14,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use otherix_identity::{KeyKind, KeyPair};
-use otherix_schemas::user::Callers;
 use otherix_transport::{Credentials, Nats, NatsEndpoint, TrustedCa};
 
-use super::accounts::{AccountName, Revocations};
+use super::accounts::AccountName;
 use super::error::NatsError;
 use super::files::read_private;
 use super::identity::Identity;
-use super::server::{AccountKeeper, NatsAccess};
+use super::server::{AccountAuthority, NatsAccess};
 use super::users::ControlPlaneUsers;
 use super::{private_folder, unix_now};
 
 pub(crate) use self::error::OwnNatsError;
 pub(super) use self::preflight::check_version;
-pub(crate) use self::push::{AccountPusher, Pushed, account_claims, label};
-pub(crate) use self::replicas::ensure_replicas;
+pub(crate) use self::push::{AccountPusher, Pushed, Wanted, account_claims, label};
+pub(crate) use self::replicas::set_replicas;
 pub(crate) use self::system::{Server, SystemClient};
 pub(crate) use self::urls::ServerUrls;
 
@@ -108,14 +107,12 @@ pub(crate) fn operator_key(path: &Path) -> Result<KeyPair, NatsError> {
 /// If the servers do not take one. Those before it are pushed.
 pub(crate) async fn push_all(
     pusher: &AccountPusher,
-    revoked: &Revocations,
-    callers: &Callers,
-    is_dry_run: bool,
+    wanted: &Wanted<'_>,
     mut done: impl FnMut(AccountName, &Pushed),
 ) -> Result<Vec<Server>, NatsError> {
     let servers = pusher.servers().await?;
     for name in AccountName::SHARED {
-        let pushed = pusher.push(name, revoked, callers, &servers, is_dry_run).await?;
+        let pushed = pusher.push(name, wanted, &servers).await?;
         done(name, &pushed);
     }
     Ok(servers)
@@ -134,11 +131,7 @@ impl OwnNats {
     ///
     /// # Errors
     /// If NATS cannot be used as it is.
-    pub(crate) async fn start(
-        settings: OwnNatsSettings,
-        revoked: &Revocations,
-        callers: &Callers,
-    ) -> Result<Self, NatsError> {
+    pub(crate) async fn start(settings: OwnNatsSettings, wanted: Wanted<'_>) -> Result<Self, NatsError> {
         private_folder(&settings.state)?;
         let identity = Arc::new(Identity::load_or_create_accounts(&settings.state)?);
         let users = ControlPlaneUsers::generate(&identity, unix_now()?)?;
@@ -148,7 +141,7 @@ impl OwnNats {
             tracing::debug!(?servers, "the NATS servers");
             if let Some(operator) = settings.operator.clone() {
                 let pusher = AccountPusher { identity: Arc::clone(&identity), operator, system };
-                let servers = push_all(&pusher, revoked, callers, false, |name, pushed| {
+                let servers = push_all(&pusher, &wanted, |name, pushed| {
                     if let Pushed::Changed { earlier, missing } = pushed {
                         tracing::info!(
                             account = label(name),
@@ -181,8 +174,8 @@ impl OwnNats {
             mirror: endpoint(mirror),
             identity: Arc::clone(identity),
             accounts: match &settings.operator {
-                Some(operator) => AccountKeeper::Operator(Arc::clone(operator)),
-                None => AccountKeeper::SomebodyElse,
+                Some(operator) => AccountAuthority::Operator(Arc::clone(operator)),
+                None => AccountAuthority::SomebodyElse,
             },
             replicas: settings.replicas,
             log: None,

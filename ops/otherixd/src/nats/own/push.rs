@@ -40,6 +40,16 @@ pub(crate) enum Pushed {
     Changed { earlier: usize, missing: usize },
 }
 
+/// What accounts are to revoke.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) revoked: &'a Revocations,
+    /// All users, from whose state this follows.
+    pub(crate) callers: &'a Callers,
+    /// Finds only what would be done.
+    pub(crate) is_dry_run: bool,
+}
+
 /// Signs and pushes accounts.
 #[derive(Clone, Debug)]
 pub(crate) struct AccountPusher {
@@ -65,19 +75,18 @@ impl AccountPusher {
         Ok(servers)
     }
 
-    /// Pushes an account to `servers`, or finds only what would be done. A revocation that only the servers have is kept
-    /// unless it is about a user that `callers` have and do not revoke any more.
+    /// Pushes an account to `servers`. A revocation that only the servers have is kept, unless it is about a user whose
+    /// credentials have expired.
     ///
     /// # Errors
     /// If a server does not take it.
     pub(crate) async fn push(
         &self,
         name: AccountName,
-        revoked: &Revocations,
-        callers: &Callers,
+        wanted: &Wanted<'_>,
         servers: &[Server],
-        is_dry_run: bool,
     ) -> Result<Pushed, NatsError> {
+        let Wanted { revoked, callers, is_dry_run } = *wanted;
         let key = self.identity.account(name)?;
         let (count, label) = (servers.len(), label(name));
         let tokens = self.system.lookup(key, count).await?;
@@ -139,4 +148,49 @@ fn normal(account: Account) -> Account {
     exports.sort_by(|one, other| one.subject.cmp(&other.subject));
     signing_keys.sort_by(|one, other| one.key.cmp(&other.key));
     Account { imports, exports, limits, signing_keys, revocations, mappings }
+}
+
+#[cfg(test)]
+mod tests {
+    use otherix_identity::KeyKind;
+    use otherix_testkit::tempdir;
+    use serde_json::json;
+
+    use super::*;
+
+    fn user() -> PublicKey {
+        KeyPair::generate(KeyKind::User).unwrap().public_key().clone()
+    }
+
+    #[test]
+    fn revocations_of_the_servers_are_kept_until_their_credentials_have_expired() {
+        let (ours, both, expired, theirs) = (user(), user(), user(), user());
+        let callers: Callers = serde_json::from_value(json!({
+            "users": {},
+            "revoked": { expired.as_str(): { "valid_after": 1, "expires_at": "2026-01-01T00:00:00Z" } },
+            "enrollments": { "tokens": {}, "nodes": {}, "revoked": {} },
+        }))
+        .unwrap();
+        let mut revoked: RevokedKeys = [(ours.clone(), 5), (both.clone(), 6)].into();
+        let of_servers = [(both.clone(), 9), (expired, 1), (theirs.clone(), 3)].into();
+        keep_revocations(&mut revoked, &of_servers, &callers);
+        assert_eq!(revoked, [(ours, 5), (both, 9), (theirs, 3)].into());
+    }
+
+    /// Other tools write imports, exports and keys in another order.
+    #[test]
+    fn only_what_an_account_says_makes_a_difference() {
+        let folder = tempdir().unwrap();
+        let identity = Identity::load_or_create_accounts(folder.path()).unwrap();
+        for name in AccountName::SHARED {
+            let account = account_claims(&identity, name, &Revocations::default(), 1).unwrap().body;
+            let mut sorted = account.clone();
+            sorted.imports.reverse();
+            sorted.exports.reverse();
+            sorted.signing_keys.reverse();
+            assert_eq!(normal(sorted.clone()), normal(account.clone()));
+            sorted.signing_keys.pop();
+            assert_ne!(normal(sorted), normal(account));
+        }
+    }
 }

@@ -6,7 +6,7 @@ use otherix_schemas::subject::STREAM;
 
 /// Sets the number of replicas of a stream that has another one. Fewer copies are no reason not to serve: a failure is
 /// logged only.
-pub(crate) async fn ensure_replicas(context: &Context, replicas: usize, what: &str) {
+pub(crate) async fn set_replicas(context: &Context, replicas: usize, what: &str) {
     let Ok(stream) = context.get_stream(STREAM).await else { return };
     let mut config = stream.cached_info().config.clone();
     let present = config.num_replicas.max(1);

@@ -17,6 +17,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::OwnNatsError;
 
+/// How long servers have to answer a ping. One that has just ended may still be expected by the others.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long all servers have to answer.
 const ANSWERS_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -101,7 +104,7 @@ impl SystemClient {
             Err(RequestError::TimedOut | RequestError::Unauthenticated(_)) => return Err(OwnNatsError::NoServer),
         }
         let mut servers: Vec<Server> = Vec::new();
-        self.gather(PING, Bytes::new(), ANSWERS_TIMEOUT, |answer| {
+        self.gather(PING, Bytes::new(), PING_TIMEOUT, |answer| {
             let Ok(Pong { server, statsz }) = serde_json::from_slice(answer) else { return false };
             servers.push(server);
             servers.len() >= statsz.active_servers

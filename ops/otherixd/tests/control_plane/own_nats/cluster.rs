@@ -1,5 +1,6 @@
 //! A cluster of NATS servers that is not otherix's: with TLS, an operator, a system account and a full resolver. Its
 //! JWTs are written here, field by field, and not by the code that is tested.
+#![expect(clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -44,7 +44,7 @@ impl Watchers {
         let mut before = Vec::new();
         for (server, role, _connection, feed) in &mut self.0 {
             loop {
-                let arrived = tokio::time::timeout(DEADLINE, feed.next()).await.expect("the event arrives").unwrap();
+                let arrived = tokio::time::timeout(DEADLINE, feed.next()).await.unwrap().unwrap();
                 if String::from_utf8_lossy(&arrived.payload).contains(&format!("\"{name}\"")) {
                     break;
                 }
@@ -78,8 +78,10 @@ async fn attack(nats: &OwnNats, daemon: &OwnDaemon, ann: &Creds, server: usize) 
         let forged = Message { reply: Some(format!("live.otherix.evt.v1.forged.{number}")), ..message(&request, body) };
         connection.publish(forged).await.unwrap();
         // The answer to the same request, after it: it is one that is answered.
-        wait_for(DEADLINE, &request, async || connection.request(message(&request, body), Duration::from_secs(2)).await)
-            .await;
+        wait_for(DEADLINE, &request, async || {
+            connection.request(message(&request, body), Duration::from_secs(2)).await
+        })
+        .await;
     }
     count
 }
