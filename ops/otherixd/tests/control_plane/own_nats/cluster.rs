@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use otherix_identity::{Creds, KeyKind, KeyPair, PublicKey};
 use otherix_testkit::nats::NatsServer;
+use otherix_testkit::wait::wait_for;
 use otherix_testkit::{TempDir, tempdir};
 use otherix_transport::transport::Message;
 use otherix_transport::{Credentials, Nats, NatsEndpoint, TrustedCa};
@@ -166,6 +167,19 @@ impl OwnNats {
     pub(crate) async fn system(&self) -> Nats {
         let creds = Creds::load(&self.path("system.creds")).unwrap();
         Nats::once(&self.endpoint(0, &creds), "test", DEADLINE).await.unwrap()
+    }
+
+    /// Waits until all servers know each other, and returns them.
+    pub(crate) async fn formed(self) -> Self {
+        let system = self.system().await;
+        wait_for(DEADLINE, "a cluster", async || {
+            let pong = system.request(Message::new("$SYS.REQ.SERVER.PING", ""), DEADLINE).await.unwrap();
+            let pong: Value = serde_json::from_slice(&pong.payload).unwrap();
+            let known = pong["statsz"]["active_servers"].as_u64().unwrap();
+            if known == u64::try_from(self.servers.len()).unwrap() { Ok(()) } else { Err(known) }
+        })
+        .await;
+        self
     }
 
     /// Pushes an account as another tool does.

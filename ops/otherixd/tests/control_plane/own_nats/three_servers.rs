@@ -120,7 +120,7 @@ async fn leader(nats: &OwnNats, creds: &Creds) -> usize {
 
 #[tokio::test]
 async fn a_cluster_is_used_as_one_server_is() {
-    let mut nats = OwnNats::start(Setup::CLUSTER);
+    let mut nats = OwnNats::start(Setup::CLUSTER).formed().await;
     let arguments = [servers(&nats), keys(&nats).to_vec()].concat();
     let mut daemon = OwnDaemon::new();
     // Without the CA, and with another one.
@@ -185,7 +185,7 @@ async fn a_cluster_is_used_as_one_server_is() {
 /// That the attacks would be seen: without the mappings they work, from each server to each other one.
 #[tokio::test]
 async fn without_the_mappings_the_live_feed_of_a_cluster_could_be_forged() {
-    let nats = OwnNats::start(Setup::CLUSTER);
+    let nats = OwnNats::start(Setup::CLUSTER).formed().await;
     let arguments = [servers(&nats), keys(&nats).to_vec()].concat();
     let mut daemon = OwnDaemon::new();
     daemon.start(&arguments).await;
