@@ -14,7 +14,8 @@ use crate::error::BoxError;
 use crate::event_store;
 use crate::nats::{
     AccountName, AccountPusher, FormerUsers, Identity, NatsError, OwnNatsSettings, Pushed, Revocations, Wanted,
-    account_claims, account_key, label, operator_key, private_folder, push_all, revocations, unix_now, write_private,
+    account_claims, account_key, label, note_given, operator_key, private_folder, push_all, revocations, unix_now,
+    write_private,
 };
 use crate::own_nats_args::{PrintAccountsArgs, PushAccountsArgs};
 
@@ -47,6 +48,7 @@ pub(crate) async fn print(args: &PrintAccountsArgs) -> Result<(), BoxError> {
             None => print_line(&format!("# {}\n{key}: {token}", label(name)))?,
         }
     }
+    note_given(&state.folder, &identity)?;
     Ok(())
 }
 
@@ -68,6 +70,9 @@ pub(crate) async fn push(args: &PushAccountsArgs) -> Result<(), BoxError> {
         print_line(&line)?;
     }
     let servers = servers?;
+    if !dry_run {
+        note_given(&state.folder, &pusher.identity)?;
+    }
     let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
     print_line(&format!("{} servers: {}", names.len(), names.join(", ")))?;
     Ok(())

@@ -39,8 +39,8 @@ pub(crate) use former_users::FormerUsers;
 pub(crate) use identity::{Identity, account_key};
 pub(crate) use mirror::{Mirror, MirrorError, MirrorProgress, is_not_found};
 pub(crate) use own::{
-    AccountPusher, OwnNatsSettings, Pushed, ServerUrls, SystemClient, Wanted, account_claims, label, operator_key,
-    push_all, set_replicas,
+    AccountPusher, OwnNatsSettings, Pushed, ServerUrls, SystemClient, Wanted, account_claims, label, note_given,
+    operator_key, push_all, set_replicas,
 };
 pub(crate) use refusals::{NatsRefusals, RefusalSource};
 pub(crate) use revocation::{PUSH_HINT, REVOKED_BY_SERVICES, RevocationPusher, RevocationSink, revocations};

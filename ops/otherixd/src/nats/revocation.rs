@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 use super::accounts::{AccountName, Revocations};
 use super::error::NatsError;
 use super::identity::Identity;
-use super::own::{AccountPusher, Wanted};
+use super::own::{AccountPusher, Pushed, Wanted, label, push_all};
 use super::unix_now;
 
 /// The subject on which the server takes an account's JWT.
@@ -48,6 +48,9 @@ const EXPIRED_KEPT: i64 = 24 * 3600 * 1_000_000;
 
 /// Interval at which revocations that are not needed any more are removed.
 const EXPIRY_CHECK: Duration = Duration::from_secs(3600);
+
+/// Interval at which servers of somebody else are asked whether they have the accounts as they should be.
+const OWN_CHECK: Duration = Duration::from_secs(30);
 
 /// The accounts whose users can be revoked.
 const ACCOUNTS: [AccountName; 2] = [AccountName::Clients, AccountName::Nodes];
@@ -144,13 +147,14 @@ impl RevocationPusher {
         let begin = pushed.clone();
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, &SystemRuntime);
         let refused = LogLimit::default();
+        let mut is_check_due = false;
         loop {
             // Also those since the last attempt, if that failed.
             let wanted = {
                 let callers = self.callers.borrow_and_update();
                 revocations(&callers, self.former_node.as_ref(), SystemRuntime.now().ok())
             };
-            if wanted != pushed {
+            if wanted != pushed || is_check_due {
                 // First, so that a server that is started now has them.
                 self.revoked.send_replace(wanted.clone());
                 self.let_decisions_pass().await;
@@ -161,19 +165,18 @@ impl RevocationPusher {
                     sleep(backoff.next_delay()).await;
                     continue;
                 }
-                let Revocations { clients, nodes } = &wanted;
-                let (clients, nodes) = (clients.len(), nodes.len());
-                if matches!(self.sink, RevocationSink::Nobody) {
-                    tracing::warn!(clients, nodes, hint = PUSH_HINT, "{UNTOLD}");
-                } else {
-                    tracing::info!(clients, nodes, "the NATS server refuses all revoked credentials");
+                if wanted != pushed {
+                    self.log(&wanted);
                 }
                 backoff.reset();
+                is_check_due = false;
                 pushed = wanted;
             }
-            // Credentials expire without an event.
-            match timeout(EXPIRY_CHECK, self.callers.changed()).await {
+            // Credentials expire without an event, and servers of somebody else may lose what they were told.
+            let is_own = matches!(self.sink, RevocationSink::Own(_));
+            match timeout(if is_own { OWN_CHECK } else { EXPIRY_CHECK }, self.callers.changed()).await {
                 Ok(Ok(())) => {}
+                Err(_elapsed) if is_own => is_check_due = true,
                 // The control plane is about to end with the writer.
                 Ok(Err(_)) => return std::future::pending().await,
                 Err(_elapsed) if matches!(self.sink, RevocationSink::Nobody) && pushed != begin => {
@@ -181,6 +184,17 @@ impl RevocationPusher {
                 }
                 Err(_elapsed) => {}
             }
+        }
+    }
+
+    /// Says who refuses what was revoked from now on.
+    fn log(&self, revoked: &Revocations) {
+        let Revocations { clients, nodes } = revoked;
+        let (clients, nodes) = (clients.len(), nodes.len());
+        if matches!(self.sink, RevocationSink::Nobody) {
+            tracing::warn!(clients, nodes, hint = PUSH_HINT, "{UNTOLD}");
+        } else {
+            tracing::info!(clients, nodes, "the NATS server refuses all revoked credentials");
         }
     }
 
@@ -197,13 +211,20 @@ impl RevocationPusher {
         let (identity, claims) = match &self.sink {
             RevocationSink::Embedded { identity, claims } => (identity, claims),
             RevocationSink::Own(pusher) => {
-                let servers = pusher.servers().await.map_err(|error| own(error.into()))?;
-                for name in ACCOUNTS {
-                    let callers = self.callers.borrow().clone();
-                    let wanted = Wanted { revoked, callers: &callers, is_dry_run: false };
-                    pusher.push(name, &wanted, &servers).await.map_err(own)?;
-                }
-                return Ok(());
+                let callers = self.callers.borrow().clone();
+                let wanted = Wanted { revoked, callers: &callers, is_dry_run: false };
+                let pushed = push_all(pusher, &wanted, |name, pushed| match pushed {
+                    Pushed::Changed { earlier, missing } => {
+                        tracing::info!(
+                            account = label(name),
+                            earlier,
+                            missing,
+                            "pushed an account to the NATS servers"
+                        );
+                    }
+                    Pushed::Same => {}
+                });
+                return pushed.await.map(drop).map_err(own);
             }
             RevocationSink::Nobody => return Ok(()),
         };

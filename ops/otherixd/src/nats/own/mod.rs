@@ -4,6 +4,7 @@
 //! Cancel-safety: [`OwnNats::start`] may be dropped at any await and called again.
 
 mod error;
+mod given;
 mod preflight;
 mod push;
 mod replicas;
@@ -20,11 +21,13 @@ use super::accounts::AccountName;
 use super::error::NatsError;
 use super::files::read_private;
 use super::identity::Identity;
+use super::revocation::PUSH_HINT;
 use super::server::{AccountAuthority, NatsAccess};
 use super::users::ControlPlaneUsers;
 use super::{private_folder, unix_now};
 
 pub(crate) use self::error::OwnNatsError;
+pub(crate) use self::given::note_given;
 pub(super) use self::preflight::check_version;
 pub(crate) use self::push::{AccountPusher, Pushed, Wanted, account_claims, label};
 pub(crate) use self::replicas::set_replicas;
@@ -154,6 +157,14 @@ impl OwnNats {
                 let servers = servers.await?;
                 tracing::info!(servers = servers.len(), "the NATS servers have the accounts");
             }
+        }
+        if settings.operator.is_some() {
+            note_given(&settings.state, &identity)?;
+        } else if given::have_changed(&settings.state, &identity)? {
+            tracing::warn!(
+                hint = PUSH_HINT,
+                "this version of otherix has other accounts than those that were printed or pushed last"
+            );
         }
         let started = Self { settings, identity, users };
         preflight::check(&started).await?;

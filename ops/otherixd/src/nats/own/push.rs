@@ -142,7 +142,7 @@ fn keep_revocations(ours: &mut RevokedKeys, theirs: &RevokedKeys, callers: &Call
 }
 
 /// The same account in the order in which other tools write it.
-fn normal(account: Account) -> Account {
+pub(super) fn normal(account: Account) -> Account {
     let Account { mut imports, mut exports, limits, mut signing_keys, revocations, mappings } = account;
     imports.sort_by(|one, other| (&one.subject, &one.account).cmp(&(&other.subject, &other.account)));
     exports.sort_by(|one, other| one.subject.cmp(&other.subject));

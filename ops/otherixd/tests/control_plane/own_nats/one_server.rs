@@ -36,6 +36,22 @@ async fn with_the_operators_key_everything_works_as_with_the_embedded_server() {
     ask::<RevokeUser>(&admin, &UserById { id: ann.id }).await;
     wait_for(DEADLINE, "the end of the connection", async || !connection.is_connected()).await;
     assert!(!connects(&nats, 0, &creds).await);
+    // Counted by advisories of the servers, but not those of users of others.
+    daemon.logs("NATS does not authenticate the client (Authentication Failure): the credential with").await;
+    let stranger = OwnDaemon::new();
+    run(stranger.state(), &["accounts", "print"], &[]).await;
+    assert!(!connects(&nats, 0, &stranger.sign("viewer", "clients")).await);
+    assert!(!daemon.log().contains("the client has no credential of a user"), "{}", daemon.log());
+
+    // What somebody else changes is put right.
+    let account = creds.claims().body.issuer_account.clone().unwrap();
+    let mut claims = claims(&nats.lookup(&account).await);
+    claims["nats"]["mappings"] = json!({});
+    nats.push(&resigned(&claims, &nats.operator)).await;
+    let is_mapped = async || self::claims(&nats.lookup(&account).await)["nats"]["mappings"]["live.>"].is_array();
+    assert!(!is_mapped().await);
+    ask::<RevokeUser>(&admin, &UserById { id: register(&admin, "bob", UserRole::Viewer).await.0.id }).await;
+    wait_for(DEADLINE, "the mappings", is_mapped).await;
 
     // A second start changes nothing on the server.
     daemon.stop().await;
@@ -45,6 +61,25 @@ async fn with_the_operators_key_everything_works_as_with_the_embedded_server() {
     let (ok, output, errors) = run(daemon.state(), &["accounts", "push"], &arguments).await;
     assert!(ok && output.matches("all servers have it").count() == 4, "{output}{errors}");
     assert_eq!(list_all(&connect(&nats, &daemon.admin()).await).await.len(), 1);
+}
+
+/// Without a full resolver, the accounts are in the configuration of the servers.
+#[tokio::test]
+async fn accounts_can_be_in_the_configuration() {
+    let mut nats = OwnNats::start(Setup { resolver: "MEM", ..Setup::ONE });
+    let mut daemon = OwnDaemon::new();
+    let (ok, preload, errors) = run(daemon.state(), &["accounts", "print"], &keys(&nats)[..2]).await;
+    assert!(ok && preload.matches("# OTHERIX-").count() == 4, "{preload}{errors}");
+    let server = nats.servers.first_mut().unwrap();
+    server.configure(|store| {
+        let text = fs::read_to_string(store.with_file_name("nats.conf")).unwrap();
+        text.replace("resolver_preload: {", &format!("resolver_preload: {{\n{preload}\n"))
+    });
+    server.restart();
+    daemon.start(&servers(&nats)).await;
+    let admin = connect(&nats, &daemon.admin()).await;
+    create(&admin, &draft("one", "one")).await;
+    daemon.assert_stream_is_copy(&nats).await;
 }
 
 /// The accounts of `print`, one by one, as `nsc` signs and pushes them.

@@ -1,6 +1,8 @@
 //! A cluster of three servers with TLS: the accounts are on all of them, what is revoked is cut off on all of them, the
 //! loss of one is no loss, and answers of the servers reach nothing that they should not, from any of them.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,10 +13,11 @@ use otherix_testkit::nats::NatsServer;
 use otherix_testkit::wait::wait_for;
 use otherix_transport::Nats;
 use otherix_transport::transport::{Message, Subscription};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::cluster::{OwnNats, Setup, claims, resigned};
-use super::daemon::{OwnDaemon, connect, connects, jetstream, jetstream_at, keys, run, servers};
+use super::daemon::{OwnDaemon, connect, connects, jetstream, jetstream_at, keys, run, servers, shown};
+use crate::accounts::attacks::targets;
 use crate::accounts::users::{ask, register};
 use crate::daemon::{DEADLINE, create, draft};
 
@@ -57,6 +60,8 @@ impl Watchers {
 
 /// The requests of users that are answered, with the live feed as their reply subject. Returns how many.
 async fn attack(nats: &OwnNats, daemon: &OwnDaemon, ann: &Creds, server: usize) -> usize {
+    let victim = daemon.admin().user().to_string();
+    let victim = victim.as_str();
     let api = "$JS.events.API";
     let (me, node) = (ann.user(), daemon.sign("node", "nodes"));
     let attacks = [
@@ -77,6 +82,10 @@ async fn attack(nats: &OwnNats, daemon: &OwnDaemon, ann: &Creds, server: usize) 
         let connection = connections.iter().find(|connection| connection.user() == *creds.user()).unwrap();
         let forged = Message { reply: Some(format!("live.otherix.evt.v1.forged.{number}")), ..message(&request, body) };
         connection.publish(forged).await.unwrap();
+        // Into the stream, its administration, services, and what is another's.
+        for target in targets(victim) {
+            connection.publish(Message { reply: Some(target), ..message(&request, body) }).await.unwrap();
+        }
         // The answer to the same request, after it: it is one that is answered.
         wait_for(DEADLINE, &request, async || {
             connection.request(message(&request, body), Duration::from_secs(2)).await
@@ -105,6 +114,16 @@ async fn make_consumer(nats: &OwnNats, creds: &Creds) {
     assert_eq!(made.pending, 0);
 }
 
+/// Runs another program of the workspace on the machine of the control plane.
+async fn program(name: &str, daemon: &OwnDaemon, arguments: &[&str]) {
+    let program = Path::new(env!("CARGO_BIN_EXE_otherixd")).with_file_name(name);
+    assert!(program.exists(), "`cargo build --workspace` makes it");
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().env("OTHERIX_STATE", daemon.state()).env("HOME", daemon.state());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+}
+
 /// Which server leads the stream of the account that these credentials are of.
 async fn leader(nats: &OwnNats, creds: &Creds) -> usize {
     let context = jetstream(nats, creds).await;
@@ -131,13 +150,14 @@ async fn a_cluster_is_used_as_one_server_is() {
     daemon.start(&[arguments, vec!["--nats-replicas".to_owned(), "3".to_owned()]].concat()).await;
 
     // The command line tool finds the list of servers, and the CA, in the context of this machine.
-    let cli = std::path::Path::new(env!("CARGO_BIN_EXE_otherixd")).with_file_name("otherix");
-    assert!(cli.exists(), "`cargo build -p otherix` makes it");
-    let mut command = std::process::Command::new(cli);
-    command.args(["network", "create", "net-cli", "--type", "overlay", "--subnet", "10.9.0.0/24", "-o", "json"]);
-    command.env_clear().env("OTHERIX_STATE", daemon.state()).env("HOME", daemon.state());
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    assert!(output.status.success(), "{output:?}");
+    program("otherix", &daemon, &["network", "create", "net-cli", "--type", "overlay", "--subnet", "10.9.0.0/24"])
+        .await;
+    // And nodes get it in their tokens.
+    let (token, node) = (shown(&nats.path("node.token")), nats.path("node"));
+    program("otherix", &daemon, &["node", "join-token", "create", "--out", &token]).await;
+    program("otherix-agent", &daemon, &["join", "--token-file", &token, "--name", "n", "--state", &shown(&node)]).await;
+    let joined: Value = serde_json::from_slice(&std::fs::read(node.join("connection.json")).unwrap()).unwrap();
+    assert_eq!(joined["server"], json!(nats.urls().replace("nats:", "tls:")));
     let admin = connect(&nats, &daemon.admin()).await;
     daemon.assert_stream_is_copy(&nats).await;
     let (relay, mirror) = (daemon.sign("relay", "control"), daemon.sign("mirror", "events"));
@@ -150,6 +170,7 @@ async fn a_cluster_is_used_as_one_server_is() {
     make_consumer(&nats, &creds).await;
     let attacks = every_attack(&nats, &daemon, &creds).await;
     assert_eq!(watchers.receive_until(&admin, "mapped").await, [""; 0], "after {attacks} attacks");
+    daemon.assert_stream_is_copy(&nats).await;
 
     // Cut off on every server.
     let mut connections = Vec::new();
