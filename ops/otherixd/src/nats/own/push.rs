@@ -1,5 +1,5 @@
 //! Pushes the accounts to the servers of an existing NATS: signed by its operator, only if they differ from what the
-//! servers have, never with an earlier time than these, and without dropping a revocation that only they have.
+//! servers have, always with a later time than these, and without dropping a revocation that only they have.
 
 use std::sync::Arc;
 
@@ -109,7 +109,8 @@ impl AccountPusher {
         if !is_dry_run {
             let token = jwt::encode(claims, &self.operator)?;
             self.system.update(&label, &token, servers).await?;
-            // A server answers that it has taken one that it ignores because it has a later one.
+            // Somebody else may have pushed at the same time, and servers that exchange accounts keep the one that was
+            // issued last.
             let stored = self.system.lookup(key, count).await?;
             if stored.iter().filter(|stored| **stored == token).count() < count {
                 return Err(OwnNatsError::NotStored { account: label }.into());
