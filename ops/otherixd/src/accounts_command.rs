@@ -1,5 +1,5 @@
-//! `otherixd accounts print|push`: the accounts for an existing NATS, with what is revoked by now. The control plane may
-//! be running, or may never have been started.
+//! `otherixd accounts print|push`: the accounts for an existing NATS, with what is revoked by now. The control plane
+//! may be running, or may never have been started.
 
 use std::io::Write;
 use std::sync::Arc;

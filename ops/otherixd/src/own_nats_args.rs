@@ -15,8 +15,8 @@ pub(crate) struct OwnServers {
     /// TLS is required, unless all of them are loopback addresses.
     #[arg(long, value_name = "URL[,URL...]")]
     pub(crate) nats: Option<ServerUrls>,
-    /// Certificate of the CA that has issued those of the servers of --nats; those that this machine trusts when absent.
-    #[arg(long, value_name = "FILE", requires = "nats", visible_alias = "ca")]
+    /// Certificate of the CA that has issued those of the servers of --nats; one that this machine trusts when absent.
+    #[arg(long, value_name = "FILE", requires = "nats", alias = "ca")]
     pub(crate) nats_ca: Option<PathBuf>,
 }
 
@@ -75,16 +75,16 @@ pub(crate) enum AccountsCommand {
     /// Print the JWTs of the accounts, as lines of `resolver_preload` in the configuration of nats-server.
     ///
     /// The first time, it makes the keys of the accounts in the state folder, as the first start does. Without
-    /// --nats-operator-key, each JWT is signed with the account's own key: `nsc import account` signs it again. The JWTs
-    /// contain what is revoked by now. They are no secret. The control plane may be running.
+    /// --nats-operator-key, each JWT is signed with the account's own key: `nsc import account` signs it again. The
+    /// JWTs contain what is revoked by now. They are no secret. The control plane may be running.
     #[command(after_help = "Examples:\n  otherixd accounts print --out accounts    # for `nsc import account`\n  \
         otherixd accounts print --nats-operator-key operator.nk >> accounts.conf")]
     Print(PrintAccountsArgs),
     /// Sign the accounts and push them to all servers of an existing NATS.
     ///
     /// Accounts that the servers have already are not pushed again. Revocations that only the servers have are kept.
-    /// Limits that were set for these accounts by other means are replaced. May be interrupted and repeated at any time;
-    /// the control plane may be running.
+    /// Limits that were set for these accounts by other means are replaced. May be interrupted and repeated at any
+    /// time; the control plane may be running.
     #[command(after_help = "Example:\n  otherixd accounts push --nats tls://n1.example:4222 --nats-ca ca.pem \\\n    \
         --nats-operator-key operator.nk --nats-system-creds sys.creds")]
     Push(PushAccountsArgs),

@@ -1,6 +1,6 @@
-//! The NATS of the control plane: a `nats-server` child with the accounts of an operator of its own ([`supervisor`]), or
-//! an existing one ([`own`]). Owns the keys, the accounts, the configuration, the child process, the mirror of the events
-//! and users' consumers on it; never writes an event.
+//! The NATS of the control plane: a `nats-server` child with the accounts of an operator of its own ([`supervisor`]),
+//! or an existing one ([`own`]). Owns the keys, the accounts, the configuration, the child process, the mirror of the
+//! events and users' consumers on it; never writes an event.
 //!
 //! Its files are in the state folder: `identity/` (keys), `credentials/<user>.creds`, and in `nats/` the configuration,
 //! the log, the lock, the accounts, the JetStream store, and `hold`, a file that an operator creates to keep NATS

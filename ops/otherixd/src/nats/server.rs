@@ -64,8 +64,8 @@ pub(crate) struct NatsAccess {
 }
 
 impl NatsServer {
-    /// Starts the server, or connects to those that exist, and returns when they can be used. The accounts are pushed to
-    /// the latter as they are `wanted`.
+    /// Starts the server, or connects to those that exist, and returns when they can be used. The accounts are pushed
+    /// to the latter as they are `wanted`.
     ///
     /// # Errors
     /// If NATS cannot be used.

@@ -26,8 +26,8 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-/// Further attempts of a user whom a server refuses: it may have been starting. An account that it does not know costs it
-/// 2 s each time.
+/// Further attempts of a user whom a server refuses: it may have been starting. An account that it does not know costs
+/// it 2 s each time.
 const REFUSED_MAX: u32 = 1;
 
 /// Further attempts to use JetStream, which servers enable when an account is used for the first time.

@@ -17,7 +17,8 @@ pub(crate) async fn set_replicas(context: &Context, replicas: usize, what: &str)
     match context.update_stream(config).await {
         Ok(_) => tracing::info!(what, from = present, to = replicas, "changed the number of replicas"),
         Err(error) => {
-            tracing::error!(what, present, wanted = replicas, error = %Causes(&error), "cannot change the number of replicas");
+            let error = Causes(&error);
+            tracing::error!(what, present, wanted = replicas, %error, "cannot change the number of replicas");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The system account of an existing NATS: which servers there are, whom they trust, and which accounts they have. Every
-//! server answers, so that each request has several answers.
+//! The system account of an existing NATS: which servers there are, whom they trust, and which accounts they have.
+//! Every server answers, so that each request has several answers.
 //!
 //! Cancel-safety: every future may be dropped.
 
