@@ -151,8 +151,8 @@ async fn message_at(context: &Context, position: Position) -> Result<Option<Stre
     }
 }
 
-/// Deletes the stream, if there is one, and creates a new one to be filled. If no number of replicas is given, it has as
-/// many as the one before.
+/// Deletes the stream, if there is one, and creates a new one to be filled. If no number of replicas is given, it has
+/// as many as the one before.
 pub(super) async fn recreate(
     context: &Context,
     notes: &Notes,

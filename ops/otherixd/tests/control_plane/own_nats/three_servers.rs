@@ -190,8 +190,14 @@ async fn a_cluster_is_used_as_one_server_is() {
 
     // Commands go on without the leader of the stream, and so does the stream.
     let lost = leader(&nats, &relay).await;
+    let viewer = daemon.sign("viewer", "clients");
+    let watcher = Nats::once(&nats.endpoint((lost + 1) % SERVERS, &viewer), "watcher", DEADLINE).await.unwrap();
+    let mut feed = watcher.subscribe("live.otherix.evt.v1.>").await.unwrap();
+    watcher.settled().await.unwrap();
     nats.servers.get_mut(lost).unwrap().kill9();
     let view = create(&admin, &draft("after", "after")).await;
+    let arrived = tokio::time::timeout(DEADLINE, feed.next()).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&arrived.payload).contains("\"after\""), "{arrived:?}");
     let left = nats.servers.iter().filter(|server| server.is_running()).map(NatsServer::url).collect::<Vec<_>>();
     let context = jetstream_at(&nats, &left.join(","), &relay).await;
     wait_for(DEADLINE, "the stream", async || {
