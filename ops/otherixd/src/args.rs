@@ -86,8 +86,8 @@ pub(crate) enum JournalCommand {
 pub(crate) struct OfflineArgs {
     #[command(flatten)]
     pub(crate) state: StateFolder,
-    /// The nats-server (2.11 or newer) to read the stream with; the one on PATH when absent.
-    #[arg(long, value_name = "FILE", conflicts_with = "nats")]
+    /// The nats-server (2.11 or newer) to read the stream with; the one on PATH when absent. Not used with --nats.
+    #[arg(long, value_name = "FILE")]
     pub(crate) nats_server: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) own: OwnServers,
