@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::access;
 use crate::failure::{self, Failure};
+use crate::trace;
 
 /// Time limit of a command, excluding waits for nodes and for a confirmation. Including the start of the process, a
 /// command without a reply fails within 3 s.
@@ -166,7 +167,10 @@ fn is_transient(error: &CallError) -> bool {
 async fn connect(endpoint: &NatsEndpoint, deadline: Instant) -> Result<Connection, Failure> {
     // The time limit of async-nats applies to each address of a name, not to all of them together.
     match timeout_at(deadline, Nats::once(endpoint, "otherix", LIMIT)).await {
-        Ok(connected) => Ok(connected.map_err(|error| Failure::connect(&error))?.into()),
+        Ok(connected) => {
+            let connection: Connection = connected.map_err(|error| Failure::connect(&error))?.into();
+            Ok(connection.traced(&trace::context()))
+        }
         Err(_) => Err(failure::unreachable(&endpoint.url, "timed out")),
     }
 }

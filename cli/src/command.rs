@@ -45,6 +45,8 @@ pub(crate) enum CliCommand {
     User(Box<user::UserSubcommand>),
     #[command(subcommand)]
     Events(events::EventsSubcommand),
+    #[command(subcommand)]
+    Explain(events::explain::ExplainSubcommand),
     /// Create the resources defined in manifests
     #[command(after_help = manifest::CREATE_EXAMPLES, after_long_help = manifest_help(manifest::CREATE_EXAMPLES))]
     Create(ManifestArgs),
@@ -114,6 +116,7 @@ impl CliCommand {
             Self::Context(command) => context::run(global, *command, printer),
             Self::User(command) => user::run(global, *command, printer).await,
             Self::Events(command) => events::run(global, command, printer).await,
+            Self::Explain(command) => events::explain::run(global, command, printer).await,
             Self::Create(args) => manifest::run(global, ManifestAction::Create, KINDS, args, printer).await,
             Self::Delete(args) => manifest::run(global, ManifestAction::Delete, KINDS, args, printer).await,
             Self::Completion { shell } => printer.text(&completion::script(shell, Cli::command())),

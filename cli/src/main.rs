@@ -9,6 +9,7 @@ mod duration;
 mod events;
 mod exit;
 mod failure;
+mod live;
 mod man;
 mod manifest;
 mod network;
@@ -18,6 +19,7 @@ mod output;
 #[cfg(test)]
 mod reference;
 mod resource;
+mod trace;
 mod usage;
 mod user;
 mod vm;

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use otherix_runtime::LogLimit;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
-use otherix_schemas::event::{Event, EventPage, EventRange, Family};
+use otherix_schemas::event::{Event, EventPage, EventQuery, Family};
 use otherix_schemas::permission::{Permission, Role};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Meta};
+use otherix_schemas::timestamp::{Timestamp, TimestampError};
 use otherix_transport::service::Call;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -34,7 +35,14 @@ struct Attributes<'a> {
     sequence: &'a str,
     #[serde(borrow)]
     r#type: &'a str,
+    #[serde(borrow)]
+    time: &'a str,
 }
+
+/// The store does not have the event that its head is.
+#[derive(Debug, thiserror::Error)]
+#[error("the last event is missing")]
+struct HeadMissing;
 
 /// Queries of one kind of user. One at a time reads from the store: however many are made, the writer and the read
 /// models, which share its connections, do not wait for them.
@@ -90,62 +98,113 @@ static FOR_PEOPLE: QueryQueue = QueryQueue::new(4);
 
 /// Returns a page of the events up to `head`.
 pub(crate) async fn list(events: &dyn EventReader, head: Position, call: &Call) -> Result<Bytes, ErrorBody> {
-    let range: EventRange = call.json()?;
-    let is_node = call.caller.role == Role::Node;
-    let queue = if is_node { &FOR_NODES } else { &FOR_PEOPLE };
+    let query: EventQuery = call.json()?;
+    let search = query.search()?;
+    let queue = if call.caller.role == Role::Node { &FOR_NODES } else { &FOR_PEOPLE };
     let is_auditor = call.caller.role.has(Permission::AuditRead);
-    let query = async {
-        let is_selected = |type_name: &str| match family(type_name) {
+    let is_selected = |type_name: &str, event: &str| {
+        let is_of_family = match family(type_name) {
             Some(Family::Decision) => true,
-            Some(Family::Outcome) => !range.decisions_only,
-            Some(Family::Administration) => !range.decisions_only && is_auditor,
+            Some(Family::Outcome) => !query.decisions_only,
+            Some(Family::Administration) => !query.decisions_only && is_auditor,
             // Whoever reads it must not miss it.
             None => true,
         };
-        let answer = Answer { data: page(events, range.after, head, is_selected).await?, meta: Meta::at(head) };
+        is_of_family && search.selects_type(type_name) && search.selects(event)
+    };
+    let page = async {
+        let after = match query.since {
+            Some(since) => query.after.max(last_before(events, since, head).await?),
+            None => query.after,
+        };
+        let data = page(events, after, (head, query.until), is_selected).await?;
+        let answer = Answer { data, meta: Meta::at(head) };
         serde_json::to_vec(&answer).map(Bytes::from).map_err(|error| internal(&error))
     };
-    queue.run(query).await
+    queue.run(page).await
+}
+
+/// The position of the last event up to `head` that was recorded before a time, zero if there is none: events are in
+/// the order of their times.
+async fn last_before(events: &dyn EventReader, time: Timestamp, head: Position) -> Result<Position, ErrorBody> {
+    // All up to `before` were recorded before the time; none after `after` was.
+    let (mut before, mut after) = (0, head.get());
+    while before < after {
+        let middle = before + (after - before) / 2;
+        // The first one after the middle.
+        let stored = read(events, Position::new(middle), 1).await?;
+        let Some(first) = stored.first() else { return Err(internal(&HeadMissing)) };
+        let Attributes { sequence, time: recorded, .. } = attributes(first)?;
+        let position = position(sequence)?;
+        if position <= head && timestamp(recorded)? < time {
+            before = position.get();
+        } else {
+            after = middle;
+        }
+    }
+    Ok(Position::new(before))
 }
 
 async fn page(
     events: &dyn EventReader,
     after: Position,
-    head: Position,
-    is_selected: impl Fn(&str) -> bool,
+    (head, until): (Position, Option<Timestamp>),
+    is_selected: impl Fn(&str, &str) -> bool,
 ) -> Result<EventPage, ErrorBody> {
-    let mut page = EventPage { events: Vec::new(), complete_to: after };
+    let mut page = EventPage { complete_to: after, ..EventPage::default() };
     let (mut bytes, mut count) = (0, 0);
     while page.complete_to < head && count < READ_MAX {
-        let stored = events.read(page.complete_to, BATCH).await.map_err(|error| {
-            static UNREADABLE: LogLimit = LogLimit::new();
-            if let Some(count) = UNREADABLE.hit() {
-                tracing::error!(error = %Causes(error.as_ref()), count, "cannot read events");
-            }
-            ErrorBody::new(ErrorCode::Unavailable, "the journal cannot be read")
-        })?;
+        let stored = read(events, page.complete_to, BATCH).await?;
         if stored.is_empty() {
             break;
         }
         count += stored.len();
         for event in stored {
-            let Attributes { sequence, r#type } = serde_json::from_slice(&event).map_err(|error| internal(&error))?;
-            let position = Position::from_sequence(sequence).map_err(|error| internal(&error))?;
+            let Attributes { sequence, r#type, time } = attributes(&event)?;
+            let position = position(sequence)?;
             if position > head {
                 return Ok(page);
             }
-            if is_selected(r#type) {
+            if let Some(until) = until
+                && timestamp(time)? >= until
+            {
+                page.is_complete = true;
+                return Ok(page);
+            }
+            let text = std::str::from_utf8(&event).map_err(|error| internal(&error))?;
+            if is_selected(r#type, text) {
                 bytes += event.len() + 1;
                 if bytes > BYTES_MAX && !page.events.is_empty() {
                     return Ok(page);
                 }
-                let text = String::from_utf8(event.into()).map_err(|error| internal(&error))?;
-                page.events.push(RawValue::from_string(text).map_err(|error| internal(&error))?);
+                page.events.push(RawValue::from_string(text.to_owned()).map_err(|error| internal(&error))?);
             }
             page.complete_to = position;
         }
     }
     Ok(page)
+}
+
+async fn read(events: &dyn EventReader, after: Position, limit: u32) -> Result<Vec<Bytes>, ErrorBody> {
+    events.read(after, limit).await.map_err(|error| {
+        static UNREADABLE: LogLimit = LogLimit::new();
+        if let Some(count) = UNREADABLE.hit() {
+            tracing::error!(error = %Causes(error.as_ref()), count, "cannot read events");
+        }
+        ErrorBody::new(ErrorCode::Unavailable, "the journal cannot be read")
+    })
+}
+
+fn attributes(event: &[u8]) -> Result<Attributes<'_>, ErrorBody> {
+    serde_json::from_slice(event).map_err(|error| internal(&error))
+}
+
+fn timestamp(text: &str) -> Result<Timestamp, ErrorBody> {
+    text.parse().map_err(|error: TimestampError| internal(&error))
+}
+
+fn position(sequence: &str) -> Result<Position, ErrorBody> {
+    Position::from_sequence(sequence).map_err(|error| internal(&error))
 }
 
 /// The family of events of a type; none for a type that this version does not know.
@@ -165,10 +224,74 @@ fn internal(error: &(dyn std::error::Error + 'static)) -> ErrorBody {
 mod tests {
     use std::time::Duration;
 
-    use futures::future::join;
+    use futures::future::{BoxFuture, FutureExt, join};
+    use proptest::prelude::*;
+    use serde_json::json;
     use tokio::time::sleep;
 
     use super::*;
+    use crate::follow::ReadError;
+
+    /// Events with these positions and times, in microseconds.
+    struct Stored(Vec<(u64, i64)>);
+
+    impl EventReader for Stored {
+        fn read(&self, after: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {
+            let later = self.0.iter().filter(move |(position, _)| *position > after.get());
+            let event = |(position, micros): &(u64, i64)| {
+                let time = Timestamp::from_unix_micros(*micros).unwrap().to_string();
+                let sequence = Position::new(*position).to_sequence();
+                let event = json!({ "sequence": sequence, "type": "dev.otherix.network.created.v1", "time": time });
+                Bytes::from(event.to_string())
+            };
+            let events = later.take(limit as usize).map(event).collect();
+            async { Ok(events) }.boxed()
+        }
+    }
+
+    proptest! {
+        /// Positions may have gaps, times may be equal, and events after the head are none yet.
+        #[test]
+        fn the_last_event_before_a_time_is_found(
+            steps in prop::collection::vec((1u64..4, 0i64..3), 0..40),
+            (time, later) in (0i64..60, 0usize..3),
+        ) {
+            let mut last = (0, 0);
+            let next = |(gap, pause): &(u64, i64)| {
+                last = (last.0 + gap, last.1 + pause);
+                last
+            };
+            let events: Vec<(u64, i64)> = steps.iter().map(next).collect();
+            let visible = &events[..events.len().saturating_sub(later)];
+            let head = Position::new(visible.last().map_or(0, |(position, _)| *position));
+            let expected = visible.iter().rfind(|(_, micros)| *micros < time).map_or(0, |(position, _)| *position);
+            let time = Timestamp::from_unix_micros(time).unwrap();
+            let found = last_before(&Stored(events.clone()), time, head).now_or_never().unwrap().unwrap();
+            prop_assert_eq!(found, Position::new(expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_ends_before_a_time_and_says_so() {
+        let stored = Stored(vec![(1, 10), (2, 20), (5, 20), (6, 30)]);
+        let to = |head, micros: Option<i64>| {
+            (Position::new(head), micros.map(|micros| Timestamp::from_unix_micros(micros).unwrap()))
+        };
+        for (limit, complete_to, is_complete, count) in [
+            (to(6, None), 6, false, 4),
+            (to(5, None), 5, false, 3),
+            (to(6, Some(31)), 6, false, 4),
+            (to(6, Some(30)), 5, true, 3),
+            (to(6, Some(20)), 1, true, 1),
+            (to(6, Some(10)), 0, true, 0),
+        ] {
+            let page = page(&stored, Position::ZERO, limit, |_, _| true).await.unwrap();
+            let found = (page.complete_to.get(), page.is_complete, page.events.len());
+            assert_eq!(found, (complete_to, is_complete, count), "{limit:?}");
+        }
+        let none = page(&stored, Position::ZERO, to(6, None), |_, _| false).await.unwrap();
+        assert_eq!((none.complete_to.get(), none.events.len()), (6, 0), "the next page begins after it");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn queries_that_wait_for_others_leave_time_to_others() {

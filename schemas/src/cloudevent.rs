@@ -44,7 +44,8 @@ pub struct Header {
     pub actor: Actor,
     /// The request that the event results from.
     pub correlation_id: CorrelationId,
-    /// The event that caused this one.
+    /// The event that caused this one: for an outcome the decision that it is about, for the events of a command the
+    /// first of them.
     pub causation_id: Option<EventId>,
     /// The W3C trace context of the request.
     pub traceparent: Option<String>,
@@ -132,10 +133,11 @@ pub(crate) struct CloudEventDocument<Data> {
     actorname: Option<String>,
     /// Shared by all events that result from one request.
     correlationid: CorrelationId,
-    /// The event that caused this one.
+    /// The event that caused this one: for an outcome the decision that it is about, for the events of a command the
+    /// first of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     causationid: Option<EventId>,
-    /// The W3C trace context of the request.
+    /// The W3C trace context of the request, or of the one that led to the decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
     data: Data,

@@ -4,7 +4,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::stream;
 use otherix_schemas::decision_chain::{ChainDigest, DecisionHead, Nonce};
 use otherix_schemas::error::{ErrorBody, ErrorCode, HEARTBEAT_ANSWER, LAST_REPORT, REMOVED_NODE};
-use otherix_schemas::event::{EventPage, EventRange};
+use otherix_schemas::event::{EventPage, EventQuery};
 use otherix_schemas::node::{
     Heartbeat, HeartbeatAnswer, INCARNATION_AHEAD_MAX, JoinAnswer, JoinRequest, NodeReport, ReportNumber, ReportReceipt,
 };
@@ -80,9 +80,9 @@ impl ControlState {
 
     /// A page of the events, of 200 at most.
     pub(super) fn events(&mut self, body: &[u8]) -> Vec<u8> {
-        let EventRange { after, decisions_only } = serde_json::from_slice(body).unwrap();
+        let EventQuery { after, decisions_only, .. } = serde_json::from_slice(body).unwrap();
         self.reads += 1;
-        let mut page = EventPage { events: Vec::new(), complete_to: after };
+        let mut page = EventPage { complete_to: after, ..EventPage::default() };
         let served = self.served.as_ref().unwrap_or(&self.published);
         for (position, (subject, bytes)) in (1..).zip(served).skip_while(|(position, _)| *position <= after.get()) {
             if page.events.len() == 200 {

@@ -1,9 +1,14 @@
 //! Events: `otherix events …`.
 
 mod create;
+pub(crate) mod explain;
 mod fields;
+mod line;
+mod list;
 mod manage;
+mod names;
 mod read;
+mod select;
 
 use clap::Subcommand;
 
@@ -11,9 +16,16 @@ use crate::client::GlobalArgs;
 use crate::failure::Failure;
 use crate::output::Printer;
 
-/// Manage the durable consumers with which programs read the events
+/// List and follow events, and manage the durable consumers with which programs read them
 #[derive(Debug, Subcommand)]
+#[command(after_help = EVENTS_EXAMPLES)]
 pub(crate) enum EventsSubcommand {
+    /// List events
+    #[command(after_help = list::LIST_HELP)]
+    List(Box<list::ListEventsArgs>),
+    /// Print events as they are recorded
+    #[command(after_help = list::TAIL_HELP)]
+    Tail(Box<list::TailEventsArgs>),
     #[command(subcommand)]
     Consumer(ConsumerSubcommand),
 }
@@ -33,6 +45,12 @@ pub(crate) enum ConsumerSubcommand {
     Delete(manage::DeleteConsumerArgs),
 }
 
+const EVENTS_EXAMPLES: &str = "\
+Examples:
+  otherix events list --since 1h
+  otherix events tail --network net-dev
+  otherix events consumer create billing --type vm.created --type vm.deleted";
+
 const EXAMPLES: &str = "\
 Examples:
   otherix events consumer create billing --type vm.created --type vm.deleted
@@ -41,10 +59,12 @@ Examples:
 
 /// Carries out a command.
 pub(crate) async fn run(global: &GlobalArgs, command: EventsSubcommand, printer: &mut Printer) -> Result<(), Failure> {
-    let EventsSubcommand::Consumer(command) = command;
+    use ConsumerSubcommand::{Create, Delete, List};
     match command {
-        ConsumerSubcommand::Create(args) => create::run(global, *args, printer).await,
-        ConsumerSubcommand::List(args) => manage::list(global, args, printer).await,
-        ConsumerSubcommand::Delete(args) => manage::delete(global, args, printer).await,
+        EventsSubcommand::List(args) => list::list(global, *args, printer).await,
+        EventsSubcommand::Tail(args) => list::tail(global, *args, printer).await,
+        EventsSubcommand::Consumer(Create(args)) => create::run(global, *args, printer).await,
+        EventsSubcommand::Consumer(List(args)) => manage::list(global, args, printer).await,
+        EventsSubcommand::Consumer(Delete(args)) => manage::delete(global, args, printer).await,
     }
 }

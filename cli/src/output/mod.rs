@@ -7,6 +7,7 @@ pub(crate) mod text;
 pub(crate) mod yaml;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::ops::ControlFlow;
 
 use otherix_schemas::error::ErrorCode;
 use serde::Serialize;
@@ -38,6 +39,22 @@ impl Printer {
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
         self.wipe();
         stdout_result(write(io::stdout().lock(), text))
+    }
+
+    /// Prints lines as part of an output without an end: breaks once nobody reads it. What a terminal would interpret
+    /// is escaped there only, so that other readers have every byte.
+    pub(crate) fn stream(&mut self, lines: &str) -> Result<ControlFlow<()>, Failure> {
+        self.wipe();
+        let stdout = io::stdout();
+        let written = if stdout.is_terminal() {
+            write(stdout.lock(), &text::clean_json(lines))
+        } else {
+            write(stdout.lock(), lines)
+        };
+        match written {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+            other => stdout_result(other).map(ControlFlow::Continue),
+        }
     }
 
     /// Prints data as JSON to stdout.

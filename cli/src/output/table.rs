@@ -17,17 +17,35 @@ pub(crate) fn yes_no(value: bool) -> String {
 
 /// A table: two spaces between columns, no trailing spaces.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
-    let heading: Vec<String> = heading.iter().map(|&cell| cell.to_owned()).collect();
-    let cleaned = rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect());
-    let rows: Vec<Vec<String>> = std::iter::once(heading).chain(cleaned).collect();
-    let mut widths = Vec::new();
-    for row in &rows {
-        widths.resize(widths.len().max(row.len()), 0);
-        for (widest, cell) in widths.iter_mut().zip(row) {
-            *widest = width(cell).max(*widest);
-        }
+    Rows::new(heading, rows).1
+}
+
+/// A table that gets more rows while it is printed. Its columns become wider where a row needs it.
+pub(crate) struct Rows {
+    widths: Vec<usize>,
+}
+
+impl Rows {
+    /// Begins a table; returns its first lines, too.
+    pub(crate) fn new(heading: &[&str], rows: &[Vec<String>]) -> (Self, String) {
+        let mut table = Self { widths: Vec::new() };
+        let heading = heading.iter().map(|&cell| cell.to_owned()).collect();
+        let rows: Vec<Vec<String>> = std::iter::once(heading).chain(rows.iter().cloned()).collect();
+        let text = table.more(&rows);
+        (table, text)
     }
-    rows.iter().map(|row| line(row, &widths)).collect()
+
+    /// The lines of further rows.
+    pub(crate) fn more(&mut self, rows: &[Vec<String>]) -> String {
+        let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
+        for row in &rows {
+            self.widths.resize(self.widths.len().max(row.len()), 0);
+            for (widest, cell) in self.widths.iter_mut().zip(row) {
+                *widest = width(cell).max(*widest);
+            }
+        }
+        rows.iter().map(|row| line(row, &self.widths)).collect()
+    }
 }
 
 /// A table, or nothing if there are no rows.

@@ -39,6 +39,10 @@ pub(crate) struct ListArgs<F: ValueEnum + Clone + Send + Sync + 'static> {
     #[arg(long)]
     pub(crate) show_ids: bool,
 
+    /// Print all, and then every change as soon as it is recorded, until interrupted; in JSON, one change per line
+    #[arg(long, conflicts_with_all = ["limit", "cursor", "stale"])]
+    pub(crate) watch: bool,
+
     /// Answer at once, even if the data does not include the latest changes yet
     #[arg(long)]
     pub(crate) stale: bool,
@@ -58,6 +62,10 @@ pub(crate) struct GetArgs<F: ValueEnum + Clone + Send + Sync + 'static> {
     /// Answer at once, even if the data does not include the latest changes yet
     #[arg(long)]
     pub(crate) stale: bool,
+
+    /// Print it again whenever it has changed, until interrupted; in JSON, one view per line
+    #[arg(long, conflicts_with = "stale")]
+    pub(crate) watch: bool,
 }
 
 /// `delete`.

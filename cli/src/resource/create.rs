@@ -4,11 +4,12 @@ use otherix_schemas::request::RequestType;
 use otherix_schemas::violations::Violations;
 
 use super::args::WaitArgs;
-use super::wait::{self, OutcomeFeed};
+use super::wait;
 use super::{Provisioned, Resource};
 use crate::client::ControlPlaneClient;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::live::LiveFeed;
 use crate::output::Printer;
 use crate::output::text::clean;
 
@@ -20,7 +21,7 @@ pub(crate) async fn run<R: Provisioned>(
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     // Subscribed before the request, or the outcome of a fast node would be missed.
-    let outcomes = if wait.wait { Some(OutcomeFeed::subscribe(&mut client).await?) } else { None };
+    let outcomes = if wait.wait { Some(LiveFeed::outcomes(&mut client).await?) } else { None };
     let created: R = send::<R>(&mut client, request).await.map_err(usage_hint::<R>)?;
     if !printer.is_json() {
         printer.text(&format!("{} {} created\n{}", R::NOUN, clean(created.name()), created.summary()))?;

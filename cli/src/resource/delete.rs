@@ -6,11 +6,12 @@ use otherix_schemas::error::ErrorCode;
 use uuid::Uuid;
 
 use super::args::{DeleteAndWaitArgs, DeleteArgs};
-use super::wait::{self, OutcomeFeed};
+use super::wait;
 use super::{Deletable, NameOrId, Provisioned, not_found_hint};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::exit::{Exit, blockers};
 use crate::failure::Failure;
+use crate::live::LiveFeed;
 use crate::output::Printer;
 use crate::output::text::clean;
 
@@ -35,7 +36,7 @@ pub(crate) async fn run_and_wait<R: Provisioned>(
     let DeleteAndWaitArgs { delete: args, wait } = args;
     let mut client = ControlPlaneClient::connect(global).await?;
     let target = confirm::<R>(&mut client, args, printer).await?;
-    let outcomes = if wait.wait { Some(OutcomeFeed::subscribe(&mut client).await?) } else { None };
+    let outcomes = if wait.wait { Some(LiveFeed::outcomes(&mut client).await?) } else { None };
     let deleted = delete::<R>(&mut client, target, printer).await?;
     let Some(outcomes) = outcomes else {
         return if printer.is_json() { printer.data(&deleted) } else { Ok(()) };

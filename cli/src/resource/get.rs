@@ -1,9 +1,11 @@
 //! `get`: one resource and its status.
 
+use std::ops::ControlFlow;
+
 use clap::ValueEnum;
 
 use super::args::GetArgs;
-use super::{NameOrId, Resource};
+use super::{NameOrId, Resource, watch};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
@@ -15,12 +17,44 @@ pub(crate) async fn run<R: Resource>(
     args: GetArgs<impl ValueEnum + Into<GetFormat> + Send + Sync>,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let GetArgs { reference, output, stale } = args;
+    let GetArgs { reference, output, stale, watch } = args;
+    let output = output.into();
     let mut client = ControlPlaneClient::connect(global).await?.accept_stale(stale);
     let view: R = NameOrId::new(&reference).look_up(&mut client).await?;
-    match output.into() {
+    if watch {
+        return watched(view, output, &mut client, printer).await;
+    }
+    match output {
         GetFormat::Json => printer.data(&view),
         GetFormat::Yaml => printer.text(&view.manifest().unwrap_or_default()),
         GetFormat::Text => printer.text(&view.details()),
     }
+}
+
+/// Prints the resource whenever its output changes, until it does not exist any more.
+async fn watched<R: Resource>(
+    first: R,
+    output: GetFormat,
+    client: &mut ControlPlaneClient,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    // By id: the name may become that of another one.
+    let id = NameOrId::Id(first.id());
+    let mut shown = String::new();
+    let show = |view: R, printer: &mut Printer| {
+        let text = match output {
+            // Serialisation fails only for maps with keys that are not strings, of which there are none.
+            GetFormat::Json => serde_json::to_string(&view).unwrap_or_default() + "\n",
+            GetFormat::Yaml => format!("---\n{}", view.manifest().unwrap_or_default()),
+            GetFormat::Text => view.details(),
+        };
+        if text == shown {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let separator = if shown.is_empty() || output != GetFormat::Text { "" } else { "\n" };
+        let printed = printer.stream(&format!("{separator}{text}"));
+        shown = text;
+        printed
+    };
+    watch::run(client, printer, async |client| id.look_up::<R>(client).await, show).await
 }

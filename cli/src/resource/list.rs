@@ -1,12 +1,15 @@
 //! `list`: a page in the table, or all pages where programs read the list.
 
+use std::ops::ControlFlow;
+
 use clap::ValueEnum;
 use otherix_schemas::request::{PAGE_MAX, PageRequest, RequestType};
 use otherix_schemas::violations::Violations;
 use serde::Serialize;
 
-use super::Resource;
 use super::args::ListArgs;
+use super::watch::WatchedList;
+use super::{Resource, watch};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::failure::Failure;
 use crate::number;
@@ -34,6 +37,7 @@ pub(crate) struct ListStyle {
     complete: bool,
     show_ids: bool,
     stale: bool,
+    watch: bool,
 }
 
 /// Carries out a `list` without filters.
@@ -55,7 +59,7 @@ pub(crate) fn parse(
     args: ListArgs<impl ValueEnum + Into<ListFormat> + Send + Sync>,
     violations: &mut Violations,
 ) -> (PageRequest, ListStyle) {
-    let ListArgs { limit, cursor, output, show_ids, stale } = args;
+    let ListArgs { limit, cursor, output, show_ids, stale, watch } = args;
     let output = output.into();
     let complete = limit.is_none() && cursor.is_none() && output != ListFormat::Table;
     let limit = number::parse("limit", limit.as_deref(), violations);
@@ -64,7 +68,10 @@ pub(crate) fn parse(
     {
         violations.add("limit", format!("must be 1 to {PAGE_MAX}, not {limit}"));
     }
-    (PageRequest { limit, cursor }, ListStyle { output, complete, show_ids, stale })
+    if watch && !matches!(output, ListFormat::Table | ListFormat::Json) {
+        violations.add("output", "must be table or json with --watch");
+    }
+    (PageRequest { limit, cursor }, ListStyle { output, complete, show_ids, stale, watch })
 }
 
 /// Queries a page, or all pages, and prints them. `request` adds filters to a page. Nothing is printed unless all pages
@@ -76,8 +83,16 @@ pub(crate) async fn show<R: Resource>(
     style: ListStyle,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let ListStyle { output, complete, show_ids, stale } = style;
+    let ListStyle { output, complete, show_ids, stale, watch } = style;
     let mut client = ControlPlaneClient::connect(global).await?.accept_stale(stale);
+    if watch {
+        let mut list = WatchedList::new(output == ListFormat::Json, show_ids);
+        let show = |views: Vec<R>, printer: &mut Printer| {
+            let changes = list.changes(&views);
+            if changes.is_empty() { Ok(ControlFlow::Continue(())) } else { printer.stream(&changes) }
+        };
+        return watch::run(&mut client, printer, async |client| all_pages::<R>(client, &request).await, show).await;
+    }
     let (views, next_cursor) = if complete {
         (all_pages::<R>(&mut client, request).await?, None)
     } else {

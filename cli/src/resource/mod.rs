@@ -8,6 +8,7 @@ pub(crate) mod get;
 pub(crate) mod list;
 mod wait;
 pub(crate) mod wait_state;
+mod watch;
 
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::request::{Answer, ByName, RequestType};

@@ -5,54 +5,15 @@
 
 use std::time::Duration;
 
-use futures::FutureExt;
-use otherix_schemas::subject;
-use otherix_transport::transport::Subscription;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::Provisioned;
 use super::wait_state::{self, WaitProgress, WaitState};
 use crate::client::ControlPlaneClient;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::live::LiveFeed;
 use crate::output::Printer;
-
-/// Longest time between queries, and so the delay if an outcome is missed.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A subscription to live outcomes, made before the request whose outcomes are awaited.
-pub(super) struct OutcomeFeed {
-    /// `None` while the connection is lost.
-    outcomes: Option<Subscription>,
-}
-
-impl OutcomeFeed {
-    pub(super) async fn subscribe(client: &mut ControlPlaneClient) -> Result<Self, Failure> {
-        Ok(Self { outcomes: Some(client.subscribe(subject::live(subject::OUTCOMES)).await?) })
-    }
-
-    /// Returns when an outcome has arrived or the next query is due. Queued outcomes count as one.
-    async fn changed(&mut self, deadline: Instant) {
-        let next = async {
-            match &mut self.outcomes {
-                Some(outcomes) => outcomes.next().await,
-                None => std::future::pending().await,
-            }
-        };
-        let poll = deadline.min(Instant::now() + POLL_INTERVAL);
-        if let Ok(None) = timeout_at(poll, next).await {
-            self.outcomes = None;
-        }
-        while let Some(Some(_)) = self.outcomes.as_mut().and_then(|outcomes| outcomes.next().now_or_never()) {}
-    }
-
-    async fn resubscribe_if_lost(&mut self, client: &mut ControlPlaneClient, deadline: Instant) {
-        if self.outcomes.is_none() {
-            client.renew_until(deadline);
-            self.outcomes = Self::subscribe(client).await.ok().and_then(|feed| feed.outcomes);
-        }
-    }
-}
 
 /// Evaluates the resource, given its last view and the current one (`None` if it is not found any more).
 type Evaluate<R> = fn(&R, Option<&R>) -> WaitState;
@@ -60,7 +21,7 @@ type Evaluate<R> = fn(&R, Option<&R>) -> WaitState;
 /// Waits until the resource is ready. Returns its last view and the result of the wait.
 pub(super) async fn until_ready<R: Provisioned>(
     client: ControlPlaneClient,
-    outcomes: OutcomeFeed,
+    outcomes: LiveFeed,
     created: R,
     timeout: Duration,
     printer: &mut Printer,
@@ -72,7 +33,7 @@ pub(super) async fn until_ready<R: Provisioned>(
 /// Waits until every node has confirmed the removal: the resource is then not found any more.
 pub(super) async fn until_removed<R: Provisioned>(
     client: ControlPlaneClient,
-    outcomes: OutcomeFeed,
+    outcomes: LiveFeed,
     deleted: R,
     timeout: Duration,
     printer: &mut Printer,
@@ -83,7 +44,7 @@ pub(super) async fn until_removed<R: Provisioned>(
 
 struct Wait<R> {
     client: ControlPlaneClient,
-    outcomes: OutcomeFeed,
+    outcomes: LiveFeed,
     timeout: Duration,
     evaluate: Evaluate<R>,
 }
@@ -128,8 +89,9 @@ impl<R: Provisioned> Wait<R> {
                 printer.progress(progress.done, progress.of, &progress.message);
             }
             shown = progress;
-            self.outcomes.resubscribe_if_lost(&mut self.client, deadline).await;
-            self.outcomes.changed(deadline).await;
+            self.client.renew_until(deadline);
+            self.outcomes.resubscribe_if_lost(&mut self.client).await;
+            self.outcomes.changed(Some(deadline)).await;
         }
     }
 

@@ -83,9 +83,12 @@ impl ControlPlane {
         Nats::once(&endpoint, "test", DEADLINE).await.expect("connected")
     }
 
-    /// The path of the journal.
-    pub(crate) fn journal(&self) -> PathBuf {
-        self.directory.path().join("journal.db")
+    /// The result of a query to the journal, by `sqlite3`.
+    pub(crate) fn query(&self, query: &str) -> String {
+        let journal = self.directory.path().join("journal.db");
+        let output = Command::new("sqlite3").arg(journal).arg(query).output().expect("sqlite3 runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
     }
 
     fn credentials(&self, user: &str) -> PathBuf {

@@ -6,6 +6,7 @@
 //! - `--wait` waits for the nodes that were joined and reachable at the network's position, and exits with 0, 8 or 124;
 //! - a VM is created with its NIC on a ready node, or not at all, and no network with NICs is deleted;
 //! - a node shows its membership in the mesh, and the last reported state of its peers;
+//! - events are listed and followed as they are stored, each with its cause;
 //! - the same idempotency key and body return the first answer again, and another body is refused.
 #![expect(
     clippy::expect_used,
@@ -16,6 +17,7 @@
 
 mod case;
 mod control_plane;
+mod events;
 mod manifests;
 mod mesh;
 mod node;

@@ -2,7 +2,6 @@
 //! deletion of its network, and the events in the journal.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::wait::wait_for;
@@ -172,8 +171,7 @@ async fn records_vm_nic_and_placement_together() {
     let made = json(&control_plane, &format!("vm create web {FLAGS}")).await;
     assert_eq!(run(&control_plane, "vm delete web").await.code, Some(0));
     // The events of a VM are recorded in one transaction, so they are consecutive and have the same cause.
-    let rows = journal(
-        &control_plane,
+    let rows = control_plane.query(
         "SELECT type, json_extract(body, '$.correlationid') FROM events
          WHERE type LIKE 'dev.otherix.vm.%' OR type LIKE 'dev.otherix.nic.%' ORDER BY position",
     );
@@ -184,19 +182,13 @@ async fn records_vm_nic_and_placement_together() {
     let causes: BTreeSet<&str> = rows[..3].iter().map(|(_, cause)| *cause).collect();
     assert_eq!(causes.len(), 1, "{rows:?}");
     let data =
-        journal(&control_plane, "SELECT json_extract(body, '$.data.mac') FROM events WHERE type LIKE '%nic.attached%'");
+        control_plane.query("SELECT json_extract(body, '$.data.mac') FROM events WHERE type LIKE '%nic.attached%'");
     assert_eq!(data.trim(), made["nic"]["mac"]);
     // A refused request records no event.
-    let count = || journal(&control_plane, "SELECT COUNT(*) FROM events");
+    let count = || control_plane.query("SELECT COUNT(*) FROM events");
     let before = count();
     assert_eq!(run(&control_plane, &format!("vm create web {FLAGS} --node node-9")).await.code, Some(3));
     assert_eq!(count(), before);
-}
-
-fn journal(control_plane: &ControlPlane, query: &str) -> String {
-    let output = Command::new("sqlite3").arg(control_plane.journal()).arg(query).output().expect("sqlite3 runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 #[tokio::test]

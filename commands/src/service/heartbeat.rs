@@ -39,7 +39,7 @@ use super::conditions::Conditions;
 use super::failure_detector::FailureDetector;
 use super::{NodeTelemetry, TelemetrySink};
 use crate::domain::{Rejection, Roster};
-use crate::writer::{CommandRequest, Durable, Refusal, WriterHandle};
+use crate::writer::{Cause, CommandRequest, Durable, Refusal, WriterHandle};
 
 /// The actor of what the control plane records by itself.
 const SYSTEM: &str = "system";
@@ -362,7 +362,7 @@ impl PresenceRecorder {
             actor: self.system.clone(),
             caller: None,
             correlation_id: CorrelationId::new(self.presence.runtime.uuid_v7()),
-            traceparent: None,
+            cause: Cause::default(),
             key: None,
         });
         let (requests, writer) = (requests.collect::<Vec<_>>(), self.writer.clone());

@@ -3,6 +3,7 @@
 //! Cancel-safety: when [`Service::run`] is dropped, no more requests are received; those in progress are answered.
 
 mod agent_starts;
+mod causes;
 mod conditions;
 mod consumers;
 mod credentials;
@@ -28,6 +29,7 @@ use otherix_transport::service::{Call, Connections, RequestServer, ServeError};
 use tokio::sync::watch;
 
 use self::agent_starts::AgentStarts;
+pub use self::causes::{FindDecision, decisions_of};
 use self::conditions::Conditions;
 pub use self::consumers::Consumers;
 use self::credentials::Issuing;
@@ -37,7 +39,7 @@ pub use self::heartbeat::DecisionSigning;
 use self::heartbeat::{Heartbeats, NodePresence};
 use crate::domain::Roster;
 use crate::store::Digest;
-use crate::writer::{CommandRequest, Durable, IdempotencyKey, WriterHandle};
+use crate::writer::{Cause, CommandRequest, Durable, IdempotencyKey, WriterHandle};
 
 /// The configuration of the command service.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +76,8 @@ pub struct Inputs {
     pub callers: watch::Receiver<Callers>,
     pub telemetry: TelemetrySink,
     pub signing: DecisionSigning,
+    /// The decisions that nodes report on.
+    pub decisions: FindDecision,
     pub runtime: Arc<dyn Runtime>,
 }
 
@@ -96,6 +100,7 @@ struct Handler {
     consumers: Option<Arc<dyn Consumers>>,
     cluster: ClusterId,
     decision_key: DecisionKey,
+    decisions: FindDecision,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -106,8 +111,19 @@ impl Service {
     /// If NATS refuses the service.
     pub async fn start(connections: &Connections, settings: Settings, inputs: Inputs) -> Result<Self, ServeError> {
         let Settings { mesh, unreachable_after } = settings;
-        let Inputs { cluster, issuer, consumers, writer, durable, roster, callers, telemetry, signing, runtime } =
-            inputs;
+        let Inputs {
+            cluster,
+            issuer,
+            consumers,
+            writer,
+            durable,
+            roster,
+            callers,
+            telemetry,
+            signing,
+            decisions,
+            runtime,
+        } = inputs;
         let decision_key = signing.signer.public();
         let requests = RequestServer::start(connections, ServiceKind::Commands, callers.clone()).await?;
         let detector = FailureDetector::new(unreachable_after);
@@ -130,6 +146,7 @@ impl Service {
                 consumers,
                 cluster,
                 decision_key,
+                decisions,
                 runtime,
             },
         })
@@ -184,6 +201,12 @@ impl Handler {
             let _unless_unknown = self.presence.received_from(*node_id);
         }
         let Call { request, caller, body, idempotency_key, traceparent, dry_run, .. } = call.clone();
+        // A command has the trace context of its request, an outcome that of the decision.
+        let cause = if let Command::Node(NodeCommand::RecordReport(report)) = &command {
+            causes::of_report(report, &self.decisions).await
+        } else {
+            Cause { event: None, traceparent }
+        };
         let fingerprint = |key| {
             let fingerprint = Digest::of(&[request.name.as_bytes(), &body]);
             IdempotencyKey { key, fingerprint }
@@ -193,7 +216,7 @@ impl Handler {
             actor: Actor::from(&caller),
             caller: Some(caller),
             correlation_id: CorrelationId::new(self.runtime.uuid_v7()),
-            traceparent,
+            cause,
             key: idempotency_key.map(fingerprint),
         };
         let answer = if dry_run { self.writer.try_out(request).await } else { self.writer.execute(request).await };

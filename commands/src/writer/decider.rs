@@ -186,6 +186,7 @@ impl Decider {
         event_id: &mut dyn FnMut() -> EventId,
     ) -> Vec<EventEnvelope> {
         let mut next = self.state.numbering();
+        let mut cause = request.cause.event;
         let mut envelopes = Vec::with_capacity(events.len());
         for event in events {
             let EventNumbers { position, decision_prev, stream_version } = next.number(&self.state, &event);
@@ -199,9 +200,12 @@ impl Decider {
                 time,
                 actor: request.actor.clone(),
                 correlation_id: request.correlation_id,
-                causation_id: None,
-                traceparent: request.traceparent.clone(),
+                causation_id: cause,
+                traceparent: request.cause.traceparent.clone(),
             };
+            if envelopes.is_empty() {
+                cause = Some(header.id);
+            }
             envelopes.push(EventEnvelope { header, event });
         }
         envelopes

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use otherix_schemas::cloudevent::Actor;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
-use otherix_schemas::id::CorrelationId;
+use otherix_schemas::id::{CorrelationId, EventId};
 use otherix_schemas::user::{Caller, CallerError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,10 +19,18 @@ pub struct CommandRequest {
     /// As whom it was admitted; `None` for the control plane's own commands.
     pub caller: Option<Caller>,
     pub correlation_id: CorrelationId,
-    /// W3C trace context.
-    pub traceparent: Option<String>,
+    pub cause: Cause,
     /// Makes the command safe to repeat.
     pub key: Option<IdempotencyKey>,
+}
+
+/// What the events of a command result from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cause {
+    /// The event before the command's first one. Its other events result from the first.
+    pub event: Option<EventId>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
 }
 
 /// A client's idempotency key, with the digest of the request it was sent with. Each user has keys of their own.

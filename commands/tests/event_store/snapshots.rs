@@ -6,7 +6,7 @@ use otherix_commands::domain::State;
 use otherix_commands::store::{
     EventStore, LoadError, Loaded, MemoryStore, Replayed, SnapshotError, StoredSnapshot, load, replay, snapshot,
 };
-use otherix_commands::writer::{CommandRequest, Writer};
+use otherix_commands::writer::{Cause, CommandRequest, Writer};
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::cloudevent::{Actor, EventEnvelope, Header};
 use otherix_schemas::command::Command;
@@ -199,7 +199,7 @@ fn create(number: u32) -> CommandRequest {
     let network = NewNetwork { name: format!("net-{number}").parse().unwrap(), spec };
     let command = Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network });
     let (actor, correlation_id) = ("admin".parse().unwrap(), CorrelationId::new(Uuid::now_v7()));
-    CommandRequest { command, actor, caller: None, correlation_id, traceparent: None, key: None }
+    CommandRequest { command, actor, caller: None, correlation_id, cause: Cause::default(), key: None }
 }
 
 #[tokio::test]

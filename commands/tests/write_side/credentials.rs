@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use otherix_commands::config::ClusterConfig;
-use otherix_commands::service::{Credential, DecisionSigning, Inputs, IssueError, Issuer, Service, Settings};
+use otherix_commands::service::{
+    Credential, DecisionSigning, Inputs, IssueError, Issuer, Service, Settings, decisions_of,
+};
 use otherix_commands::store::EventStore;
 use otherix_commands::writer::Writer;
 use otherix_runtime::{Runtime, SystemRuntime};
@@ -74,6 +76,7 @@ impl Control {
             callers: writer.callers(),
             telemetry: Arc::new(|_| {}),
             signing: DecisionSigning { signer: signer(), rotations: Arc::new([]) },
+            decisions: decisions_of(store),
             runtime,
         };
         let control = || network.control("control".parse().unwrap()).connection();

@@ -11,7 +11,7 @@ use otherix_commands::config::ClusterConfig;
 use otherix_commands::relay::Notes;
 use otherix_commands::store::{Digest, EventStore, MemoryStore, SqliteStore};
 use otherix_commands::writer::{
-    CommandRequest, Durable, IdempotencyKey, Refusal, StoredBatch, Writer, WriterError, WriterHandle,
+    Cause, CommandRequest, Durable, IdempotencyKey, Refusal, StoredBatch, Writer, WriterError, WriterHandle,
 };
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::command::Command;
@@ -125,7 +125,7 @@ pub(crate) fn request(command: Command) -> CommandRequest {
         actor: "admin".parse().unwrap(),
         caller: None,
         correlation_id,
-        traceparent: None,
+        cause: Cause::default(),
         key: None,
     }
 }

@@ -207,6 +207,7 @@ impl ControlPlane {
             callers: callers.clone(),
             telemetry: telemetry_of(models.clone()),
             signing,
+            decisions: commands::decisions_of(Arc::clone(&journal)),
             runtime,
         };
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use otherix_commands::service::{Credential, Issuer};
-use otherix_commands::writer::{CommandRequest, Refusal, WriterHandle};
+use otherix_commands::writer::{Cause, CommandRequest, Refusal, WriterHandle};
 use otherix_identity::{Creds, KeyKind, KeyPair, PublicKey};
 use otherix_runtime::{Runtime, files};
 use otherix_schemas::cloudevent::Actor;
@@ -101,7 +101,7 @@ impl FirstAdmin<'_> {
             actor: SYSTEM.parse::<Actor>()?,
             caller: None,
             correlation_id: CorrelationId::new(self.runtime.uuid_v7()),
-            traceparent: None,
+            cause: Cause::default(),
             key: None,
         };
         self.writer.execute(request).await.map_err(FirstAdminError::Refused)?;

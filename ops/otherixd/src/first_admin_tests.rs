@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::store::SqliteStore;
-use otherix_commands::writer::Writer;
+use otherix_commands::writer::{Cause, Writer};
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::user::UserStatus;
@@ -50,7 +50,8 @@ impl Fixture {
         for command in before {
             let (command, actor) = (Command::User(command.clone()), SYSTEM.parse()?);
             let correlation_id = CorrelationId::new(Uuid::now_v7());
-            let request = CommandRequest { command, actor, caller: None, correlation_id, traceparent: None, key: None };
+            let request =
+                CommandRequest { command, actor, caller: None, correlation_id, cause: Cause::default(), key: None };
             handle.execute(request).await?;
         }
         let former = FormerUsers::load(self.folder.path())?;

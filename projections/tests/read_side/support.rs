@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::store::{EventStore, SqliteStore};
-use otherix_commands::writer::{CommandRequest, Refusal, Writer, WriterHandle};
+use otherix_commands::writer::{Cause, CommandRequest, Refusal, Writer, WriterHandle};
 use otherix_projections::follow::{EventReader, ReadError};
 use otherix_projections::projection::Projection;
 use otherix_projections::read_models::{self, ReadModels};
@@ -79,7 +79,8 @@ impl WriteSide {
 
     async fn try_execute_as(&self, actor: Actor, command: Command) -> Result<Position, Refusal> {
         let correlation_id = CorrelationId::new(Uuid::now_v7());
-        let request = CommandRequest { command, actor, caller: None, correlation_id, traceparent: None, key: None };
+        let request =
+            CommandRequest { command, actor, caller: None, correlation_id, cause: Cause::default(), key: None };
         let answer: AnswerMeta = serde_json::from_slice(&self.handle.execute(request).await?).unwrap();
         Ok(answer.meta.position)
     }

@@ -3,6 +3,7 @@
 
 mod query;
 mod same_shape;
+mod search;
 mod stored;
 
 use std::net::Ipv4Addr;
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 pub use self::query::{EventPage, EventRange, ListEvents, QUERIES};
 pub(crate) use self::same_shape::same_shape;
+pub use self::search::{EventQuery, EventSearch, EventType, EventTypeError, NAMES_MAX};
 pub use self::stored::{EventDeclaration, StoredData, StoredError, StoredShape};
 use crate::cluster::ClusterEvent;
 use crate::enrollment::EnrollmentEvent;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::search::EventQuery;
 use crate::permission::Permission;
 use crate::position::Position;
 use crate::request::{Request, RequestKind, RequestType};
@@ -12,15 +13,12 @@ use crate::request::{Request, RequestKind, RequestType};
 /// The requests that read events.
 pub const QUERIES: &[Request] = &[Request::of::<ListEvents>()];
 
-/// Selects events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+/// The events that a follower reads: all after a position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventRange {
     /// The position after which the events begin; 0 selects all.
-    #[serde(default)]
     pub after: Position,
     /// Only decisions, which is what nodes follow.
-    #[serde(default)]
     pub decisions_only: bool,
 }
 
@@ -33,6 +31,9 @@ pub struct EventPage {
     /// The position up to which the page has all selected events. The next page begins after it; the last one reaches
     /// `meta.position`.
     pub complete_to: Position,
+    /// Whether no later event can be selected: `until` is passed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_complete: bool,
 }
 
 /// `event.list`
@@ -44,9 +45,10 @@ impl RequestType for ListEvents {
     const PERMISSION: Permission = Permission::EventRead;
     const KIND: RequestKind = RequestKind::Query;
     const SUMMARY: &'static str = "List stored events";
-    const DESCRIPTION: &'static str = "Read from the journal, in order, from a position on. Events about users are \
-        left out for roles without `audit:read`. `meta.position` is the last event; repeat with `after` set to \
-        `data.complete_to` until that reaches it.";
-    type Body = EventRange;
+    const DESCRIPTION: &'static str = "Read from the journal, in order, from a position or time on; those that \
+        all given conditions select. Events about users are left out for roles without `audit:read`. \
+        `meta.position` is the last event; repeat with `after` set to `data.complete_to` until that reaches it, or \
+        until `data.is_complete`, which is true once `until` is passed.";
+    type Body = EventQuery;
     type Answer = EventPage;
 }

@@ -100,7 +100,7 @@ impl EventDeclaration {
 }
 
 /// What every event type begins with.
-const TYPE_PREFIX: &str = "dev.otherix.";
+pub(super) const TYPE_PREFIX: &str = "dev.otherix.";
 
 fn read<S: StoredShape>(data: Value) -> Result<Event, StoredError> {
     let shape: S = serde_json::from_value(data).map_err(|source| StoredError::Shape { type_name: S::TYPE, source })?;

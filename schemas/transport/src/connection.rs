@@ -25,6 +25,8 @@ pub struct Connection {
     user: watch::Receiver<UserId>,
     url: Arc<str>,
     runtime: Arc<dyn Runtime>,
+    /// The W3C trace context that requests carry.
+    traceparent: Option<Arc<str>>,
 }
 
 impl Connection {
@@ -35,7 +37,17 @@ impl Connection {
         url: &str,
         runtime: Arc<dyn Runtime>,
     ) -> Self {
-        Self { transport, user, url: url.into(), runtime }
+        Self { transport, user, url: url.into(), runtime, traceparent: None }
+    }
+
+    /// Its requests carry this W3C trace context, which is recorded in the events that they cause.
+    #[must_use]
+    pub fn traced(self, traceparent: &str) -> Self {
+        Self { traceparent: Some(traceparent.into()), ..self }
+    }
+
+    pub(crate) fn traceparent(&self) -> Option<&str> {
+        self.traceparent.as_deref()
     }
 
     /// The user as which the connection is authenticated, or will be next. It may change with each attempt to connect.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use otherix_schemas::error::{ErrorBody, ErrorCode};
-use otherix_schemas::request::{Answer, DRY_RUN, IDEMPOTENCY_KEY, Request, RequestType, STALE};
+use otherix_schemas::request::{Answer, DRY_RUN, IDEMPOTENCY_KEY, Request, RequestType, STALE, TRACEPARENT};
 use otherix_schemas::subject::RequestSubject;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -117,9 +117,10 @@ impl Connection {
         self.send(subject, body, headers, timeout).await
     }
 
-    fn headers<'a>(&self, values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Headers, CallError> {
+    fn headers<'a>(&'a self, values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Headers, CallError> {
         let mut headers = Headers::new();
-        let mut inserted = values.into_iter().map(|(name, value)| headers.insert(name, value));
+        let trace = self.traceparent().map(|context| (TRACEPARENT, context));
+        let mut inserted = values.into_iter().chain(trace).map(|(name, value)| headers.insert(name, value));
         let inserted: Result<(), HeadersError> = inserted.by_ref().collect();
         let url = || self.url().to_owned();
         inserted.map_err(|error| CallError::Transport { url: url(), source: TransportError::new(error) })?;

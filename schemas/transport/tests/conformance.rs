@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::stream::StreamExt;
 use otherix_runtime::SeededRuntime;
-use otherix_schemas::event::{EventPage, EventRange};
+use otherix_schemas::event::{EventPage, EventQuery, EventRange};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Meta};
 use otherix_testkit::nats::NatsServer;
@@ -149,11 +149,11 @@ async fn serve_events(control: &Connection, events: Events) {
     control.settled().await.unwrap();
     tokio::spawn(async move {
         while let Some(request) = requests.next().await {
-            let EventRange { after, decisions_only } = serde_json::from_slice(&request.message.payload).unwrap();
+            let EventQuery { after, decisions_only, .. } = serde_json::from_slice(&request.message.payload).unwrap();
             let (page, head) = {
                 let events = events.lock().unwrap();
                 let stored = (1..).zip(events.iter()).skip_while(|(position, _)| *position <= after.get());
-                let mut page = EventPage { events: Vec::new(), complete_to: after };
+                let mut page = EventPage { complete_to: after, ..EventPage::default() };
                 for (position, (subject, event)) in stored {
                     if page.events.len() == 2 {
                         break;

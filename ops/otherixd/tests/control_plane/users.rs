@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::event::{EventPage, EventRange, ListEvents};
+use otherix_schemas::event::{EventPage, EventQuery, ListEvents};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::network::CreateNetwork;
 use otherix_schemas::request::{Answer, PageRequest, Request};
@@ -120,7 +120,7 @@ async fn events_name_their_actor_and_users_are_no_decisions() {
     let expected = [format!("system||user/{}|0", me.id), format!("{}|admin|user/{}|0", me.id, user.id)];
     assert_eq!(sql(&daemon, event), expected);
     let list = async |connection: &Nats, decisions_only| {
-        let range = EventRange { decisions_only, ..EventRange::default() };
+        let range = EventQuery { decisions_only, ..EventQuery::default() };
         let page: Answer<EventPage> = call(connection, Request::of::<ListEvents>(), &range, None).await.unwrap();
         assert_eq!(page.data.complete_to, page.meta.position);
         page.data.events.len()

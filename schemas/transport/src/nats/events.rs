@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::stream::{StreamExt, iter, try_unfold};
 use futures::{Stream, TryStreamExt};
 use otherix_schemas::error::ErrorBody;
-use otherix_schemas::event::{EventPage, EventRange, ListEvents};
+use otherix_schemas::event::{EventPage, EventQuery, EventRange, ListEvents};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Request};
 use otherix_schemas::subject::{self, RequestSubject};
@@ -75,7 +75,7 @@ impl PageReader {
         let mut after = after;
         loop {
             let Answer { data, meta } = self.request(after).await?;
-            let EventPage { events, complete_to } = data;
+            let EventPage { events, complete_to, is_complete: _ } = data;
             if !events.is_empty() {
                 let pending = meta.position.get().saturating_sub(complete_to.get());
                 let messages = messages(events, pending)?;
@@ -90,8 +90,8 @@ impl PageReader {
 
     async fn request(&self, after: Position) -> Result<Answer<EventPage>, TransportError> {
         let subject = RequestSubject { user: self.client.user(), request: Request::of::<ListEvents>() }.to_string();
-        let range = EventRange { after, decisions_only: self.decisions_only };
-        let body = serde_json::to_vec(&range).map_err(TransportError::new)?;
+        let query = EventQuery::from(EventRange { after, decisions_only: self.decisions_only });
+        let body = serde_json::to_vec(&query).map_err(TransportError::new)?;
         let reply = self.client.request(Message::new(subject, body), TIMEOUT).await.map_err(TransportError::new)?;
         if is_error(&reply) {
             let error: ErrorBody = serde_json::from_slice(&reply.payload).map_err(TransportError::new)?;

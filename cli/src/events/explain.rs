@@ -1,0 +1,206 @@
+//! `otherix explain`: everything that happened to a resource, with the time that its nodes took.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+use otherix_schemas::event::EventQuery;
+use otherix_schemas::network::NetworkView;
+use otherix_schemas::node::NodeView;
+use otherix_schemas::position::Position;
+use otherix_schemas::timestamp::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::line::Lines;
+use super::select::{self, Page};
+use crate::client::{ControlPlaneClient, GlobalArgs};
+use crate::failure::Failure;
+use crate::output::Printer;
+use crate::output::format::Format;
+use crate::output::text::clean;
+
+/// Show everything that happened to a network, VM or node
+#[derive(Debug, Subcommand)]
+#[command(after_help = HELP)]
+pub(crate) enum ExplainSubcommand {
+    /// Show everything that happened to a network
+    #[command(after_help = HELP)]
+    Network(ExplainArgs),
+    /// Show everything that happened to a VM and its NIC
+    #[command(after_help = HELP)]
+    Vm(ExplainArgs),
+    /// Show everything that happened to a node
+    #[command(after_help = HELP)]
+    Node(ExplainArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The name (not case-sensitive) or UUID
+    #[arg(value_name = "NAME|UUID")]
+    reference: String,
+
+    /// Output format; json is an object with the events and the waits
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+const HELP: &str = "\
+Shows decisions and outcomes in the order in which they were recorded, and for each outcome the time since the decision \
+that it is about; the longest one is marked. A resource that was deleted and removed from every node is given by its \
+UUID. Requests that were refused are in the control plane's log only.
+
+Examples:
+  otherix explain network net-dev
+  otherix explain node node-1 -o json";
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Explanation<'a> {
+    events: &'a [Value],
+    waits: Vec<Wait>,
+}
+
+/// The time between a decision and an outcome that is about it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Wait {
+    /// The position of the outcome.
+    position: Position,
+    /// The position of the decision.
+    decision: Position,
+    #[serde(rename = "seconds", serialize_with = "as_seconds")]
+    micros: i64,
+    longest: bool,
+}
+
+fn as_seconds<S: serde::Serializer>(micros: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    // An f64 holds microseconds exactly for 285 years.
+    #[expect(clippy::cast_precision_loss, reason = "see above")]
+    serializer.serialize_f64(*micros as f64 / 1e6)
+}
+
+/// Carries out the command.
+pub(crate) async fn run(global: &GlobalArgs, command: ExplainSubcommand, printer: &mut Printer) -> Result<(), Failure> {
+    let mut client = ControlPlaneClient::connect(global).await?;
+    let (ids, output) = match command {
+        ExplainSubcommand::Network(ExplainArgs { reference, output }) => {
+            (vec![select::id::<NetworkView>(&reference, &mut client).await?], output)
+        }
+        ExplainSubcommand::Vm(ExplainArgs { reference, output }) => {
+            (select::vm_and_nics(&reference, &mut client).await?, output)
+        }
+        ExplainSubcommand::Node(ExplainArgs { reference, output }) => {
+            (vec![select::id::<NodeView>(&reference, &mut client).await?], output)
+        }
+    };
+    let mut query = EventQuery { names: vec![ids], ..EventQuery::default() };
+    let mut events: Vec<Value> = Vec::new();
+    loop {
+        let Page { events: page, is_last } = select::next_page(&mut query, None, &mut client).await?;
+        events.extend(page.iter().filter_map(|event| serde_json::from_str(event).ok()));
+        if is_last {
+            break;
+        }
+    }
+    let waits = waits(&events);
+    if output == Format::Json {
+        return printer.data(&Explanation { events: &events, waits });
+    }
+    let mut lines = Lines::default();
+    lines.names.learn(&events, &mut client).await;
+    let waits: BTreeMap<Position, &Wait> = waits.iter().map(|wait| (wait.position, wait)).collect();
+    let line = |event: &Value| {
+        let wait = position(event).and_then(|position| waits.get(&position));
+        let wait = wait.map(|Wait { micros, longest, .. }| {
+            let mark = if *longest { ", the longest wait" } else { "" };
+            format!(", after {}{mark}", duration(*micros))
+        });
+        format!("{}{}\n", lines.line(event), clean(&wait.unwrap_or_default()))
+    };
+    let text: String = events.iter().map(line).collect();
+    printer.text(&text)
+}
+
+/// The waits of the outcomes among these events, for the decisions that are among them.
+fn waits(events: &[Value]) -> Vec<Wait> {
+    let times: BTreeMap<Position, i64> =
+        events.iter().filter_map(|event| Some((position(event)?, time(event)?))).collect();
+    let wait = |event: &Value| {
+        let position = position(event)?;
+        let results = event.get("data")?.get("results")?.as_array()?;
+        let generations = results.iter().filter_map(|result| result.get("generation")?.as_u64());
+        let decision = generations.map(Position::new).filter(|generation| times.contains_key(generation)).max()?;
+        let micros = times.get(&position)? - times.get(&decision)?;
+        Some(Wait { position, decision, micros, longest: false })
+    };
+    let mut waits: Vec<Wait> = events.iter().filter_map(wait).collect();
+    if let Some(longest) = waits.iter_mut().max_by_key(|wait| wait.micros) {
+        longest.longest = true;
+    }
+    waits
+}
+
+fn position(event: &Value) -> Option<Position> {
+    Position::from_sequence(event.get("sequence")?.as_str()?).ok()
+}
+
+/// Microseconds since 1970.
+fn time(event: &Value) -> Option<i64> {
+    event.get("time")?.as_str()?.parse().ok().map(Timestamp::unix_micros)
+}
+
+/// A duration for people, with three digits or so.
+fn duration(micros: i64) -> String {
+    let (ms, s) = (micros / 1_000, micros / 1_000_000);
+    match s {
+        ..=0 => format!("{ms}.{} ms", micros % 1_000 / 100),
+        1..60 => format!("{s}.{} s", micros % 1_000_000 / 100_000),
+        60..3_600 => format!("{} min {} s", s / 60, s % 60),
+        3_600.. => format!("{} h {} min", s / 3_600, s % 3_600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_wait_is_that_between_a_decision_and_an_outcome_of_it() {
+        let event = |position: u64, micros: i64, generations: &[u64]| {
+            let time = Timestamp::from_unix_micros(micros).unwrap();
+            let results: Vec<_> = generations.iter().map(|generation| json!({ "generation": generation })).collect();
+            let data = if results.is_empty() { json!({}) } else { json!({ "results": results }) };
+            json!({ "sequence": Position::new(position).to_sequence(), "time": time, "data": data })
+        };
+        let events = [
+            event(5, 1_000, &[]),
+            event(6, 3_000, &[5]),
+            // About a decision on something else, too.
+            event(7, 9_500, &[5, 4]),
+            event(8, 99_000, &[]),
+            event(9, 99_700, &[8]),
+            event(10, 99_900, &[2]),
+        ];
+        let found: Vec<_> = waits(&events)
+            .iter()
+            .map(|wait| (wait.position.get(), wait.decision.get(), wait.micros, wait.longest))
+            .collect();
+        assert_eq!(found, [(6, 5, 2_000, false), (7, 5, 8_500, true), (9, 8, 700, false)]);
+    }
+
+    #[test]
+    fn durations_have_the_unit_that_suits_them() {
+        for (micros, text) in [
+            (0, "0.0 ms"),
+            (1_250, "1.2 ms"),
+            (999_999, "999.9 ms"),
+            (2_500_000, "2.5 s"),
+            (61_000_000, "1 min 1 s"),
+            (7_260_000_000, "2 h 1 min"),
+        ] {
+            assert_eq!(duration(micros), text);
+        }
+    }
+}
