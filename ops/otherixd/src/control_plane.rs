@@ -181,8 +181,7 @@ impl ControlPlane {
         ensure_replicas(&nats, &stream, &events).await;
         let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let (roster, callers) = (writer.roster(), writer.callers());
-        let consumers = UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn);
-        let consumers = Arc::new(consumers);
+        let consumers = Arc::new(UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn));
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
         let relayed = relay.relayed();
         spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
