@@ -1,8 +1,8 @@
 """Checks that the stream is a copy of the journal: prints the number of events, or fails with the first difference.
 
-Arguments: the server's URL, the journal's path, and, to read as a user, the credentials file.
+Arguments: the server's URL, the journal's path, and, to read as a user, the credentials file, and a CA for TLS.
 """
-import asyncio, json, subprocess, sys
+import asyncio, json, ssl, subprocess, sys
 import creds, nats
 
 
@@ -23,6 +23,8 @@ async def read(client, stream, is_user, count):
 async def main():
     url, journal, *user = sys.argv[1:]
     options = creds.options(user[0]) if user else {}
+    if len(user) > 1:
+        options["tls"] = ssl.create_default_context(cafile=user[1])
     query = "SELECT position, event_id, hex(body) FROM events ORDER BY position"
     command = ["sqlite3", "-readonly", journal, query]
     rows = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()

@@ -23,11 +23,12 @@ impl Phase {
     }
 }
 
-/// Returns the definition of a new stream.
-pub(super) fn new(phase: Phase) -> Config {
+/// Returns the definition of a new stream with this number of replicas.
+pub(super) fn new(phase: Phase, replicas: usize) -> Config {
     wanted(
         Config {
             name: STREAM.to_owned(),
+            num_replicas: replicas,
             description: Some("every event of otherix; a copy of the journal".to_owned()),
             ..Config::default()
         },

@@ -95,6 +95,7 @@ pub struct Relay<S> {
     signer: Arc<DecisionSigner>,
     /// Creation time of the stream that was last found to be a copy.
     created: Option<String>,
+    replicas: Option<usize>,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -107,6 +108,8 @@ pub struct Inputs {
     pub durable: watch::Receiver<Durable>,
     /// Signs the heads of the chain of decisions for live subscribers.
     pub signer: Arc<DecisionSigner>,
+    /// Replicas of a stream that is created; if `None`, as many as the one before had, or one.
+    pub replicas: Option<usize>,
     pub runtime: Arc<dyn Runtime>,
 }
 
@@ -124,12 +127,13 @@ struct Burst {
 impl<S: EventStore> Relay<S> {
     /// Returns a relay of what the writer stores.
     pub fn new(store: Arc<S>, nats: &JetStream, inputs: Inputs) -> Self {
-        let Inputs { notes, stored, durable, signer, runtime } = inputs;
+        let Inputs { notes, stored, durable, signer, replicas, runtime } = inputs;
         let mut context = nats.context();
         context.set_timeout(ACK);
         let (relayed, connects) = (watch::Sender::default(), nats.connects());
         let live = Position::ZERO;
-        Self { store, context, stored, durable, relayed, connects, live, notes, signer, created: None, runtime }
+        let created = None;
+        Self { store, context, stored, durable, relayed, connects, live, notes, signer, created, replicas, runtime }
     }
 
     /// Returns the progress of the relay.
@@ -145,7 +149,7 @@ impl<S: EventStore> Relay<S> {
     pub async fn inspect(&self) -> Result<(), RelayError> {
         let mut retry = Retry::new(self.runtime.as_ref());
         loop {
-            match stream::compare(&self.context, self.store.as_ref(), &self.notes).await {
+            match stream::compare(&self.context, self.store.as_ref(), &self.notes, self.replicas).await {
                 Ok(_) => return Ok(()),
                 Err(RelayInterruption::Ended(error)) => return Err(error),
                 Err(interruption) => retry.wait(&interruption).await,
@@ -314,7 +318,7 @@ impl<S: EventStore> Relay<S> {
         // sent then. After a start, all clients reconnect and read the stream.
         let Relayed { position, settled, .. } = *self.relayed.borrow();
         let until = if settled > 0 { position } else { store.head().await.map_err(RelayError::from)? };
-        let position = match stream::compare(context, store, notes).await? {
+        let position = match stream::compare(context, store, notes, self.replicas).await? {
             StreamCondition::Copy(position) => position,
             StreamCondition::Filling(position) => stream::fill(context, store, notes, position..until).await?,
             StreamCondition::Foreign { why, differs } => {
@@ -324,7 +328,7 @@ impl<S: EventStore> Relay<S> {
                     "the stream is not a copy of the journal and is rebuilt"
                 );
                 self.relayed.send_modify(|relayed| relayed.rebuilds += 1);
-                stream::recreate(context, notes, differs).await?;
+                stream::recreate(context, notes, differs, self.replicas).await?;
                 stream::fill(context, store, notes, Position::ZERO..until).await?
             }
         };

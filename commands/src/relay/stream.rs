@@ -61,18 +61,20 @@ pub(super) fn is_as_defined(info: &Info) -> bool {
     definition::wanted(info.config.clone(), Phase::of(&info.config)) == info.config
 }
 
-/// Compares the stream with the event store. It is created if there is no event yet; a changed definition is reset.
+/// Compares the stream with the event store. It is created, with this number of replicas, if there is no event yet; a
+/// changed definition is reset.
 pub(super) async fn compare<S: EventStore>(
     context: &Context,
     store: &S,
     notes: &Notes,
+    replicas: Option<usize>,
 ) -> Result<StreamCondition, RelayInterruption> {
     let head = store.head().await.map_err(RelayError::from)?;
     let Some(info) = info(context).await? else {
         if head != Position::ZERO {
             return Ok(StreamCondition::Foreign { why: "it does not exist", differs: None });
         }
-        context.create_stream(definition::new(Phase::InUse)).await.map_err(failed)?;
+        context.create_stream(definition::new(Phase::InUse, replicas.unwrap_or(1))).await.map_err(failed)?;
         return Ok(StreamCondition::Copy(Position::ZERO));
     };
     let phase = Phase::of(&info.config);
@@ -149,17 +151,21 @@ async fn message_at(context: &Context, position: Position) -> Result<Option<Stre
     }
 }
 
-/// Deletes the stream, if there is one, and creates a new one to be filled.
+/// Deletes the stream, if there is one, and creates a new one to be filled. If no number of replicas is given, it has
+/// as many as the one before.
 pub(super) async fn recreate(
     context: &Context,
     notes: &Notes,
     differs: Option<Position>,
+    replicas: Option<usize>,
 ) -> Result<(), RelayInterruption> {
-    if info(context).await?.is_some() {
+    let present = info(context).await?;
+    let replicas = replicas.or(present.as_ref().map(|info| info.config.num_replicas)).unwrap_or(1);
+    if present.is_some() {
         durables::save(context, notes, CONTROL, differs).await.map_err(RelayInterruption::Durables)?;
         context.delete_stream(STREAM).await.map_err(failed)?;
     }
-    context.create_stream(definition::new(Phase::Filling)).await.map_err(failed)?;
+    context.create_stream(definition::new(Phase::Filling, replicas)).await.map_err(failed)?;
     Ok(())
 }
 
@@ -197,7 +203,8 @@ pub(super) async fn fill<S: EventStore>(
         stream.purge().filter(GAP_SUBJECT).await.map_err(failed)?;
     }
     durables::restore(context, notes, CONTROL).await.map_err(RelayInterruption::Durables)?;
-    context.update_stream(definition::new(Phase::InUse)).await.map_err(failed)?;
+    let filled = info(context).await?.ok_or(RelayInterruption::Changed)?;
+    context.update_stream(definition::wanted(filled.config, Phase::InUse)).await.map_err(failed)?;
     Ok(last)
 }
 

@@ -55,7 +55,7 @@ impl Pipeline {
         let mut writer = RunningWriter::start(folder.open().await).await;
         let stored = std::mem::replace(&mut writer.stored, mpsc::channel(1).1);
         let (durable, runtime) = (writer.durable.clone(), SystemRuntime::shared());
-        let inputs = Inputs { notes: folder.notes(), stored, durable, signer: signer(), runtime };
+        let inputs = Inputs { notes: folder.notes(), stored, durable, signer: signer(), replicas: None, runtime };
         let relay = Relay::new(Arc::clone(&writer.journal), connection, inputs);
         let relayed = relay.relayed();
         let relay = tokio::spawn(relay.run());
@@ -87,7 +87,7 @@ pub(crate) fn one_shot_relay(
     let decisions = DecisionHead { cluster, epoch, position: head, digest: ChainDigest::START };
     let (_, durable) = watch::channel(Durable { position: head, decisions });
     let (stored, runtime) = (mpsc::channel(1).1, SystemRuntime::shared());
-    let inputs = Inputs { notes: folder.notes(), stored, durable, signer: signer(), runtime };
+    let inputs = Inputs { notes: folder.notes(), stored, durable, signer: signer(), replicas: None, runtime };
     Relay::new(Arc::clone(journal), connection, inputs)
 }
 

@@ -12,6 +12,7 @@ use otherix_schemas::node::UNREACHABLE_AFTER;
 use otherix_schemas::value::{Ipv4Subnet, Mtu, SubnetError, Vni, VniRange};
 
 use crate::nats::{GivenCertificate, TlsSettings, parse_name};
+use crate::own_nats_args::{AccountsCommand, OwnNatsArgs, OwnServers};
 
 /// The control plane of otherix: command and query services, event store, read models and NATS.
 #[derive(Debug, Parser)]
@@ -23,11 +24,13 @@ pub(crate) struct OtherixdArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum OtherixdCommand {
-    /// Run the control plane with its own nats-server, until SIGTERM or SIGINT.
+    /// Run the control plane with its own nats-server, or on an existing NATS (--nats), until SIGTERM or SIGINT.
     ///
     /// The first start creates the state folder, the cluster's id and the credentials of the first administrator
     /// (`credentials/admin.creds`). Nodes join with tokens: `otherix node join-token create`.
-    #[command(after_help = "Example:\n  otherixd run --state /var/lib/otherix --listen 192.0.2.1:4222")]
+    #[command(after_help = "Examples:\n  otherixd run --state /var/lib/otherix --listen 192.0.2.1:4222\n  \
+        otherixd run --nats tls://n1.example:4222,tls://n2.example:4222,tls://n3.example:4222 \\\n    \
+        --nats-ca ca.pem --nats-replicas 3    # after `otherixd accounts push`")]
     Run(RunArgs),
     /// Rebuild the read models from the journal; the control plane must be stopped.
     Rebuild(StateFolder),
@@ -49,6 +52,11 @@ pub(crate) enum OtherixdCommand {
     /// Nodes apply only decisions signed with the key they received when they joined, or with one reached from it by
     /// rotations. The old key signs the new one, which nodes receive with their next heartbeat.
     RotateDecisionKey(StateFolder),
+    /// The accounts of otherix for a NATS that otherixd does not start (`otherixd run --nats`).
+    Accounts {
+        #[command(subcommand)]
+        command: AccountsCommand,
+    },
     /// Check the journal, or complete it from the stream.
     Journal {
         #[command(subcommand)]
@@ -78,9 +86,11 @@ pub(crate) enum JournalCommand {
 pub(crate) struct OfflineArgs {
     #[command(flatten)]
     pub(crate) state: StateFolder,
-    /// The nats-server (2.11 or newer) to read the stream with; the one on PATH when absent.
+    /// The nats-server (2.11 or newer) to read the stream with; the one on PATH when absent. Not used with --nats.
     #[arg(long, value_name = "FILE")]
     pub(crate) nats_server: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) own: OwnServers,
 }
 
 #[derive(Debug, clap::Args)]
@@ -90,15 +100,9 @@ pub(crate) struct VerifyArgs {
     /// Also compare the stream and the clients' mirror; the control plane must be stopped.
     #[arg(long)]
     pub(crate) stream: bool,
-    /// Also compare the clients' stream of a running control plane.
-    #[arg(long, value_name = "URL", requires = "credentials", conflicts_with = "stream")]
-    pub(crate) nats: Option<String>,
-    /// Credentials file for --nats.
-    #[arg(long, value_name = "FILE", requires = "nats")]
+    /// Compare the clients' stream of a running control plane: credentials of `admin` for the server of --nats.
+    #[arg(long, value_name = "FILE", requires = "nats", conflicts_with = "stream")]
     pub(crate) credentials: Option<PathBuf>,
-    /// Certificate of the CA that has issued the server's, for --nats.
-    #[arg(long, value_name = "FILE", requires = "nats")]
-    pub(crate) ca: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -174,13 +178,15 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) state: StateFolder,
     /// Address where NATS listens for clients and nodes; port 0 chooses a free one.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4222")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4222", conflicts_with = "nats")]
     pub(crate) listen: SocketAddr,
     /// The nats-server (2.11 or newer) to run; the one on PATH when absent.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "nats")]
     pub(crate) nats_server: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
+    #[command(flatten)]
+    pub(crate) own: OwnNatsArgs,
     /// Supernet of the mesh: each node gets an address in it, which is never reused; NAT subnets must not overlap it.
     #[arg(long, value_name = "CIDR", default_value_t = Ipv4Subnet::DEFAULT_MESH, value_parser = mesh_supernet)]
     pub(crate) mesh_supernet: Ipv4Subnet,
@@ -203,7 +209,7 @@ pub(crate) struct TlsArgs {
     ///
     /// When absent, the first start generates a CA (`identity/tls/ca.pem` in the state folder, which clients and nodes
     /// need), and every start renews a certificate that expires within a year or lacks a name.
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, value_name = "FILE", requires = "tls_key", conflicts_with = "nats")]
     pub(crate) tls_cert: Option<PathBuf>,
     /// Private key of --tls-cert in PEM format; other users must not have access to it.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
@@ -212,7 +218,7 @@ pub(crate) struct TlsArgs {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_ca: Option<PathBuf>,
     /// Name or address at which clients reach NATS, beside --listen and the name of this machine; may be repeated.
-    #[arg(long = "tls-name", value_name = "NAME", value_parser = parse_name)]
+    #[arg(long = "tls-name", value_name = "NAME", value_parser = parse_name, conflicts_with = "nats")]
     pub(crate) tls_names: Vec<String>,
 }
 

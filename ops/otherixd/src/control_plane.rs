@@ -21,8 +21,6 @@ use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
 use otherix_schemas::user::Callers;
-use otherix_transport::service::Connections;
-use otherix_transport::{Connection, JetStream, Nats};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -36,9 +34,10 @@ use crate::first_admin::FirstAdmin;
 use crate::journal_events::JournalEvents;
 use crate::local_context;
 use crate::nats::{
-    FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsRefusals, NatsSettings,
-    NatsSupervisor, RevocationPusher, Revocations, UserConsumers, private_folder, revocations,
+    FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsChoice, NatsRefusals, NatsServer,
+    NatsSettings, RevocationPusher, Revocations, UserConsumers, Wanted, private_folder, revocations,
 };
+use crate::nats_links::{Links, ensure_replicas, refusal_source, revocation_sink};
 use crate::nats_watchdog::NatsWatchdog;
 
 /// Time-out for stored events to reach the stream on shutdown; the rest is relayed at the next start.
@@ -81,16 +80,21 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     let former = FormerUsers::load(&args.state.folder)?;
     let revoked =
         watch::Sender::new(revocations(&writer.0.callers().borrow(), former.node(), SystemRuntime.now().ok()));
-    let settings = NatsSettings {
-        state: args.state.folder.clone(),
-        listen: args.listen,
-        server: args.nats_server.clone(),
-        tls: args.tls.settings(),
-        revoked: revoked.subscribe(),
+    let choice = match args.own.settings(&args.state)? {
+        Some(settings) => NatsChoice::Own(settings),
+        None => NatsChoice::Embedded(NatsSettings {
+            state: args.state.folder.clone(),
+            listen: args.listen,
+            server: args.nats_server.clone(),
+            tls: args.tls.settings(),
+            revoked: revoked.subscribe(),
+        }),
     };
+    let (known, callers) = (revoked.borrow().clone(), writer.0.callers().borrow().clone());
+    let wanted = Wanted { revoked: &known, callers: &callers, is_dry_run: false };
     let mut nats = tokio::select! {
         () = &mut stop => return Ok(()),
-        nats = NatsSupervisor::start(settings) => nats?,
+        nats = NatsServer::start(choice, wanted) => nats?,
     };
     let access = nats.access();
     let started = tokio::select! {
@@ -116,28 +120,6 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
     };
     nats.stop().await;
     ended
-}
-
-/// The connections. What arrives on one of them does not delay the others.
-struct Links {
-    stream: JetStream,
-    events: JetStream,
-    claims: Connection,
-    connections: Connections,
-}
-
-impl Links {
-    async fn open(nats: &NatsAccess) -> Result<Self, BoxError> {
-        Ok(Self {
-            stream: JetStream::lasting(&nats.relay, "otherixd stream").await?,
-            events: JetStream::lasting(&nats.mirror, "otherixd mirror").await?,
-            claims: Nats::lasting(&nats.claims, "otherixd accounts").await?.into(),
-            connections: Connections {
-                people: Nats::lasting(&nats.people, "otherixd requests").await?.into(),
-                nodes: Nats::lasting(&nats.nodes, "otherixd nodes").await?.into(),
-            },
-        })
-    }
 }
 
 /// The parts that administer the NATS server.
@@ -187,6 +169,7 @@ impl ControlPlane {
             stored,
             durable: durable.clone(),
             signer: Arc::clone(&signing.signer),
+            replicas: nats.replicas,
             runtime: Arc::clone(&runtime),
         };
         let relay = Relay::new(Arc::clone(&journal), &stream, inputs);
@@ -195,19 +178,18 @@ impl ControlPlane {
         // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
+        ensure_replicas(&nats, &stream, &events).await;
         let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let (roster, callers) = (writer.roster(), writer.callers());
-        let consumers = UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn);
-        let consumers = Arc::new(consumers);
+        let consumers = Arc::new(UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn));
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
         let relayed = relay.relayed();
         spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
         spawn_part(&mut write_side, "relay", async { Ok(relay.run().await?) });
         ensure_admin(args, &nats, &former, callers.clone(), &requests).await?;
-        let refusals = NatsRefusals::new(nats.log, claims.clone(), callers.clone(), Arc::clone(&runtime));
+        let refusals = NatsRefusals::new(refusal_source(&nats, claims.as_ref()), callers.clone(), Arc::clone(&runtime));
         let pusher = RevocationPusher {
-            identity: Arc::clone(&nats.identity),
-            claims,
+            sink: revocation_sink(&nats, claims),
             callers: callers.clone(),
             former_node: former.node().cloned(),
             relayed: relayed.clone(),

@@ -1,5 +1,6 @@
 //! `otherixd`, the control plane: the write side, the read side and a supervised `nats-server`, wired together.
 
+mod accounts_command;
 mod args;
 mod control_plane;
 mod decision_key;
@@ -10,8 +11,10 @@ mod hints;
 mod journal_events;
 mod local_context;
 mod nats;
+mod nats_links;
 mod nats_watchdog;
 mod offline;
+mod own_nats_args;
 mod rebuild;
 mod recover;
 mod verify;
@@ -23,6 +26,7 @@ use otherix_schemas::error::Causes;
 use tracing_subscriber::EnvFilter;
 
 use args::{JournalCommand, OtherixdArgs, OtherixdCommand};
+use own_nats_args::AccountsCommand;
 
 /// Allocation is a third of the work of a command. This allocator costs less than glibc's, most of all when one thread
 /// frees what another has allocated, as batches on their way to SQLite's threads do.
@@ -39,6 +43,10 @@ fn main() -> ExitCode {
     let result = match (runtime, args.command) {
         (Ok(runtime), OtherixdCommand::Run(run)) => runtime.block_on(control_plane::run(run)),
         (Ok(runtime), OtherixdCommand::Restore(args)) => runtime.block_on(recover::restore(&args)),
+        (Ok(runtime), OtherixdCommand::Accounts { command }) => match command {
+            AccountsCommand::Print(args) => runtime.block_on(accounts_command::print(&args)),
+            AccountsCommand::Push(args) => runtime.block_on(accounts_command::push(&args)),
+        },
         (Ok(runtime), OtherixdCommand::Journal { command }) => match command {
             JournalCommand::Verify(args) => runtime.block_on(verify::verify(&args)),
             JournalCommand::Adopt(args) => runtime.block_on(recover::adopt(&args)),

@@ -1,11 +1,12 @@
 //! Restarts nats-server when it accepts events but does not store them: after the disk was full, it does not resume
-//! storing by itself, even when there is free space again.
+//! storing by itself, even when there is free space again. A server that somebody else has started is left alone.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use otherix_commands::relay::Relayed;
+use otherix_runtime::LogLimit;
 use otherix_transport::Connection;
 use tokio::sync::{Notify, watch};
 
@@ -20,6 +21,9 @@ const MAX_UNANSWERED: u64 = 2;
 /// Pause after a restart before the next check.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
+/// What is said about a server that is not restarted.
+static STUCK: LogLimit = LogLimit::new();
+
 /// Monitors the NATS store.
 pub(crate) struct NatsWatchdog {
     pub(crate) state: PathBuf,
@@ -27,8 +31,8 @@ pub(crate) struct NatsWatchdog {
     pub(crate) relayed: watch::Receiver<Relayed>,
     /// Whether the clients' mirror makes no progress.
     pub(crate) mirror_stuck: watch::Receiver<bool>,
-    /// Requests a restart of the server.
-    pub(crate) restart: Arc<Notify>,
+    /// Requests a restart of the server; `None` if somebody else has started it.
+    pub(crate) restart: Option<Arc<Notify>>,
 }
 
 impl NatsWatchdog {
@@ -40,10 +44,17 @@ impl NatsWatchdog {
             if !stuck || !self.connection.is_connected() {
                 continue;
             }
+            let Some(restart) = &self.restart else {
+                // In a cluster, this is also so while another server becomes the leader of the stream.
+                if let Some(count) = STUCK.hit() {
+                    tracing::error!(count, "NATS does not store events: check its servers, their log and their disks");
+                }
+                continue;
+            };
             let state = self.state.clone();
             if tokio::task::spawn_blocking(move || has_free_space(&state)).await.unwrap_or(false) {
                 tracing::error!("nats-server does not store events although the disk has free space; restarting it");
-                self.restart.notify_one();
+                restart.notify_one();
                 tokio::time::sleep(RESTART_PAUSE).await;
             }
         }

@@ -1,5 +1,5 @@
 //! Offline access to a stopped control plane: its journal is locked, and its nats-server runs temporarily on a free
-//! port unknown to clients.
+//! port unknown to clients, unless the streams are on an existing NATS.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use async_nats::jetstream::Context;
 use otherix_commands::store::{EventStore, OpenError};
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::subject::STREAM;
+use otherix_schemas::user::Callers;
 use otherix_transport::JetStream;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 use crate::args::OfflineArgs;
 use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
-use crate::nats::{NatsSettings, NatsSupervisor, Revocations, TlsSettings};
+use crate::nats::{NatsChoice, NatsServer, NatsSettings, Revocations, TlsSettings, Wanted};
 
 /// Time-out for a connection to that nats-server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,7 +30,7 @@ pub(crate) struct StoppedControlPlane {
     pub(crate) journal: JournalStore,
     /// The existing streams with their display names, the one with the most events first.
     pub(crate) streams: Vec<(&'static str, Context)>,
-    nats: NatsSupervisor,
+    nats: NatsServer,
 }
 
 impl StoppedControlPlane {
@@ -40,13 +41,21 @@ impl StoppedControlPlane {
             return Err(OpenError::Missing(path).into());
         }
         let journal = event_store::open(&args.state, ClusterId::new(Uuid::now_v7())).await?;
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (state, server) = (args.state.folder.clone(), args.nats_server.clone());
-        // Nobody but this process knows the port: there is nobody to refuse.
-        let revoked = watch::Sender::new(Revocations::default()).subscribe();
-        // On loopback, without TLS.
-        let settings = NatsSettings { state, listen, server, tls: TlsSettings::default(), revoked };
-        let nats = NatsSupervisor::start(settings).await?;
+        let choice = match args.own.settings(&args.state)? {
+            Some(settings) => NatsChoice::Own(settings),
+            None => {
+                let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+                let (state, server) = (args.state.folder.clone(), args.nats_server.clone());
+                // Nobody but this process knows the port: there is nobody to refuse.
+                let revoked = watch::Sender::new(Revocations::default()).subscribe();
+                // On loopback, without TLS.
+                NatsChoice::Embedded(NatsSettings { state, listen, server, tls: TlsSettings::default(), revoked })
+            }
+        };
+        // No account is pushed: what is revoked does not matter.
+        let (revoked, callers) = (Revocations::default(), Callers::default());
+        let wanted = Wanted { revoked: &revoked, callers: &callers, is_dry_run: true };
+        let nats = NatsServer::start(choice, wanted).await?;
         let access = nats.access();
         let mut streams = Vec::new();
         for (name, endpoint) in [("stream", &access.relay), ("clients' mirror", &access.mirror)] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use otherix_commands::relay::{Difference, Survey, survey, survey_as_client};
 use otherix_commands::store::{EventStore, Gap, Replayed, check_idempotency_records, replay};
-use otherix_transport::{Credentials, JetStream, NatsEndpoint, TrustedCa};
+use otherix_transport::{Credentials, JetStream};
 
 use crate::args::VerifyArgs;
 use crate::error::BoxError;
@@ -22,6 +22,8 @@ pub(crate) enum StreamError {
     Differs { name: &'static str, position: u64, what: &'static str },
     #[error("there is no stream to compare with")]
     Missing,
+    #[error("--nats needs --credentials, or --stream while the control plane is stopped")]
+    NoCredentials,
 }
 
 /// Verifies every event, prints their number, and compares the stream if requested.
@@ -33,13 +35,13 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<(), BoxError> {
         return compared;
     }
     // Connect before reading the journal, which then has every event that the stream has.
-    let connection = match (&args.nats, &args.credentials) {
-        (Some(url), Some(credentials)) => {
-            let ca = args.ca.as_deref().map(TrustedCa::load).transpose()?;
-            let endpoint = NatsEndpoint::new(url, Credentials::load(credentials)?).with_ca(ca);
+    let connection = match (args.offline.own.settings(&args.offline.state)?, &args.credentials) {
+        (Some(own), Some(credentials)) => {
+            let endpoint = own.endpoint_of(&Credentials::load(credentials)?);
             Some(JetStream::once(&endpoint, "otherixd journal verify", CONNECT_TIMEOUT).await?)
         }
-        _ => None,
+        (Some(_), None) => return Err(StreamError::NoCredentials.into()),
+        (None, _) => None,
     };
     let journal = event_store::open_read_only(&args.offline.state).await?;
     check(&journal).await?;

@@ -17,6 +17,8 @@ mod hostile;
 mod lifecycle;
 #[path = "control_plane/mesh.rs"]
 mod mesh;
+#[path = "control_plane/own_nats/mod.rs"]
+mod own_nats;
 #[path = "control_plane/presence.rs"]
 mod presence;
 #[path = "control_plane/raw_client.rs"]

@@ -209,8 +209,12 @@ impl Callers {
 
     /// Whether a key was ever registered.
     pub fn was_registered(&self, key: &UserKey) -> bool {
-        let key = UserId::from(key);
-        self.by_key.contains_key(&key) || self.revoked.contains_key(&key) || self.enrollments.was_registered(&key)
+        self.knows(&UserId::from(key))
+    }
+
+    /// Whether this is the key of a user, node or join token, or was.
+    pub fn knows(&self, key: &UserId) -> bool {
+        self.by_key.contains_key(key) || self.revoked.contains_key(key) || self.enrollments.was_registered(key)
     }
 
     /// Join tokens, and the keys of nodes.

@@ -59,7 +59,9 @@ impl JetStream {
     /// # Errors
     /// If no server answers in time, or the server refuses the credentials.
     pub async fn once(endpoint: &NatsEndpoint, name: &str, timeout: Duration) -> Result<Self, JetStreamConnectError> {
-        let options = |options: ConnectOptions| options.connection_timeout(timeout).max_reconnects(1);
+        // One attempt for each server.
+        let servers = endpoint.url.split(',').count();
+        let options = |options: ConnectOptions| options.connection_timeout(timeout).max_reconnects(servers);
         Self::connect(endpoint, name, options).await
     }
 
@@ -110,7 +112,9 @@ impl JetStream {
             Some(ca) => options.require_tls(true).tls_client_config(ca.client_config()),
             None => options,
         };
-        let connecting = kind(options).connect(url);
+        // The first that accepts the connection, as with the other connections: not a random one.
+        let servers: Vec<&str> = url.split(',').map(str::trim).collect();
+        let connecting = kind(options).retain_servers_order().connect(servers.as_slice());
         let client = connecting.await.map_err(|source| JetStreamConnectError { url: url.clone(), source })?;
         Ok(Self { client, connects })
     }

@@ -22,6 +22,7 @@ use otherix_identity::jwt::{
 };
 use otherix_schemas::subject::{EVENTS_DOMAIN, HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
 
+use super::error::NatsError;
 use super::identity::Identity;
 
 /// The prefix under which the mirror reaches the JetStream API of `CONTROL`.
@@ -69,6 +70,9 @@ pub(crate) struct Revocations {
 impl AccountName {
     pub(crate) const ALL: [Self; 5] = [Self::System, Self::Control, Self::Events, Self::Clients, Self::Nodes];
 
+    /// Those that an operator of somebody else has, too.
+    pub(crate) const SHARED: [Self; 4] = [Self::Control, Self::Events, Self::Clients, Self::Nodes];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::System => "SYSTEM",
@@ -81,13 +85,13 @@ impl AccountName {
 }
 
 /// What an account's JWT says.
-pub(super) fn account(identity: &Identity, name: AccountName, revoked: &Revocations) -> Account {
+pub(super) fn account(identity: &Identity, name: AccountName, revoked: &Revocations) -> Result<Account, NatsError> {
     let (exports, imports, forgeable) = match name {
         AccountName::System => (Vec::new(), Vec::new(), Vec::new()),
         AccountName::Control => (control_exports(), Vec::new(), Vec::new()),
-        AccountName::Events => (events_exports(), events_imports(identity), Vec::new()),
-        AccountName::Clients => (Vec::new(), clients_imports(identity), vec![LIVE_PREFIX, DELIVER]),
-        AccountName::Nodes => (Vec::new(), nodes_imports(identity), vec![LIVE_PREFIX]),
+        AccountName::Events => (events_exports(), events_imports(identity)?, Vec::new()),
+        AccountName::Clients => (Vec::new(), clients_imports(identity)?, vec![LIVE_PREFIX, DELIVER]),
+        AccountName::Nodes => (Vec::new(), nodes_imports(identity)?, vec![LIVE_PREFIX]),
     };
     let jetstream = match name {
         AccountName::Control | AccountName::Events => JetStreamLimits::UNLIMITED,
@@ -109,14 +113,14 @@ pub(super) fn account(identity: &Identity, name: AccountName, revoked: &Revocati
         role: scope.name().to_owned(),
         template: scope.permissions(),
     });
-    Account {
+    Ok(Account {
         imports,
         exports,
         signing_keys: signing_keys.collect(),
         revocations,
         mappings: forgeable.into_iter().map(mapping).collect(),
         ..Account::new(AccountLimits { jetstream, ..AccountLimits::CLIENTS_ONLY })
-    }
+    })
 }
 
 fn export(kind: ExportKind, subject: impl Into<String>) -> Export {
@@ -218,16 +222,16 @@ impl Imports<'_> {
     }
 }
 
-fn events_imports(identity: &Identity) -> Vec<Import> {
-    let control = Imports(identity.account(AccountName::Control));
+fn events_imports(identity: &Identity) -> Result<Vec<Import>, NatsError> {
+    let control = Imports(identity.account(AccountName::Control)?);
     let mut imports = vec![control.service(flow_control()), control.stream(format!("{MIRROR_DELIVER}.>"))];
     imports.extend(CREATE_CONSUMER.map(|verb| control.verb(verb, MIRROR_API)));
-    imports
+    Ok(imports)
 }
 
-fn clients_imports(identity: &Identity) -> Vec<Import> {
-    let control = Imports(identity.account(AccountName::Control));
-    let events = Imports(identity.account(AccountName::Events));
+fn clients_imports(identity: &Identity) -> Result<Vec<Import>, NatsError> {
+    let control = Imports(identity.account(AccountName::Control)?);
+    let events = Imports(identity.account(AccountName::Events)?);
     let mut imports = vec![
         control.attested(requests()),
         control.stream(live()),
@@ -236,12 +240,12 @@ fn clients_imports(identity: &Identity) -> Vec<Import> {
     ];
     let verbs = READ_INFO.into_iter().chain(READ_MESSAGE).chain([READ_NEXT]);
     imports.extend(verbs.map(|verb| events.verb(verb, &events_api())));
-    imports
+    Ok(imports)
 }
 
-fn nodes_imports(identity: &Identity) -> Vec<Import> {
-    let control = Imports(identity.account(AccountName::Control));
-    vec![control.attested(requests()), control.attested(heartbeats()), control.stream(live())]
+fn nodes_imports(identity: &Identity) -> Result<Vec<Import>, NatsError> {
+    let control = Imports(identity.account(AccountName::Control)?);
+    Ok(vec![control.attested(requests()), control.attested(heartbeats()), control.stream(live())])
 }
 
 #[cfg(test)]
@@ -254,7 +258,7 @@ mod tests {
         let folder = otherix_testkit::tempdir().unwrap();
         let identity = Identity::load_or_create(folder.path(), 1).unwrap();
         for name in AccountName::ALL {
-            let account = account(&identity, name, &Revocations::default());
+            let account = account(&identity, name, &Revocations::default()).unwrap();
             for import in account.imports.iter().filter(|import| import.kind == ExportKind::Service) {
                 assert!(import.subject.contains(['*', '>']), "{name:?} imports `{}`", import.subject);
             }

@@ -106,7 +106,7 @@ pub(super) fn render(
     let port = if listen.port() == 0 { -1 } else { i32::from(listen.port()) };
     let mut preload = serde_json::Map::new();
     for name in AccountName::ALL {
-        preload.insert(identity.account(name).to_string(), identity.account_jwt(name, revoked, now)?.into());
+        preload.insert(identity.account(name)?.to_string(), identity.account_jwt(name, revoked, now)?.into());
     }
     let mut config = json!({
         "server_name": "otherixd",
@@ -118,8 +118,8 @@ pub(super) fn render(
         "logfile_max_num": LOGS_KEPT,
         "ports_file_dir": folder.path(),
         "jetstream": { "store_dir": folder.jetstream() },
-        "operator": identity.operator_jwt(),
-        "system_account": identity.account(AccountName::System),
+        "operator": identity.operator_jwt()?,
+        "system_account": identity.account(AccountName::System)?,
         "resolver": { "type": "full", "dir": folder.accounts(), "allow_delete": false },
         "resolver_preload": preload,
     });

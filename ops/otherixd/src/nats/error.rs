@@ -1,4 +1,4 @@
-//! Errors of the supervised NATS, with their hints.
+//! Errors of the control plane's NATS, with their hints.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use otherix_identity::jwt::JwtError;
 use otherix_identity::{CredsError, CredsFormatError, KeyError};
+use otherix_transport::credentials::CredentialsError;
 
+use super::own::OwnNatsError;
 use super::tls::ServerTlsError;
 
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,11 @@ pub(crate) enum NatsError {
     MixedKeys(PathBuf),
     #[error("there is no key that signs users of the kind `{0}`")]
     NoSigningKey(&'static str),
+    /// An operation of the embedded server.
+    #[error("operator and system account of NATS are not those of this control plane")]
+    NoOperator,
+    #[error("`accounts.json` in the folder `identity` is damaged")]
+    Accounts(#[from] serde_json::Error),
     #[error("cannot generate a key")]
     Generate(#[from] KeyError),
     #[error("cannot sign a JWT, or one in the folder `identity` is damaged")]
@@ -46,6 +53,10 @@ pub(crate) enum NatsError {
     Clock,
     #[error(transparent)]
     Tls(#[from] ServerTlsError),
+    #[error(transparent)]
+    Own(#[from] OwnNatsError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// Such a name cannot be written into the configuration.
     #[error("the name of the state folder `{}` has control characters or is not UTF-8", .0.display())]
     Folder(PathBuf),
@@ -91,15 +102,18 @@ impl NatsError {
                     .to_owned(),
             ),
             Self::Tls(error) => error.hint(),
-            Self::Key { .. } | Self::MissingKey(_) | Self::MixedKeys(_) => Some(
+            Self::Own(error) => error.hint().map(str::to_owned),
+            Self::Key { .. } | Self::MissingKey(_) | Self::MixedKeys(_) | Self::Accounts(_) => Some(
                 "restore the folder `identity` of the state folder from a backup; if there is none, remove `*.nk`, \
-                 `operator.jwt` and `first-users.json` from it, and the folder `credentials`; keep \
+                 `operator.jwt`, `accounts.json` and `first-users.json` from it, and the folder `credentials`; keep \
                  `decision-key.json` and `tls`. All users and nodes then need new credentials"
                     .to_owned(),
             ),
             Self::ForeignCreds(path) => Some(format!("move `{}` elsewhere", path.display())),
             Self::SharedKey { .. }
             | Self::NoSigningKey(_)
+            | Self::NoOperator
+            | Self::Credentials(_)
             | Self::Generate(_)
             | Self::Jwt(_)
             | Self::Creds(_)

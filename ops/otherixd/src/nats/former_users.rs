@@ -30,16 +30,24 @@ impl FormerUsers {
     /// # Errors
     /// If a file cannot be read or removed.
     pub(crate) fn load(state: &Path) -> Result<Self, NatsError> {
-        let path = record(state);
-        let failed = |source| NatsError::File { attempt: "read", path: path.clone(), source };
-        let users = match files::read(&path).map_err(failed)? {
-            Some(content) => serde_json::from_slice(&content).map_err(|error| failed(error.into()))?,
-            None => Self::default(),
-        };
+        let users = Self::read(state)?;
         let folder = state.join("credentials");
         private_folder(&folder)?;
         remove_files(&folder)?;
         Ok(users)
+    }
+
+    /// Reads which there are.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(crate) fn read(state: &Path) -> Result<Self, NatsError> {
+        let path = record(state);
+        let failed = |source| NatsError::File { attempt: "read", path: path.clone(), source };
+        match files::read(&path).map_err(failed)? {
+            Some(content) => serde_json::from_slice(&content).map_err(|error| failed(error.into())),
+            None => Ok(Self::default()),
+        }
     }
 
     /// The first administrator, if there was no event about it yet.

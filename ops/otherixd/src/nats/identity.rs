@@ -1,4 +1,5 @@
-//! The keys of this control plane: folder `identity/` in the state folder, one file for each seed.
+//! The keys of this control plane: folder `identity/` in the state folder, one file for each seed. With a NATS that is
+//! not started by `otherixd`, operator and system account are somebody else's: their keys are not made.
 //!
 //! The operator's own key, `operator.nk`, signs nothing but the operator's JWT, once: it may then be taken offline, and
 //! the operator's signing key does the daily work. An account's own key signs nothing at all, because the server
@@ -21,24 +22,24 @@ use super::scope::Scope;
 /// The name of the operator.
 const OPERATOR: &str = "otherix";
 
-/// The keys of operator and accounts.
+/// The keys of the accounts, and of the operator of the embedded server.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    operator_jwt: String,
-    operator_signing: KeyPair,
+    /// `None` if NATS is not started by `otherixd`.
+    operator: Option<EmbeddedOperator>,
     accounts: AccountKeys,
     scopes: BTreeMap<Scope, KeyPair>,
 }
 
-/// What identifies the accounts.
+/// The operator of the embedded server.
 #[derive(Debug)]
-struct AccountKeys {
-    system: PublicKey,
-    control: PublicKey,
-    events: PublicKey,
-    clients: PublicKey,
-    nodes: PublicKey,
+struct EmbeddedOperator {
+    jwt: String,
+    signing: KeyPair,
 }
+
+/// What identifies the accounts.
+type AccountKeys = BTreeMap<AccountName, PublicKey>;
 
 /// A user to be signed.
 #[derive(Clone, Copy, Debug)]
@@ -60,36 +61,22 @@ impl Identity {
     /// If a file cannot be read or written, is accessible to other users or is damaged, or if one is missing after the
     /// first start was complete.
     pub(crate) fn load_or_create(state: &Path, now: u64) -> Result<Self, NatsError> {
-        let folder = KeyFolder(state.join("identity"));
-        private_folder(&folder.0)?;
+        let folder = KeyFolder::open(state)?;
+        let marks = folder.marks()?;
         // Written when all others exist.
-        let operator_jwt = folder.text("operator.jwt")?;
-        let is_first = operator_jwt.is_none();
-        let key = |name: &str, kind| folder.key(name, kind, is_first);
-        let account = |name: AccountName| {
-            let file = format!("account-{}.nk", name.as_str().to_ascii_lowercase());
-            key(&file, KeyKind::Account).map(|pair| pair.public_key().clone())
-        };
-        let operator_signing = key("operator-signing.nk", KeyKind::Operator)?;
-        let accounts = AccountKeys {
-            system: account(AccountName::System)?,
-            control: account(AccountName::Control)?,
-            events: account(AccountName::Events)?,
-            clients: account(AccountName::Clients)?,
-            nodes: account(AccountName::Nodes)?,
-        };
-        let mut scopes = BTreeMap::new();
-        for scope in Scope::all() {
-            let pair = folder.key(&format!("signing-{}.nk", scope.name()), KeyKind::Account, true)?;
-            scopes.insert(scope, pair);
-        }
-        let operator_jwt = match operator_jwt {
-            Some(token) => checked_operator(&folder, token.as_str(), &operator_signing, &accounts)?,
+        let is_first = marks.operator_jwt.is_none();
+        let operator_signing = folder.key("operator-signing.nk", KeyKind::Operator, is_first)?;
+        let mut accounts = folder.accounts(&marks)?;
+        let system = folder.key(&account_file(AccountName::System), KeyKind::Account, is_first)?.public_key().clone();
+        accounts.insert(AccountName::System, system.clone());
+        let scopes = folder.scopes(|_| true)?;
+        let operator_jwt = match marks.operator_jwt {
+            Some(token) => checked_operator(&folder, token.as_str(), &operator_signing, &system)?,
             None => {
-                let operator = key("operator.nk", KeyKind::Operator)?;
+                let operator = folder.key("operator.nk", KeyKind::Operator, true)?;
                 let body = Operator {
                     signing_keys: vec![operator_signing.public_key().clone()],
-                    system_account: Some(accounts.system.clone()),
+                    system_account: Some(system),
                     strict_signing_key_usage: true,
                 };
                 let token = jwt::encode(Claims::new(operator.public_key(), OPERATOR, now, body), &operator)?;
@@ -97,23 +84,39 @@ impl Identity {
                 token
             }
         };
-        Ok(Self { operator_jwt, operator_signing, accounts, scopes })
+        let operator = Some(EmbeddedOperator { jwt: operator_jwt, signing: operator_signing });
+        Ok(Self { operator, accounts, scopes })
     }
 
-    /// The operator, which servers trust.
-    pub(super) fn operator_jwt(&self) -> &str {
-        &self.operator_jwt
+    /// As [`Identity::load_or_create`], for a NATS whose operator and system account are somebody else's. The keys of
+    /// the other accounts are the same for both, and so the credentials of users.
+    ///
+    /// # Errors
+    /// As [`Identity::load_or_create`].
+    pub(crate) fn load_or_create_accounts(state: &Path) -> Result<Self, NatsError> {
+        let folder = KeyFolder::open(state)?;
+        let marks = folder.marks()?;
+        let accounts = folder.accounts(&marks)?;
+        let scopes = folder.scopes(|scope| scope.account() != AccountName::System)?;
+        if marks.accounts.is_none() {
+            let mut text = serde_json::to_vec_pretty(&names(&accounts))?;
+            text.push(b'\n');
+            write_private(&folder.path(ACCOUNTS), &text)?;
+        }
+        Ok(Self { operator: None, accounts, scopes })
+    }
+
+    /// The operator, which the embedded server trusts.
+    pub(super) fn operator_jwt(&self) -> Result<&str, NatsError> {
+        self.operator.as_ref().map(|operator| operator.jwt.as_str()).ok_or(NatsError::NoOperator)
     }
 
     /// What identifies an account.
-    pub(crate) fn account(&self, name: AccountName) -> &PublicKey {
-        match name {
-            AccountName::System => &self.accounts.system,
-            AccountName::Control => &self.accounts.control,
-            AccountName::Events => &self.accounts.events,
-            AccountName::Clients => &self.accounts.clients,
-            AccountName::Nodes => &self.accounts.nodes,
-        }
+    ///
+    /// # Errors
+    /// For the system account, if it is somebody else's.
+    pub(crate) fn account(&self, name: AccountName) -> Result<&PublicKey, NatsError> {
+        self.accounts.get(&name).ok_or(NatsError::NoOperator)
     }
 
     /// The keys that sign users.
@@ -121,10 +124,11 @@ impl Identity {
         self.scopes.iter().map(|(scope, pair)| (*scope, pair.public_key()))
     }
 
-    /// Signs an account. The server ignores one that was issued before the one that it has.
+    /// Signs an account of the embedded server, which ignores one that was issued before the one that it has.
     pub(super) fn account_jwt(&self, name: AccountName, revoked: &Revocations, now: u64) -> Result<String, NatsError> {
-        let body = accounts::account(self, name, revoked);
-        Ok(jwt::encode(Claims::new(self.account(name), name.as_str(), now, body), &self.operator_signing)?)
+        let EmbeddedOperator { signing, .. } = self.operator.as_ref().ok_or(NatsError::NoOperator)?;
+        let body = accounts::account(self, name, revoked)?;
+        Ok(jwt::encode(Claims::new(self.account(name)?, name.as_str(), now, body), signing)?)
     }
 
     /// Signs a user. A JWT is no secret: only who has the user's key can use it.
@@ -132,7 +136,7 @@ impl Identity {
         let UserToSign { key, name, scope, issued_at, expires_at } = user;
         let signing = self.scopes.get(&scope).ok_or(NatsError::NoSigningKey(scope.name()))?;
         let tags = vec![creds::role_tag(scope.name())];
-        let body = User { tags, ..User::scoped(self.account(scope.account())) };
+        let body = User { tags, ..User::scoped(self.account(scope.account())?) };
         let claims = Claims { expires_at, ..Claims::new(key, name, issued_at, body) };
         Ok(jwt::encode(claims, signing)?)
     }
@@ -177,22 +181,81 @@ fn checked_operator(
     folder: &KeyFolder,
     token: &str,
     signing: &KeyPair,
-    accounts: &AccountKeys,
+    system: &PublicKey,
 ) -> Result<String, NatsError> {
     let token = token.trim();
     let operator = jwt::decode::<Operator>(token)?.body;
-    if operator.signing_keys.contains(signing.public_key())
-        && operator.system_account.as_ref() == Some(&accounts.system)
-    {
+    if operator.signing_keys.contains(signing.public_key()) && operator.system_account.as_ref() == Some(system) {
         return Ok(token.to_owned());
     }
     Err(NatsError::MixedKeys(folder.0.clone()))
+}
+
+/// The private key of an account, which is needed for nothing but JWTs that somebody else signs again.
+///
+/// # Errors
+/// If the file is missing, damaged or accessible to other users.
+pub(crate) fn account_key(state: &Path, name: AccountName) -> Result<KeyPair, NatsError> {
+    KeyFolder::open(state)?.key(&account_file(name), KeyKind::Account, false)
+}
+
+/// The file with the public keys of the accounts. Written when all keys exist that an operator of somebody else needs.
+const ACCOUNTS: &str = "accounts.json";
+
+/// The file of an account's own key.
+fn account_file(name: AccountName) -> String {
+    format!("account-{}.nk", name.as_str().to_ascii_lowercase())
+}
+
+/// The accounts by their names.
+fn names(accounts: &AccountKeys) -> BTreeMap<&'static str, &PublicKey> {
+    accounts.iter().map(|(name, key)| (name.as_str(), key)).collect()
+}
+
+/// The files that are written when all keys of a kind exist.
+struct Marks {
+    operator_jwt: Option<Zeroizing<String>>,
+    accounts: Option<Zeroizing<String>>,
 }
 
 /// The folder of the keys.
 struct KeyFolder(PathBuf);
 
 impl KeyFolder {
+    fn open(state: &Path) -> Result<Self, NatsError> {
+        let folder = state.join("identity");
+        private_folder(&folder)?;
+        Ok(Self(folder))
+    }
+
+    fn marks(&self) -> Result<Marks, NatsError> {
+        Ok(Marks { operator_jwt: self.text("operator.jwt")?, accounts: self.text(ACCOUNTS)? })
+    }
+
+    /// The accounts but the system account. They are made once, for whichever NATS is used first.
+    fn accounts(&self, marks: &Marks) -> Result<AccountKeys, NatsError> {
+        let may_be_new = marks.operator_jwt.is_none() && marks.accounts.is_none();
+        let mut accounts = AccountKeys::new();
+        for name in AccountName::SHARED {
+            let pair = self.key(&account_file(name), KeyKind::Account, may_be_new)?;
+            accounts.insert(name, pair.public_key().clone());
+        }
+        let Some(text) = &marks.accounts else { return Ok(accounts) };
+        let noted: BTreeMap<String, PublicKey> = serde_json::from_str(text)?;
+        let is_noted = names(&accounts).into_iter().all(|(name, key)| noted.get(name) == Some(key));
+        if is_noted { Ok(accounts) } else { Err(NatsError::MixedKeys(self.0.clone())) }
+    }
+
+    /// The keys that sign users of these kinds. An older version may not have had all of them.
+    fn scopes(&self, is_wanted: fn(Scope) -> bool) -> Result<BTreeMap<Scope, KeyPair>, NatsError> {
+        let wanted = Scope::all().filter(|scope| is_wanted(*scope));
+        let load = |scope: Scope| {
+            let pair = self.key(&format!("signing-{}.nk", scope.name()), KeyKind::Account, true)?;
+            Ok((scope, pair))
+        };
+        wanted.map(load).collect()
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }

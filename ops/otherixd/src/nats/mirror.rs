@@ -160,6 +160,7 @@ fn definition(source: &Info) -> Config {
         allow_direct: true,
         mirror_direct: true,
         storage: source.config.storage,
+        num_replicas: source.config.num_replicas,
         metadata: HashMap::from([(SOURCE_CREATED.to_owned(), source.created.to_string())]),
         ..Config::default()
     }

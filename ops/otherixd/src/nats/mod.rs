@@ -1,12 +1,13 @@
-//! The embedded NATS of the control plane: a `nats-server` child with the accounts of an operator of its own. Owns the
-//! keys, the accounts, the configuration, the child process, the mirror of the events and users' consumers on it; never
-//! writes an event.
+//! The NATS of the control plane: a `nats-server` child with the accounts of an operator of its own ([`supervisor`]),
+//! or an existing one ([`own`]). Owns the keys, the accounts, the configuration, the child process, the mirror of the
+//! events and users' consumers on it; never writes an event.
 //!
 //! Its files are in the state folder: `identity/` (keys), `credentials/<user>.creds`, and in `nats/` the configuration,
 //! the log, the lock, the accounts, the JetStream store, and `hold`, a file that an operator creates to keep NATS
 //! stopped.
 
 mod accounts;
+mod clock;
 mod config;
 mod consumers;
 mod disk;
@@ -16,28 +17,38 @@ mod former_users;
 mod identity;
 mod lock;
 mod mirror;
+mod own;
 mod process;
 mod program;
 mod readiness;
 mod refusals;
 mod revocation;
 mod scope;
+mod server;
 mod supervisor;
 mod tls;
 mod users;
 
-pub(crate) use accounts::Revocations;
+pub(crate) use accounts::{AccountName, Revocations};
+pub(crate) use clock::unix_now;
 pub(crate) use consumers::{MirrorTurn, UserConsumers};
 pub(crate) use disk::has_free_space;
 pub(crate) use error::NatsError;
 pub(crate) use files::{private_folder, read_private, write_private};
 pub(crate) use former_users::FormerUsers;
-pub(crate) use identity::Identity;
+pub(crate) use identity::{Identity, account_key};
 pub(crate) use mirror::{Mirror, MirrorError, MirrorProgress, is_not_found};
-pub(crate) use refusals::NatsRefusals;
-pub(crate) use revocation::{RevocationPusher, revocations};
+pub(crate) use own::{
+    AccountPusher, OwnNatsSettings, Pushed, ServerUrls, SystemClient, Wanted, account_claims, label, note_given,
+    operator_key, push_all, set_replicas,
+};
+pub(crate) use refusals::{NatsRefusals, RefusalSource};
+pub(crate) use revocation::{PUSH_HINT, REVOKED_BY_SERVICES, RevocationPusher, RevocationSink, revocations};
 pub(crate) use scope::Scope;
-pub(crate) use supervisor::{NatsAccess, NatsSettings, NatsSupervisor};
+pub(crate) use server::{AccountAuthority, NatsAccess, NatsChoice, NatsServer};
+pub(crate) use supervisor::NatsSettings;
+#[cfg(test)]
+use supervisor::NatsSupervisor;
 pub(crate) use tls::{GivenCertificate, TlsSettings, parse_name};
 
 #[cfg(test)]

@@ -45,6 +45,11 @@ pub(super) fn check_version(program: &Path) -> Result<(), NatsError> {
     Err(NatsError::TooOld { program: program.to_owned(), version: version.to_owned() })
 }
 
+/// Whether a server with this version can be used.
+pub(super) fn is_new_enough(version: &str) -> bool {
+    major_minor(version).is_some_and(|numbers| numbers >= OLDEST)
+}
+
 /// Parses the first two numbers of a version such as `2.15.1-beta.2`.
 fn major_minor(version: &str) -> Option<(u64, u64)> {
     let mut parts = version.split('.');

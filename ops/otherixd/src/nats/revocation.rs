@@ -26,6 +26,8 @@ use tokio::time::{sleep, timeout};
 use super::accounts::{AccountName, Revocations};
 use super::error::NatsError;
 use super::identity::Identity;
+use super::own::{AccountPusher, Pushed, Wanted, label, push_all};
+use super::unix_now;
 
 /// The subject on which the server takes an account's JWT.
 const UPDATE: &str = "$SYS.REQ.CLAIMS.UPDATE";
@@ -47,14 +49,15 @@ const EXPIRED_KEPT: i64 = 24 * 3600 * 1_000_000;
 /// Interval at which revocations that are not needed any more are removed.
 const EXPIRY_CHECK: Duration = Duration::from_secs(3600);
 
+/// Interval at which servers of somebody else are asked whether they have the accounts as they should be.
+const OWN_CHECK: Duration = Duration::from_secs(30);
+
 /// The accounts whose users can be revoked.
 const ACCOUNTS: [AccountName; 2] = [AccountName::Clients, AccountName::Nodes];
 
 /// Pushes revocations to the server.
 pub(crate) struct RevocationPusher {
-    pub(crate) identity: Arc<Identity>,
-    /// A connection as a user of the system account that may change accounts.
-    pub(crate) claims: Connection,
+    pub(crate) sink: RevocationSink,
     pub(crate) callers: watch::Receiver<Callers>,
     /// The key that all nodes of an earlier version shared.
     pub(crate) former_node: Option<PublicKey>,
@@ -64,6 +67,27 @@ pub(crate) struct RevocationPusher {
     /// What the server is started with.
     pub(crate) revoked: watch::Sender<Revocations>,
 }
+
+/// Who is told of revocations.
+pub(crate) enum RevocationSink {
+    /// The embedded server, on a connection as a user of the system account that may change accounts.
+    Embedded { identity: Arc<Identity>, claims: Connection },
+    /// All servers of an existing NATS.
+    Own(AccountPusher),
+    /// Nobody: whoever has the operator's key of an existing NATS has to do it.
+    Nobody,
+}
+
+/// What to do where nobody is told.
+pub(crate) const PUSH_HINT: &str = "whoever has the operator's key of NATS has to run `otherixd accounts push`, or \
+    `otherixd accounts print` and then `nsc`, with this state folder";
+
+/// What the log says at the start where nobody is told.
+pub(crate) const REVOKED_BY_SERVICES: &str =
+    "NATS is not told of revocations: otherixd has no key of its operator (--nats-operator-key)";
+
+/// What the log says after a revocation, again and again.
+const UNTOLD: &str = "only the services refuse what was revoked: with revoked credentials, NATS still delivers events";
 
 /// The server has not taken an account.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +102,8 @@ enum PushError {
         #[source]
         source: Box<NatsError>,
     },
-    #[error("the clock of this machine is out of range")]
-    Clock,
+    #[error(transparent)]
+    Own(Box<NatsError>),
 }
 
 /// The server's answer.
@@ -120,15 +144,17 @@ impl RevocationPusher {
     /// Runs until there are no callers any more: the writer has ended.
     pub(crate) async fn run(mut self) {
         let mut pushed = self.revoked.borrow().clone();
+        let begin = pushed.clone();
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, &SystemRuntime);
         let refused = LogLimit::default();
+        let mut is_check_due = false;
         loop {
             // Also those since the last attempt, if that failed.
             let wanted = {
                 let callers = self.callers.borrow_and_update();
                 revocations(&callers, self.former_node.as_ref(), SystemRuntime.now().ok())
             };
-            if wanted != pushed {
+            if wanted != pushed || is_check_due {
                 // First, so that a server that is started now has them.
                 self.revoked.send_replace(wanted.clone());
                 self.let_decisions_pass().await;
@@ -139,17 +165,36 @@ impl RevocationPusher {
                     sleep(backoff.next_delay()).await;
                     continue;
                 }
-                let Revocations { clients, nodes } = &wanted;
-                let (clients, nodes) = (clients.len(), nodes.len());
-                tracing::info!(clients, nodes, "the NATS server refuses all revoked credentials");
+                if wanted != pushed {
+                    self.log(&wanted);
+                }
                 backoff.reset();
+                is_check_due = false;
                 pushed = wanted;
             }
-            // Credentials expire without an event.
-            if let Ok(Err(_)) = timeout(EXPIRY_CHECK, self.callers.changed()).await {
+            // Credentials expire without an event, and servers of somebody else may lose what they were told.
+            let is_own = matches!(self.sink, RevocationSink::Own(_));
+            match timeout(if is_own { OWN_CHECK } else { EXPIRY_CHECK }, self.callers.changed()).await {
+                Ok(Ok(())) => {}
+                Err(_elapsed) if is_own => is_check_due = true,
                 // The control plane is about to end with the writer.
-                return std::future::pending().await;
+                Ok(Err(_)) => return std::future::pending().await,
+                Err(_elapsed) if matches!(self.sink, RevocationSink::Nobody) && pushed != begin => {
+                    tracing::warn!(hint = PUSH_HINT, "{UNTOLD}, unless that was done since");
+                }
+                Err(_elapsed) => {}
             }
+        }
+    }
+
+    /// Says who refuses what was revoked from now on.
+    fn log(&self, revoked: &Revocations) {
+        let Revocations { clients, nodes } = revoked;
+        let (clients, nodes) = (clients.len(), nodes.len());
+        if matches!(self.sink, RevocationSink::Nobody) {
+            tracing::warn!(clients, nodes, hint = PUSH_HINT, "{UNTOLD}");
+        } else {
+            tracing::info!(clients, nodes, "the NATS server refuses all revoked credentials");
         }
     }
 
@@ -162,14 +207,34 @@ impl RevocationPusher {
     }
 
     async fn push_once(&self, revoked: &Revocations) -> Result<(), PushError> {
-        let now = SystemRuntime.now().map_err(|_| PushError::Clock)?.unix_micros() / 1_000_000;
-        let now = u64::try_from(now).map_err(|_| PushError::Clock)?;
+        let own = |error: NatsError| PushError::Own(Box::new(error));
+        let (identity, claims) = match &self.sink {
+            RevocationSink::Embedded { identity, claims } => (identity, claims),
+            RevocationSink::Own(pusher) => {
+                let callers = self.callers.borrow().clone();
+                let wanted = Wanted { revoked, callers: &callers, is_dry_run: false };
+                let pushed = push_all(pusher, &wanted, |name, pushed| match pushed {
+                    Pushed::Changed { earlier, missing } => {
+                        tracing::info!(
+                            account = label(name),
+                            earlier,
+                            missing,
+                            "pushed an account to the NATS servers"
+                        );
+                    }
+                    Pushed::Same => {}
+                });
+                return pushed.await.map(drop).map_err(own);
+            }
+            RevocationSink::Nobody => return Ok(()),
+        };
+        let now = unix_now().map_err(own)?;
         for name in ACCOUNTS {
             let account = name.as_str();
-            let token = self.identity.account_jwt(name, revoked, now);
+            let token = identity.account_jwt(name, revoked, now);
             let token = token.map_err(|source| PushError::Sign { account, source: Box::new(source) })?;
             let message = Message::new(UPDATE.to_owned(), Bytes::from(token));
-            let answer = self.claims.request(message, ANSWER_TIMEOUT).await?.payload;
+            let answer = claims.request(message, ANSWER_TIMEOUT).await?.payload;
             let result: Option<UpdateAnswer> = serde_json::from_slice(&answer).ok();
             if result.and_then(|answer| answer.data).is_none_or(|result| result.code != 200) {
                 let answer = String::from_utf8_lossy(&answer).escape_debug().to_string();

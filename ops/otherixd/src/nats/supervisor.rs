@@ -29,7 +29,9 @@ use super::process::NatsProcess;
 use super::program;
 use super::readiness::{last_error, wait_ready};
 use super::refusals::LogPosition;
+use super::server::{AccountAuthority, NatsAccess};
 use super::tls::{ServerTls, TlsSettings, local_host};
+use super::unix_now;
 use super::users::ControlPlaneUsers;
 
 /// Time-out for the server to accept clients: it reads its store first.
@@ -57,27 +59,6 @@ pub(crate) struct NatsSettings {
     pub(crate) tls: TlsSettings,
     /// Whose credentials the server refuses, whenever it is started.
     pub(crate) revoked: watch::Receiver<Revocations>,
-}
-
-/// How the control plane connects to the server.
-#[derive(Clone, Debug)]
-pub(crate) struct NatsAccess {
-    pub(crate) url: String,
-    /// Changes accounts on the server.
-    pub(crate) claims: NatsEndpoint,
-    /// The stream.
-    pub(crate) relay: NatsEndpoint,
-    /// The services for people.
-    pub(crate) people: NatsEndpoint,
-    /// The services for nodes.
-    pub(crate) nodes: NatsEndpoint,
-    /// The mirror of the stream.
-    pub(crate) mirror: NatsEndpoint,
-    pub(crate) identity: Arc<Identity>,
-    /// The server's log, and its end before the server was started.
-    pub(crate) log: (PathBuf, LogPosition),
-    /// Requests a restart of the server.
-    pub(crate) restart: Arc<Notify>,
 }
 
 /// A supervised server.
@@ -119,7 +100,7 @@ impl NatsSupervisor {
         private_folder(&state)?;
         private_folder(folder.path())?;
         let lock = lock_store(&folder).await?;
-        let now = now()?;
+        let now = unix_now()?;
         let identity = Arc::new(Identity::load_or_create(&state, now)?);
         let tls = ServerTls::prepare(&state, listen.ip(), &tls)?;
         take_over_streams(&folder, &identity)?;
@@ -146,16 +127,19 @@ impl NatsSupervisor {
     /// How the control plane connects to the server.
     pub(crate) fn access(&self) -> NatsAccess {
         let ControlPlaneUsers { claims, relay, people, nodes, mirror } = &self.users;
+        let claims = claims.as_ref().map(|claims| self.endpoint(claims));
         NatsAccess {
             url: self.url(),
-            claims: self.endpoint(claims),
+            claims,
             relay: self.endpoint(relay),
             people: self.endpoint(people),
             nodes: self.endpoint(nodes),
             mirror: self.endpoint(mirror),
             identity: Arc::clone(&self.identity),
-            log: (self.folder.log(), self.log_begin),
-            restart: Arc::clone(&self.restart),
+            accounts: AccountAuthority::Embedded,
+            replicas: None,
+            log: Some((self.folder.log(), self.log_begin)),
+            restart: Some(Arc::clone(&self.restart)),
         }
     }
 
@@ -235,7 +219,7 @@ impl NatsSupervisor {
         self.clear_ports()?;
         self.clear_accounts()?;
         let revoked = self.revoked.borrow().clone();
-        let accounts = AccountInputs { identity: &self.identity, revoked: &revoked, now: now()? };
+        let accounts = AccountInputs { identity: &self.identity, revoked: &revoked, now: unix_now()? };
         let text = format!("{:#}\n", render(&self.folder, self.listen, accounts, self.tls.as_ref())?);
         write_private(&self.folder.config(), text.as_bytes())?;
         let stderr = self.folder.stderr();
@@ -305,19 +289,13 @@ impl NatsSupervisor {
     }
 }
 
-/// The Unix time in seconds.
-fn now() -> Result<u64, NatsError> {
-    let now = SystemRuntime::shared().now().map_err(|_| NatsError::Clock)?;
-    u64::try_from(now.unix_micros() / 1_000_000).map_err(|_| NatsError::Clock)
-}
-
 /// The accounts of earlier versions that had streams, by their names, and which have them now.
 const FORMER_ACCOUNTS: [(&str, AccountName); 2] = [("CONTROL", AccountName::Control), ("CLIENTS", AccountName::Events)];
 
 /// Keeps the streams of an earlier version: they may have the only copy of an acknowledged event.
 fn take_over_streams(folder: &NatsFolder, identity: &Identity) -> Result<(), NatsError> {
     for (former, account) in FORMER_ACCOUNTS {
-        let (from, to) = (folder.streams(former), folder.streams(identity.account(account).as_str()));
+        let (from, to) = (folder.streams(former), folder.streams(identity.account(account)?.as_str()));
         if from.exists() && !to.exists() {
             otherix_runtime::files::rename(&from, &to).map_err(|source| NatsError::File {
                 attempt: "take over the streams in",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use otherix_transport::Credentials;
 
+use super::accounts::AccountName;
 use super::error::NatsError;
 use super::identity::Identity;
 use super::scope::{ControlPlanePart, Scope};
@@ -11,7 +12,8 @@ use super::scope::{ControlPlanePart, Scope};
 /// The credentials of the control plane's own connections. Generated at each start.
 #[derive(Clone, Debug)]
 pub(crate) struct ControlPlaneUsers {
-    pub(crate) claims: Credentials,
+    /// `None` if the system account is somebody else's.
+    pub(crate) claims: Option<Credentials>,
     pub(crate) relay: Credentials,
     pub(crate) people: Credentials,
     pub(crate) nodes: Credentials,
@@ -26,7 +28,7 @@ impl ControlPlaneUsers {
             Ok::<_, NatsError>(Credentials::Key(Arc::new(creds)))
         };
         Ok(Self {
-            claims: user(ControlPlanePart::Claims)?,
+            claims: identity.account(AccountName::System).ok().map(|_| user(ControlPlanePart::Claims)).transpose()?,
             relay: user(ControlPlanePart::Relay)?,
             people: user(ControlPlanePart::PeopleService)?,
             nodes: user(ControlPlanePart::NodesService)?,

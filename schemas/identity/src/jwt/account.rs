@@ -172,4 +172,6 @@ impl Body for Account {
     const TYPE: &'static str = "account";
     const SUBJECT: KeyKind = KeyKind::Account;
     const ISSUER: KeyKind = KeyKind::Operator;
+    /// No server accepts it before an operator has signed it.
+    const SELF_SIGNED: bool = true;
 }

@@ -62,6 +62,8 @@ pub trait Body: Serialize + DeserializeOwned {
     const SUBJECT: KeyKind;
     /// Who may sign it.
     const ISSUER: KeyKind;
+    /// Whether its subject may sign it itself, so that somebody else signs it later.
+    const SELF_SIGNED: bool = false;
 }
 
 /// The claims of a JWT. Times are Unix times in seconds.
@@ -148,7 +150,7 @@ pub fn encode<T: Body>(claims: Claims<T>, issuer: &KeyPair) -> Result<String, Jw
         exp: expires_at.unwrap_or_default(),
         jti: String::new(),
         iat: issued_at,
-        iss: issuer.public_key().clone().of_kind(T::ISSUER)?,
+        iss: issuer_of::<T>(issuer.public_key().clone(), &subject)?,
         name,
         nbf: not_before.unwrap_or_default(),
         sub: subject.of_kind(T::SUBJECT)?,
@@ -161,6 +163,11 @@ pub fn encode<T: Body>(claims: Claims<T>, issuer: &KeyPair) -> Result<String, Jw
     let signed = format!("{header}.{claims}");
     let signature = BASE64_URL_SAFE_NO_PAD.encode(issuer.sign(signed.as_bytes()));
     Ok(format!("{signed}.{signature}"))
+}
+
+/// Returns the issuer, if it may sign such a JWT about this subject.
+fn issuer_of<T: Body>(issuer: PublicKey, subject: &PublicKey) -> Result<PublicKey, KeyError> {
+    if T::SELF_SIGNED && issuer == *subject { Ok(issuer) } else { issuer.of_kind(T::ISSUER) }
 }
 
 /// Decodes a JWT and checks that the issuer that it names has signed it. Whether that issuer is to be trusted, and
@@ -192,7 +199,7 @@ pub fn decode<T: Body>(token: &str) -> Result<Claims<T>, JwtError> {
         return Err(JwtError::Version(version));
     }
     let Wire { exp, jti: _, iat, iss, name, nbf, sub, nats } = serde_json::from_slice::<Wire<T>>(&claims)?;
-    let issuer = iss.of_kind(T::ISSUER)?;
+    let issuer = issuer_of::<T>(iss, &sub)?;
     issuer.verify(signed.as_bytes(), &signature.map_err(not_base64)?)?;
     let given = |time: u64| (time != 0).then_some(time);
     let (subject, body) = (sub.of_kind(T::SUBJECT)?, nats.body);

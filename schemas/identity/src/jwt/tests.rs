@@ -100,6 +100,22 @@ fn permissions_and_accounts_round_trip() {
     assert_eq!(decode::<Operator>(&token).unwrap().body, body);
 }
 
+/// An account that somebody else's operator is to sign. Nothing else is signed by its subject.
+#[test]
+fn an_account_may_be_signed_by_itself_and_by_an_operator_only() {
+    let (account, other) = (account(), self::account());
+    let claims = || Claims::new(account.public_key(), "A", NOW, Account::new(AccountLimits::CLIENTS_ONLY));
+    let token = encode(claims(), &account).unwrap();
+    assert_eq!(decode::<Account>(&token).unwrap().issuer.as_ref(), Some(account.public_key()));
+    let operator = KeyPair::generate(KeyKind::Operator).unwrap();
+    assert!(matches!(verify::<Account>(&token, &[operator.public_key()], NOW), Err(JwtError::Issuer(_))));
+    assert!(matches!(encode(claims(), &other), Err(JwtError::Key(KeyError::OtherKind { .. }))));
+    let [header, mut body] = parts(&token);
+    body["iss"] = serde_json::json!(other.public_key());
+    let forged = forge(&header, &body, &other);
+    assert!(matches!(decode::<Account>(&forged), Err(JwtError::Key(KeyError::OtherKind { .. }))));
+}
+
 #[test]
 fn forged_tokens_are_refused() {
     let (account, foreign) = (account(), self::account());

@@ -27,7 +27,7 @@ fn keys_are_private_and_kept() {
         assert_eq!(mode(&folder.join(name)), 0o600, "{name}");
     }
     let again = Identity::load_or_create(state.path(), 6).unwrap();
-    assert_eq!((contents(&folder), again.operator_jwt()), (files.clone(), first.operator_jwt()));
+    assert_eq!((contents(&folder), again.operator_jwt().unwrap()), (files.clone(), first.operator_jwt().unwrap()));
     // The operator's own key is taken offline.
     fs::remove_file(folder.join("operator.nk")).unwrap();
     let offline = Identity::load_or_create(state.path(), 7).unwrap();
@@ -49,6 +49,58 @@ fn an_interrupted_first_start_is_completed() {
         let before = contents(&folder);
         fs::remove_file(folder.join(missing)).unwrap();
         Identity::load_or_create(state.path(), 5).unwrap();
+        let after = contents(&folder);
+        assert_eq!(after.keys().collect::<Vec<_>>(), complete.keys().collect::<Vec<_>>());
+        for (name, content) in before.iter().filter(|(name, _)| *name != missing) {
+            assert_eq!(after[name], *content, "{name} was replaced when {missing} was missing");
+        }
+    }
+}
+
+/// The keys of the accounts are the same for an embedded server and for an existing NATS, whichever is used first.
+#[test]
+fn accounts_are_made_once_for_either_nats() {
+    for own_first in [true, false] {
+        let state = tempdir().unwrap();
+        let own = || Identity::load_or_create_accounts(state.path()).unwrap();
+        let embedded = || Identity::load_or_create(state.path(), 5).unwrap();
+        let accounts = |identity: &Identity| AccountName::SHARED.map(|name| identity.account(name).unwrap().clone());
+        let first = if own_first { accounts(&own()) } else { accounts(&embedded()) };
+        let folder = state.path().join("identity");
+        assert_eq!(folder.join("operator.jwt").exists(), !own_first);
+        assert!(own().account(AccountName::System).is_err() && own().operator_jwt().is_err());
+        assert_eq!(accounts(&own()), first);
+        assert_eq!(accounts(&embedded()), first);
+        let key = account_key(state.path(), AccountName::Events).unwrap();
+        assert_eq!(key.public_key(), first.get(1).unwrap());
+        // A key that was lost is not made anew: all credentials would be lost with it.
+        let lost = folder.join("account-nodes.nk");
+        let seed = fs::read(&lost).unwrap();
+        fs::remove_file(&lost).unwrap();
+        fs::remove_file(folder.join("operator.jwt")).unwrap();
+        let missing = Identity::load_or_create_accounts(state.path()).unwrap_err();
+        assert!(matches!(missing, NatsError::MissingKey(_)), "{missing}");
+        assert!(matches!(Identity::load_or_create(state.path(), 5), Err(NatsError::MissingKey(_))));
+        // Nor is another one taken for it.
+        write_private(&lost, KeyPair::generate(KeyKind::Account).unwrap().seed().as_bytes()).unwrap();
+        let mixed = Identity::load_or_create_accounts(state.path()).unwrap_err();
+        assert!(matches!(mixed, NatsError::MixedKeys(_)), "{mixed}");
+        write_private(&lost, &seed).unwrap();
+        assert_eq!(accounts(&embedded()), first);
+    }
+}
+
+#[test]
+fn an_interrupted_first_use_of_an_existing_nats_is_completed() {
+    let state = tempdir().unwrap();
+    let folder = state.path().join("identity");
+    Identity::load_or_create_accounts(state.path()).unwrap();
+    let complete = contents(&folder);
+    for missing in complete.keys().filter(|name| *name != ACCOUNTS) {
+        fs::remove_file(folder.join(ACCOUNTS)).unwrap();
+        let before = contents(&folder);
+        fs::remove_file(folder.join(missing)).unwrap();
+        Identity::load_or_create_accounts(state.path()).unwrap();
         let after = contents(&folder);
         assert_eq!(after.keys().collect::<Vec<_>>(), complete.keys().collect::<Vec<_>>());
         for (name, content) in before.iter().filter(|(name, _)| *name != missing) {
@@ -94,7 +146,7 @@ fn users_have_the_rights_of_their_signing_key_only() {
     for scope in Scope::all() {
         let creds = identity.new_user("ann", scope, 5).unwrap();
         let User { permissions, issuer_account, .. } = &creds.claims().body;
-        assert_eq!((permissions, issuer_account.as_ref()), (&None, Some(identity.account(scope.account()))));
+        assert_eq!((permissions, issuer_account.as_ref()), (&None, Some(identity.account(scope.account()).unwrap())));
         assert_eq!(creds.role(), Some(scope.name()));
         assert!(identity.has_signed(&creds, scope));
         let others = Scope::all().filter(|other| *other != scope);

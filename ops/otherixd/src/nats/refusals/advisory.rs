@@ -47,6 +47,11 @@ impl AuthFailure {
         Some(Self { key, host, client, reason })
     }
 
+    /// Whether the client claims to be a user, node or join token that is or was registered.
+    pub(super) fn is_of_ours(&self, callers: &Callers) -> bool {
+        self.key.as_ref().is_some_and(|key| callers.knows(key))
+    }
+
     /// Counts it.
     pub(super) fn count(&self, callers: &Callers, now: Option<Timestamp>) {
         let Self { key, host, client, reason } = self;

@@ -39,42 +39,50 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Violations of permissions.
 static VIOLATIONS: Denials = Denials::new();
 
+/// Where a NATS tells of what it refuses.
+pub(crate) struct RefusalSource {
+    /// The log of an embedded server, and the position from which on it is followed. Violations of permissions are
+    /// nowhere else.
+    pub(crate) log: Option<(PathBuf, LogPosition)>,
+    /// A connection to the system account.
+    pub(crate) claims: Option<Connection>,
+    /// The server has users of others, too, about whom nothing is counted.
+    pub(crate) is_shared: bool,
+}
+
 /// Counts and logs what the server refuses.
 pub(crate) struct NatsRefusals {
-    follower: LogFollower,
-    claims: Connection,
+    source: RefusalSource,
     callers: watch::Receiver<Callers>,
     runtime: Arc<dyn Runtime>,
 }
 
 impl NatsRefusals {
-    /// Follows the server's log from a position on. `claims` is a connection to the system account.
-    pub(crate) fn new(
-        (log, begin): (PathBuf, LogPosition),
-        claims: Connection,
-        callers: watch::Receiver<Callers>,
-        runtime: Arc<dyn Runtime>,
-    ) -> Self {
-        Self { follower: LogFollower::new(log, begin), claims, callers, runtime }
+    pub(crate) fn new(source: RefusalSource, callers: watch::Receiver<Callers>, runtime: Arc<dyn Runtime>) -> Self {
+        Self { source, callers, runtime }
     }
 
     /// Runs until the future is dropped.
     pub(crate) async fn run(self) -> Infallible {
-        let Self { follower, claims, callers, runtime } = self;
+        let Self { source: RefusalSource { log, claims, is_shared }, callers, runtime } = self;
+        let follower = log.map(|(log, begin)| LogFollower::new(log, begin));
         tokio::select! {
             never = follow(follower, &callers, &runtime) => never,
-            never = subscribe(&claims, &callers, &runtime) => never,
+            never = subscribe(claims, is_shared, &callers, &runtime) => never,
         }
     }
 }
 
 /// Counts violations of permissions.
-async fn follow(follower: LogFollower, callers: &watch::Receiver<Callers>, runtime: &Arc<dyn Runtime>) -> Infallible {
+async fn follow(
+    mut follower: Option<LogFollower>,
+    callers: &watch::Receiver<Callers>,
+    runtime: &Arc<dyn Runtime>,
+) -> Infallible {
     let failed = LogLimit::default();
     let skipped = LogLimit::default();
-    let mut follower = Some(follower);
     loop {
-        // The task is lost only if the process ends.
+        // There is no log. Or the task was lost, which happens only if the process ends.
         let Some(mut reading) = follower.take() else { return std::future::pending().await };
         let read = runtime.run_blocking("read NATS's log", move || {
             let mut violations = Vec::new();
@@ -105,12 +113,20 @@ async fn follow(follower: LogFollower, callers: &watch::Receiver<Callers>, runti
 }
 
 /// Counts failed authentications.
-async fn subscribe(claims: &Connection, callers: &watch::Receiver<Callers>, runtime: &Arc<dyn Runtime>) -> Infallible {
+async fn subscribe(
+    claims: Option<Connection>,
+    is_shared: bool,
+    callers: &watch::Receiver<Callers>,
+    runtime: &Arc<dyn Runtime>,
+) -> Infallible {
+    let Some(claims) = claims else { return std::future::pending().await };
     loop {
         match claims.subscribe(AUTH_FAILURES).await {
             Ok(mut failures) => {
                 while let Some(message) = failures.next().await {
-                    if let Some(failure) = AuthFailure::parse(&message.payload) {
+                    let failure = AuthFailure::parse(&message.payload);
+                    let is_other = |failure: &AuthFailure| is_shared && !failure.is_of_ours(&callers.borrow());
+                    if let Some(failure) = failure.filter(|failure| !is_other(failure)) {
                         failure.count(&callers.borrow(), runtime.now().ok());
                     }
                 }

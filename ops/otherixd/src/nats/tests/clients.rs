@@ -64,7 +64,7 @@ async fn independent_client_reads_everything() {
     assert_eq!(results["from_2"], json!(["two", "three"]), "a batch of one message each");
     assert_eq!((&results["last"], &results["direct"]), (&json!(3), &json!("three")));
     assert_eq!(results["live"], "live");
-    let account = fixture.supervisor.access().identity.account(AccountName::Clients).to_string();
+    let account = fixture.supervisor.access().identity.account(AccountName::Clients).unwrap().to_string();
     for request in [&results["request"], &results["forged"]] {
         assert_eq!(
             (&request["acc"], &request["user"], &request["kind"]),

@@ -91,7 +91,9 @@ async fn static_users_are_replaced_and_their_streams_kept() {
     let created = fixture.mirror().await.created;
     let (control, events) = {
         let identity = fixture.supervisor.access().identity;
-        (identity.account(AccountName::Control).to_string(), identity.account(AccountName::Events).to_string())
+        let [control, events] =
+            [AccountName::Control, AccountName::Events].map(|name| identity.account(name).unwrap().to_string());
+        (control, events)
     };
     let state = fixture.state().to_owned();
     let folder = fixture.stop().await;

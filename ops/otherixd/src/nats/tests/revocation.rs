@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::super::identity::UserToSign;
 use super::super::scope::Scope;
-use super::super::{NatsSupervisor, RevocationPusher, Revocations, revocations};
+use super::super::{NatsSupervisor, RevocationPusher, RevocationSink, Revocations, revocations};
 use super::{DEADLINE, NatsFixture, settings};
 
 /// How fast a connected client must be cut off.
@@ -32,11 +32,10 @@ async fn revoked_users_are_cut_off_and_refused() {
     let (admin, node) = (fixture.connect_as("admin").await, fixture.connect_as("node").await);
     let callers = watch::Sender::new(Callers::default());
     let revoked = watch::Sender::new(Revocations::default());
-    let claims = Nats::lasting(&access.claims, "test").await.unwrap().into();
+    let claims = Nats::lasting(&access.claims.unwrap(), "test").await.unwrap().into();
     let (relayed, head) = (watch::Sender::new(Relayed::default()), watch::Sender::new(Position::ZERO));
     let pusher = RevocationPusher {
-        identity: Arc::clone(&access.identity),
-        claims,
+        sink: RevocationSink::Embedded { identity: Arc::clone(&access.identity), claims },
         callers: callers.subscribe(),
         former_node: None,
         relayed: relayed.subscribe(),

@@ -22,7 +22,7 @@ use crate::raw_client::RawClient;
 const STREAM: &str = "OTHERIX_EVENTS";
 
 /// Subjects on which an answer would do harm.
-fn targets(victim: &str) -> Vec<String> {
+pub(crate) fn targets(victim: &str) -> Vec<String> {
     let node = NodeId::new(Uuid::from_u128(7));
     [
         "otherix.evt.v1.network.deleted.x".to_owned(),

@@ -1,7 +1,7 @@
 //! What the NATS server permits, refuses and ignores, with the accounts of a real control plane, tried with raw
 //! clients. Keys of the control plane are used to sign further users of each role, as it signs them itself.
 
-mod attacks;
+pub(crate) mod attacks;
 pub(crate) mod consumers;
 mod forged;
 mod matrix;
