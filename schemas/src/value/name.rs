@@ -136,7 +136,6 @@ impl NodeName {
 
 #[cfg(test)]
 mod tests {
-    use super::name_key as key;
     use super::*;
 
     #[test]
