@@ -21,6 +21,7 @@ mod program;
 mod readiness;
 mod refusals;
 mod revocation;
+mod revoked_keys;
 mod scope;
 mod supervisor;
 mod tls;

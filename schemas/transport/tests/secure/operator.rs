@@ -144,12 +144,7 @@ fn all(account: &KeyPair) -> User {
     User::with_permissions(account.public_key(), permissions)
 }
 
-fn account_jwt(
-    operator: &KeyPair,
-    account: &KeyPair,
-    viewers: &KeyPair,
-    revocations: BTreeMap<PublicKey, u64>,
-) -> String {
+fn account_jwt(operator: &KeyPair, account: &KeyPair, viewers: &KeyPair, revocations: BTreeMap<String, u64>) -> String {
     let allow = |subjects: &[&str]| SubjectPermissions {
         allow: subjects.iter().map(ToString::to_string).collect(),
         deny: Vec::new(),
