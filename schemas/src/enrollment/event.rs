@@ -79,7 +79,8 @@ pub struct NodeKeyOffered {
     pub key: UserKey,
 }
 
-/// A node uses the key that it has offered. The one before is revoked.
+/// A node uses another key: the one that it has offered, or one that was registered with a join token for a node that
+/// existed. The one before is revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeKeyChanged {
     pub node_id: NodeId,
@@ -136,7 +137,8 @@ pub struct NodeKeyOfferedV1 {
     pub key: UserKey,
 }
 
-/// A node uses the key that it has offered. The one before is revoked.
+/// A node uses another key: the one that it has offered, or one that was registered with a join token for a node that
+/// existed. The one before is revoked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeKeyChangedV1 {
