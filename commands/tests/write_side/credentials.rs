@@ -4,21 +4,26 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use otherix_commands::config::ClusterConfig;
-use otherix_commands::service::{Credential, DecisionSigning, Inputs, IssueError, Issuer, Service, Settings};
+use otherix_commands::service::{
+    Consumers, Credential, DecisionSigning, Inputs, IssueError, Issuer, Service, Settings,
+};
 use otherix_commands::store::EventStore;
 use otherix_commands::writer::Writer;
 use otherix_runtime::{Runtime, SystemRuntime};
 use otherix_schemas::command::Command;
+use otherix_schemas::consumer::{ConsumerName, ConsumerSpec, ConsumerView};
 use otherix_schemas::enrollment::{CreateJoinToken, EnrollNode, NewJoinToken, NodeToEnroll};
-use otherix_schemas::error::{ErrorCode, ErrorInfo};
+use otherix_schemas::error::{ErrorBody, ErrorCode, ErrorInfo};
 use otherix_schemas::id::{JoinTokenId, NodeId, UserUuid};
 use otherix_schemas::node::{JoinNode, JoinRequest};
+use otherix_schemas::position::Position;
 use otherix_schemas::request::RequestType;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::{
-    CallerView, CreateUser, CredentialView, DeleteUser, GetCredential, Myself, RevokeUser, RotateUserKey, SetUserRole,
-    UserAndKey, UserAndRole, UserById, UserCommand, UserDraft, UserOrMyself, UserRole, UserView, WhoAmI,
+    Caller, CallerView, CreateUser, CredentialView, DeleteUser, GetCredential, Myself, RevokeUser, RotateUserKey,
+    SetUserRole, UserAndKey, UserAndRole, UserById, UserCommand, UserDraft, UserOrMyself, UserRole, UserView, WhoAmI,
 };
 use otherix_schemas::value::{Ipv4Subnet, UserId, UserKey};
 use otherix_schemas::vm::{CreateVm, DeleteVm, VmById, VmDraft, VmView};
@@ -45,6 +50,28 @@ impl Issuer for TestIssuer {
     }
 }
 
+/// There is no stream that users could have consumers on.
+struct NoConsumers;
+
+impl Consumers for NoConsumers {
+    fn create<'a>(
+        &'a self,
+        _: &'a Caller,
+        _: ConsumerSpec,
+        _: Position,
+    ) -> BoxFuture<'a, Result<ConsumerView, ErrorBody>> {
+        Box::pin(async { Err(ErrorBody::new(ErrorCode::Unavailable, "there is no stream")) })
+    }
+
+    fn list<'a>(&'a self, _: &'a Caller) -> BoxFuture<'a, Result<Vec<ConsumerView>, ErrorBody>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn delete<'a>(&'a self, _: &'a Caller, _: ConsumerName) -> BoxFuture<'a, Result<ConsumerView, ErrorBody>> {
+        Box::pin(async { Err(ErrorBody::new(ErrorCode::NotFound, "there is no such consumer")) })
+    }
+}
+
 /// A command service on a messaging system in memory.
 pub(super) struct Control {
     network: MemoryNetwork,
@@ -62,7 +89,7 @@ impl Control {
         let inputs = Inputs {
             cluster,
             issuer: Arc::new(issuer.clone()),
-            consumers: None,
+            consumers: Arc::new(NoConsumers),
             writer: handle.clone(),
             durable: writer.durable(),
             roster: writer.roster(),

@@ -88,7 +88,7 @@ pub struct NodeKeyChanged {
     pub key: UserKey,
 }
 
-/// The keys of a node were revoked: it was removed, or has not joined and its join token was revoked.
+/// The keys of a node were revoked: it was removed, or its join token was revoked before an agent joined with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeKeyRevoked {
     pub node_id: NodeId,
@@ -147,7 +147,7 @@ pub struct NodeKeyChangedV1 {
     pub key: UserKey,
 }
 
-/// The keys of a node were revoked: it was removed, or has not joined and its join token was revoked.
+/// The keys of a node were revoked: it was removed, or its join token was revoked before an agent joined with them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeKeyRevokedV1 {
