@@ -230,7 +230,8 @@ async fn join(heartbeats: &Heartbeats, joining: &mut JoiningNode) -> MembershipA
                     log_refusal(&error, &text, &node);
                     logged.insert(text);
                 }
-                let pause = if *shared.is_removed.borrow() { REMOVED_RETRY } else { backoff.next_delay() };
+                let is_final = matches!(error, CallError::Refused(_)) && *shared.is_removed.borrow();
+                let pause = if is_final { REMOVED_RETRY } else { backoff.next_delay() };
                 let _reconnected_or_elapsed = tokio::time::timeout(pause, connects.changed()).await;
             }
         }

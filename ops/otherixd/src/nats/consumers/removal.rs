@@ -69,7 +69,8 @@ impl<J: EventStore> UserConsumers<J> {
 /// are about keys of nodes and join tokens.
 async fn until_due(callers: &mut watch::Receiver<Callers>, checked: Option<&BTreeSet<UserId>>, pause: Duration) {
     let is_other = |callers: &Callers| checked.is_some_and(|checked| *checked != entitled(callers));
-    if let Ok(Err(_writer_ended)) = timeout(pause, callers.wait_for(is_other)).await {
+    let has_writer_ended = timeout(pause, callers.wait_for(is_other)).await.is_ok_and(|found| found.is_err());
+    if has_writer_ended {
         // The control plane is about to end.
         std::future::pending().await
     }
