@@ -12,10 +12,11 @@ use otherix_transport::{Credentials, JetStream, NatsEndpoint};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::super::NatsSupervisor;
+use super::super::accounts::AccountName;
 use super::super::identity::{Identity, UserToSign};
-use super::super::revoked_keys::LISTED_MAX;
+use super::super::revoked_keys::{AccountRevocations, LISTED_MAX};
 use super::super::scope::Scope;
+use super::super::{NatsSupervisor, Revocations};
 use super::revocation::Pushing;
 use super::{DEADLINE, NatsFixture, settings};
 
@@ -24,6 +25,12 @@ const MANY: u32 = 50_000;
 
 /// When the first of them was revoked, and one each second afterwards (Unix time).
 const FIRST: u64 = 1_700_000_000;
+
+fn revoked_key(number: u32) -> String {
+    let mut bytes = [7; 32];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    UserKey::from_bytes(bytes).to_string()
+}
 
 /// A node's key with a credential that was issued at this Unix time.
 fn node(identity: &Identity, issued_at: u64) -> (Creds, Arc<Credentials>) {
@@ -42,17 +49,13 @@ fn node(identity: &Identity, issued_at: u64) -> (Creds, Arc<Credentials>) {
 /// The registry with the revoked keys and a node with a valid one.
 fn callers(valid: &Creds, revoked: &[&Creds]) -> Callers {
     let id = "018f0000-0000-7000-8000-000000000001";
-    let key = |number: u32| {
-        let mut bytes = [7; 32];
-        bytes[..4].copy_from_slice(&number.to_be_bytes());
-        UserKey::from_bytes(bytes).to_string()
-    };
-    let gone = (0..MANY).map(|number| (key(number), json!(FIRST + u64::from(number))));
+    let gone = (0..MANY).map(|number| (revoked_key(number), json!(FIRST + u64::from(number))));
     let known = revoked.iter().map(|creds| (creds.user().to_string(), json!(creds.claims().issued_at)));
     let keys: serde_json::Map<String, Value> = gone.chain(known).collect();
     let present = json!({ "key": valid.user().as_str(), "issued_at": valid.claims().issued_at });
     let node = json!({
-        "name": "old", "present": present, "offered": null, "offered_at": null, "token_id": id, "version": 1,
+        "name": "old", "present": present, "offered": null, "offered_at": null, "token_id": id, "is_unconfirmed": false,
+        "version": 1,
     });
     let enrollments = json!({ "tokens": {}, "nodes": { id: node }, "revoked": keys });
     serde_json::from_value(json!({ "users": {}, "revoked": {}, "enrollments": enrollments })).unwrap()
@@ -97,6 +100,20 @@ async fn check(valid_since: u64, is_first_refused: bool) -> usize {
     connect(restarted.endpoint(&with_valid)).await.unwrap();
     restarted.stop().await;
     revoked.borrow().nodes.keys.len()
+}
+
+/// Which accounts are nearest to the limit changes with their permissions.
+#[test]
+fn accounts_with_as_many_keys_as_are_listed_are_accepted_by_nats() {
+    let folder = otherix_testkit::tempdir().unwrap();
+    let identity = Identity::load_or_create(folder.path(), FIRST).unwrap();
+    let keys = (0..MANY).map(|number| (revoked_key(number), u64::from(u32::MAX)));
+    let full = AccountRevocations::new(keys, None);
+    let revoked = Revocations { clients: full.clone(), nodes: full };
+    for name in [AccountName::Clients, AccountName::Nodes] {
+        let length = identity.account_jwt(name, &revoked, FIRST).unwrap().len();
+        assert!((900_000..1 << 20).contains(&length), "{name:?}: {length} bytes");
+    }
 }
 
 #[tokio::test]
