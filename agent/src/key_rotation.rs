@@ -53,8 +53,9 @@ pub enum KeyRotationError {
     #[error("cannot connect with the present key; if it is revoked, join again with a token that names this node")]
     Connect(#[from] ConnectError),
     #[error(
-        "neither the present key nor the next one is accepted: this node was removed, or its keys are revoked. Create a \
-         token with `otherix node join-token create --name NODE`, stop the agent, and run `otherix-agent join` with it"
+        "neither the present key nor the next one is accepted: this node was removed, or its keys are revoked. Create \
+         a token with `otherix node join-token create --name NODE`, stop the agent, and run `otherix-agent join` with \
+         it"
     )]
     Revoked(#[source] Box<KeyRotationError>),
     #[error("the next key was registered before and is not valid any more: repeat this command, which makes another")]

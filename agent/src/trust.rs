@@ -1,5 +1,5 @@
 //! The key by which this node knows its control plane: that of the join token, kept in `decision-key.json` in the state
-//! folder, and the successors that it has signed. Without the file, nobody is followed: whoever answers could be anybody.
+//! folder, and the successors that it has signed. Without the file, nobody is followed: anybody could answer.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,9 +30,9 @@ pub enum TrustError {
     )]
     OtherKey { found: DecisionKey, known: DecisionKey, path: PathBuf },
     #[error(
-        "there is no `{0}`, by which this node knows its control plane: it keeps its devices, and follows nobody. Create \
-         a token with `otherix node join-token create --name NODE`, stop the agent, run `otherix-agent join` with it, \
-         and start the agent"
+        "there is no `{0}`, by which this node knows its control plane: it keeps its devices, and follows nobody. \
+         Create a token with `otherix node join-token create --name NODE`, stop the agent, run `otherix-agent join` \
+         with it, and start the agent"
     )]
     NoKey(PathBuf),
     #[error("the head of the decisions is not signed by the control plane with key {key}: somebody has altered it")]

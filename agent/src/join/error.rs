@@ -36,8 +36,8 @@ pub enum JoinError {
     #[error(transparent)]
     Trust(#[from] TrustError),
     #[error(
-        "the node of the state folder `{}` follows a control plane that signs with {known}, and that of the token signs \
-         with {found}. If the token is older than the last rotation of the decision key (`otherixd \
+        "the node of the state folder `{}` follows a control plane that signs with {known}, and that of the token \
+         signs with {found}. If the token is older than the last rotation of the decision key (`otherixd \
          rotate-decision-key`), {CREATE}. If the key was rotated while the agent was stopped, start the agent with its \
          present credentials first, or remove `decision-key.json` from the folder. If the token is of another cluster, \
          join with an empty state folder. If the control plane was replaced on purpose, remove `decision-key.json`",
@@ -89,8 +89,8 @@ pub enum JoinError {
     #[error("the control plane has answered with a credential that cannot be used")]
     Credential(#[from] CredsFormatError),
     #[error(
-        "`{}` has the key of a join that was interrupted, and cannot be used: the token may have been redeemed with it. \
-         Remove the file, and repeat this command; if the token is used up then, {CREATE}",
+        "`{}` has the key of a join that was interrupted, and cannot be used: the token may have been redeemed with \
+         it. Remove the file, and repeat this command; if the token is used up then, {CREATE}",
         path.display()
     )]
     Pending { path: PathBuf, source: Box<dyn Error + Send + Sync> },

@@ -72,8 +72,8 @@ Examples:
   otherix node join-token list -o json";
 
 const REVOKE_HELP: &str = "\
-Nodes that have joined with the token stay. Keys that were registered with it, and with which no agent was started yet, \
-are revoked: a new machine joins again with another token, and so does a node that existed and whose keys a token \
+Nodes that have joined with the token stay. Keys that were registered with it, and with which no agent was started \
+yet, are revoked: a new machine joins again with another token, and so does a node that existed and whose keys a token \
 naming it has replaced.
 
 Examples:

@@ -62,10 +62,10 @@ The key pair is made on this machine; only its public part is sent. The file con
 the control plane signs, in the form that every NATS client reads, with mode 0600. Without --expires, the credentials \
 do not expire. docs/roles.md lists what each role permits.
 
-With --public-key, the key pair stays where it was made (by `nsc`, `nk`, or on the user's machine), and nothing that is \
-printed or written is secret: --out FILE gets the JWT, which `otherix user credential NAME` prints, too. Whoever has the \
-private key puts the JWT into the file that has it, which is a credentials file then: `otherix user credential --update \
-FILE --jwt JWT_FILE`.
+With --public-key, the key pair stays where it was made (by `nsc`, `nk`, or on the user's machine), and nothing that \
+is printed or written is secret: --out FILE gets the JWT, which `otherix user credential NAME` prints, too. Whoever \
+has the private key puts the JWT into the file that has it, which is a credentials file then: `otherix user credential \
+--update FILE --jwt JWT_FILE`.
 
 Examples:
   otherix user create alice --role developer

@@ -115,7 +115,7 @@ pub(super) async fn obtain(client: &mut ControlPlaneClient, id: UserUuid) -> Res
     Ok(client.call::<GetCredential>(&UserOrMyself { id: Some(id) }).await?.data)
 }
 
-/// Registers a public key that was made elsewhere, and writes the JWT that belongs to it to `out`, which must not exist.
+/// Registers a public key that was made elsewhere, and writes the JWT for it to `out`, which must not exist.
 pub(super) async fn register_given<R: RequestType<Answer = UserView>>(
     client: &mut ControlPlaneClient,
     request: &R::Body,

@@ -1,7 +1,7 @@
 //! Which keys an account's JWT revokes.
 //!
-//! Keys that nodes had stay revoked for good, and a server takes no JWT of more than 1 MiB, nor starts with one. So keys
-//! that were revoked before the oldest valid credential was issued are not listed: what was issued until then is
+//! Keys that nodes had stay revoked for good, and a server takes no JWT of more than 1 MiB, nor starts with one. So
+//! keys that were revoked before the oldest valid credential was issued are not listed: what was issued until then is
 //! revoked as a whole. Of the others, the latest are listed.
 
 use std::collections::BTreeMap;

@@ -65,8 +65,8 @@ impl<J: EventStore> UserConsumers<J> {
     }
 }
 
-/// Waits until others may have consumers than those that were `checked`, or `pause` is over. Most changes of the registry
-/// are about keys of nodes and join tokens.
+/// Waits until others may have consumers than those that were `checked`, or `pause` is over. Most changes of the
+/// registry are about keys of nodes and join tokens.
 async fn until_due(callers: &mut watch::Receiver<Callers>, checked: Option<&BTreeSet<UserId>>, pause: Duration) {
     let is_other = |callers: &Callers| checked.is_some_and(|checked| *checked != entitled(callers));
     let has_writer_ended = timeout(pause, callers.wait_for(is_other)).await.is_ok_and(|found| found.is_err());
