@@ -112,6 +112,11 @@ impl ConnectionSettings {
     }
 }
 
+/// Whether this is the state folder of a node that has joined.
+pub(crate) fn has_joined(state: &Path) -> bool {
+    state.join(CONNECTION).exists()
+}
+
 /// Returns where and as whom the node connects, and its name.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use otherix_runtime::{Backoff, Runtime};
 use otherix_schemas::decision_chain::{DecisionHead, Nonce};
-use otherix_schemas::error::{Causes, ErrorCode, HEARTBEAT_ANSWER, REMOVED_NODE};
+use otherix_schemas::error::{Causes, ErrorCode};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
     Heartbeat, HeartbeatAnswer, JoinAnswer, JoinNode, JoinRequest, MeshOffer, MeshPeerStatus, NodeReport, ReportNode,
@@ -37,12 +37,16 @@ const HEARTBEAT: Duration = otherix_schemas::node::HEARTBEAT_INTERVAL;
 const SET_BACK_TOLD: Duration = Duration::from_secs(3600);
 
 /// Delay before a node that was removed tries again: only a restored control plane may accept it.
-pub const REMOVED_RETRY: Duration = Duration::from_secs(60);
+const REMOVED_RETRY: Duration = Duration::from_secs(60);
 
 /// What to do if the credentials are not accepted.
 const NOT_ACCEPTED_HINT: &str = "if the node was removed from the cluster on purpose, stop its agent, run \
     `otherix-agent leave`, and start it: it removes its devices. Otherwise create a token with `otherix node \
     join-token create --name NODE`, stop the agent, run `otherix-agent join` with it, and start the agent";
+
+/// What to do with a machine that was removed from the cluster, and knows it.
+const REMOVED_HINT: &str = "to use this machine again, stop the agent, empty its state folder and run `otherix-agent \
+    join` with a new token: it joins as a new node";
 
 /// Most distinct errors that are logged while the node cannot join.
 const ERRORS_MAX: usize = 64;
@@ -117,6 +121,8 @@ pub struct SharedState {
     pub started_with: watch::Sender<Option<Position>>,
     /// The last decision in the ledger on disk.
     pub saved: watch::Sender<Position>,
+    /// This node was removed from the cluster, according to its ledger.
+    pub is_removed: watch::Sender<bool>,
     /// A heartbeat is to be sent at once, for the head in its answer.
     pub head_wanted: Arc<Notify>,
 }
@@ -139,6 +145,7 @@ impl SharedState {
             set_back: watch::Sender::new(None),
             started_with: watch::Sender::new(None),
             saved: watch::Sender::new(Position::ZERO),
+            is_removed: watch::Sender::new(false),
             head_wanted,
         }
     }
@@ -162,11 +169,6 @@ impl SharedState {
         self.requests.send_modify(|requests| *requests += 1);
         *self.requests.borrow()
     }
-}
-
-/// Whether the control plane refuses this node because it was removed.
-pub fn is_removed(error: &CallError) -> bool {
-    matches!(error, CallError::Refused(body) if body.error.details.contains_key(REMOVED_NODE))
 }
 
 /// Joins the cluster; and again after a reconnect, at the request of the main loop, and when the node's offer to the
@@ -228,7 +230,8 @@ async fn join(heartbeats: &Heartbeats, joining: &mut JoiningNode) -> MembershipA
                     log_refusal(&error, &text, &node);
                     logged.insert(text);
                 }
-                let pause = if is_removed(&error) { REMOVED_RETRY } else { backoff.next_delay() };
+                let is_final = matches!(error, CallError::Refused(_)) && *shared.is_removed.borrow();
+                let pause = if is_final { REMOVED_RETRY } else { backoff.next_delay() };
                 let _reconnected_or_elapsed = tokio::time::timeout(pause, connects.changed()).await;
             }
         }
@@ -238,12 +241,6 @@ async fn join(heartbeats: &Heartbeats, joining: &mut JoiningNode) -> MembershipA
 fn log_refusal(error: &CallError, text: &str, node: &JoinRequest) {
     let JoinRequest { node_id, name, mesh: _, arch: _ } = node;
     match error {
-        CallError::Refused(_) if is_removed(error) => tracing::error!(
-            error = %text, node = %node_id, %name,
-            hint = "to use this machine again, stop the agent, empty its state folder and run `otherix-agent join` \
-                with a new token: it joins as a new node",
-            "the cluster refuses this node permanently"
-        ),
         CallError::Refused(body) if body.error.code == ErrorCode::Conflict => tracing::error!(
             error = %text, node = %node_id, %name,
             hint = "a node keeps the name that it joined with: start this agent without --name, or with the state \
@@ -322,19 +319,7 @@ impl Heartbeats {
             saved: started_with.map(|started| started.max(*shared.saved.borrow())),
             mesh,
         };
-        let message = match connection.exchange(subject::heartbeat(&connection.user()), &beat, options()).await {
-            Ok(message) => message,
-            Err(error) => {
-                // A node that was removed needs the head to verify its removal.
-                if let CallError::Refused(body) = &error
-                    && let Some(answer) = body.error.details.get(HEARTBEAT_ANSWER)
-                    && let Ok(answer) = serde_json::from_value(answer.clone())
-                {
-                    shared.signed_head.send_replace(Some(shared.trust.accept(&answer, nonce)?));
-                }
-                return Err(error.into());
-            }
-        };
+        let message = connection.exchange(subject::heartbeat(&connection.user()), &beat, options()).await?;
         let answer: HeartbeatAnswer = serde_json::from_slice(&message.payload).map_err(CallError::from)?;
         let head = shared.trust.accept(&answer, nonce)?;
         if let Some(text) = answer.set_back {
@@ -358,6 +343,8 @@ enum HeartbeatState {
     Unanswered,
     /// The credentials are not accepted. That lasts while the server is unreachable.
     NotAccepted,
+    /// They are not accepted, and the ledger says why: the node was removed.
+    Removed,
 }
 
 /// Sends heartbeats until it is dropped, at once if a head is wanted. Requests the membership again after heartbeats
@@ -387,11 +374,6 @@ pub async fn send_heartbeats(heartbeats: Heartbeats) {
                 tracing::debug!(error = %body, "the control plane does not know this node");
                 shared.request_membership();
             }
-            Err(HeartbeatError::Call(error)) if is_removed(&error) => {
-                tracing::debug!(error = %error, "the control plane has removed this node");
-                shared.request_membership();
-                ticks.reset_after(REMOVED_RETRY);
-            }
             Err(HeartbeatError::Trust(error)) => {
                 if std::mem::replace(&mut state, HeartbeatState::Unanswered) == HeartbeatState::Answered {
                     let error = Causes(&error);
@@ -399,9 +381,16 @@ pub async fn send_heartbeats(heartbeats: Heartbeats) {
                 }
             }
             Err(HeartbeatError::Call(CallError::Refused(body))) if body.error.code == ErrorCode::Unauthenticated => {
-                if std::mem::replace(&mut state, HeartbeatState::NotAccepted) != HeartbeatState::NotAccepted {
+                let is_removed = *shared.is_removed.borrow();
+                let (refused, hint, text) = if is_removed {
+                    ticks.reset_after(REMOVED_RETRY);
+                    (HeartbeatState::Removed, REMOVED_HINT, "the cluster refuses this node permanently: it was removed")
+                } else {
                     let text = "the cluster does not accept this node's credentials: retrying";
-                    tracing::error!(error = %body, hint = NOT_ACCEPTED_HINT, "{text}");
+                    (HeartbeatState::NotAccepted, NOT_ACCEPTED_HINT, text)
+                };
+                if std::mem::replace(&mut state, refused) != refused {
+                    tracing::error!(error = %body, hint, "{text}");
                 }
             }
             Err(HeartbeatError::Call(error)) => {

@@ -15,6 +15,8 @@ use otherix_schemas::node::REPORT_NUMBER_MAX;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use crate::connection;
+
 const NODE: &str = "node.json";
 
 const LOCK: &str = "lock";
@@ -73,6 +75,11 @@ pub enum IdentityError {
         #[source]
         source: serde_json::Error,
     },
+    #[error(
+        "there is no `{0}`, and this machine has joined as a node: create a token with `otherix node join-token create \
+         --name NODE`, and run `otherix-agent join` with it, which writes the id of the node again"
+    )]
+    Missing(PathBuf),
     #[error("cannot write `{path}`")]
     Write {
         path: PathBuf,
@@ -82,16 +89,20 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Claims the identity in `folder`, and starts a new incarnation. Creates folder and identity if they do not exist.
+    /// Claims the identity in `folder`, and starts a new incarnation. Creates folder and identity if they do not exist,
+    /// unless the node has joined.
     ///
     /// # Errors
-    /// [`IdentityError`] if another agent has claimed it, or if a file cannot be read or written.
+    /// [`IdentityError`] if another agent has claimed it, if a file cannot be read or written, or if the identity of a
+    /// node that has joined is missing.
     pub fn claim(folder: &Path, runtime: &dyn Runtime) -> Result<Self, IdentityError> {
         let lock = FolderLock::take(folder)?;
         let path = folder.join(NODE);
         let mut node = match files::read(&path) {
             Ok(Some(text)) => serde_json::from_slice(&text)
                 .map_err(|source| IdentityError::Malformed { path: path.clone(), source })?,
+            // With another id, it would be another node, with the key and the devices of this one.
+            Ok(None) if connection::has_joined(folder) => return Err(IdentityError::Missing(path)),
             Ok(None) => NodeFile { node_id: NodeId::new(runtime.uuid_v7()), incarnation: 0 },
             Err(source) => return Err(IdentityError::Read { path, source }),
         };
@@ -248,6 +259,18 @@ mod tests {
         assert_eq!(second.node_id, node_id);
         assert!((2..=1 + INCARNATION_STEP).contains(&second.incarnation), "{}", second.incarnation);
         assert!(!state.join("joined").exists(), "this incarnation has not joined yet");
+    }
+
+    #[test]
+    fn a_node_that_has_joined_gets_no_other_id() {
+        let folder = otherix_testkit::tempdir().unwrap();
+        drop(Identity::claim(folder.path(), &SystemRuntime).unwrap());
+        fs::write(folder.path().join("connection.json"), "{}").unwrap();
+        drop(Identity::claim(folder.path(), &SystemRuntime).unwrap());
+        fs::remove_file(folder.path().join(NODE)).unwrap();
+        let lost = Identity::claim(folder.path(), &SystemRuntime).unwrap_err();
+        assert!(matches!(lost, IdentityError::Missing(_)) && lost.to_string().contains("--name NODE"), "{lost}");
+        assert!(!folder.path().join(NODE).exists());
     }
 
     fn stored(folder: &Path) -> u64 {

@@ -52,6 +52,12 @@ pub enum KeyRotationError {
     Busy,
     #[error("cannot connect with the present key; if it is revoked, join again with a token that names this node")]
     Connect(#[from] ConnectError),
+    #[error(
+        "neither the present key nor the next one is accepted: this node was removed, or its keys are revoked. Create \
+         a token with `otherix node join-token create --name NODE`, stop the agent, and run `otherix-agent join` with \
+         it"
+    )]
+    Revoked(#[source] Box<KeyRotationError>),
     #[error("the next key was registered before and is not valid any more: repeat this command, which makes another")]
     Spent(#[source] ErrorBody),
     #[error("the key was not rotated")]
@@ -152,10 +158,8 @@ impl KeyOffer<'_> {
         };
         let nats = match self.connect().await {
             Ok(nats) => nats,
-            // The next one is in use already.
-            Err(KeyRotationError::Connect(error)) if matches!(error.source, ConnectFailure::Credentials(_)) => {
-                return Ok(Some(next));
-            }
+            // The next one may be in use already.
+            Err(error) if is_refusal(&error) => return self.replaced_by(&path, next, error).await.map(Some),
             Err(error) => return Err(error),
         };
         match nats.call::<GetNodeCredential>(&NewNodeKey { key: user_key(&next)? }, options()).await {
@@ -165,13 +169,41 @@ impl KeyOffer<'_> {
                 remove_key(self.state)?;
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                let error = KeyRotationError::Call(error);
+                if is_refusal(&error) { self.replaced_by(&path, next, error).await.map(Some) } else { Err(error) }
+            }
+        }
+    }
+
+    /// Returns the next key, if its credential is accepted: then it has replaced the present one. Otherwise the keys of
+    /// the node are revoked.
+    async fn replaced_by(
+        &self,
+        path: &Path,
+        next: PublicKey,
+        refusal: KeyRotationError,
+    ) -> Result<PublicKey, KeyRotationError> {
+        let creds = Creds::load(path)?;
+        let called = match self.connect_as(creds).await {
+            Ok(nats) => nats.call::<GetNodeCredential>(&NewNodeKey { key: user_key(&next)? }, options()).await,
+            Err(error) if is_refusal(&error) => return Err(KeyRotationError::Revoked(Box::new(refusal))),
+            Err(error) => return Err(error),
+        };
+        match called.map_err(KeyRotationError::Call) {
+            Ok(_) => Ok(next),
+            Err(error) if is_refusal(&error) => Err(KeyRotationError::Revoked(Box::new(refusal))),
+            Err(error) => Err(error),
         }
     }
 
     async fn connect(&self) -> Result<Nats, KeyRotationError> {
+        self.connect_as(self.present.clone()).await
+    }
+
+    async fn connect_as(&self, creds: Creds) -> Result<Nats, KeyRotationError> {
         let ca = self.settings.has_ca.then(|| TrustedCa::load(&self.state.join(CA))).transpose();
-        let credentials = Credentials::Key(self.present.clone().into());
+        let credentials = Credentials::Key(creds.into());
         let endpoint = NatsEndpoint::new(self.settings.server.clone(), credentials);
         let endpoint = endpoint.with_ca(ca.map_err(ConnectionError::from)?);
         Ok(Nats::once(&endpoint, "otherix-agent rotate-key", TIMEOUT).await?)
@@ -210,6 +242,24 @@ impl KeyOffer<'_> {
         on_step(RotationStep::WriteCredential)?;
         write(state, NEXT_CREDENTIALS, creds.render().as_bytes())?;
         Ok(public)
+    }
+}
+
+/// Whether the credentials were not accepted, by NATS or by the control plane.
+fn is_refusal(error: &KeyRotationError) -> bool {
+    match error {
+        KeyRotationError::Connect(error) => matches!(error.source, ConnectFailure::Credentials(_)),
+        KeyRotationError::Call(CallError::Refused(body)) => body.error.code == ErrorCode::Unauthenticated,
+        KeyRotationError::Settings(_)
+        | KeyRotationError::Credentials(_)
+        | KeyRotationError::Key(_)
+        | KeyRotationError::File { .. }
+        | KeyRotationError::Busy
+        | KeyRotationError::Spent(_)
+        | KeyRotationError::Revoked(_)
+        | KeyRotationError::Call(_)
+        | KeyRotationError::Credential(_)
+        | KeyRotationError::Timeout(_) => false,
     }
 }
 

@@ -8,8 +8,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use otherix_runtime::files;
+use otherix_schemas::id::ClusterId;
 
+use crate::connection::ConnectionSettings;
 use crate::identity::{self, FolderLock, IdentityError};
+use crate::join;
+use crate::ledger::store;
 
 const LEFT: &str = "left";
 
@@ -23,6 +27,12 @@ pub enum LeaveError {
     Running(#[source] IdentityError),
     #[error("cannot read the identity of the node")]
     Identity(#[from] IdentityError),
+    /// Devices are recognised by the cluster in their alias.
+    #[error(
+        "`{}` does not say of which cluster this machine was a node (there is no `ledger.json`, `connection.json` or \
+         `released.json`): remove the devices by hand; `ip -d link` shows their aliases, `otherix:…`", .0.display()
+    )]
+    NoCluster(PathBuf),
     #[error("cannot write `{LEFT}` in the state folder")]
     Write(#[source] io::Error),
 }
@@ -34,12 +44,21 @@ pub enum LeaveError {
 pub fn leave(folder: &Path) -> Result<(), LeaveError> {
     identity::stored(folder)?.ok_or_else(|| LeaveError::NoAgent(folder.to_owned()))?;
     let _lock = FolderLock::take(folder).map_err(LeaveError::Running)?;
+    if store::cluster(folder).or_else(|| joined_cluster(folder)).is_none() {
+        return Err(LeaveError::NoCluster(folder.to_owned()));
+    }
     files::replace(&folder.join(LEFT), b"").map_err(LeaveError::Write)
 }
 
 /// Whether the node has left its cluster.
 pub fn has_left(folder: &Path) -> bool {
     folder.join(LEFT).exists()
+}
+
+/// The cluster that the machine was a node of, as far as it is known without a ledger.
+pub(crate) fn joined_cluster(folder: &Path) -> Option<ClusterId> {
+    let settings = ConnectionSettings::read(folder).ok().flatten();
+    join::cluster_of(folder, settings.as_ref())
 }
 
 /// Forgets that the node has left.

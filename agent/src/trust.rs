@@ -1,5 +1,5 @@
 //! The key by which this node knows its control plane: that of the join token, kept in `decision-key.json` in the state
-//! folder, and the successors that it has signed. Without the file, the first one that the node is told.
+//! folder, and the successors that it has signed. Without the file, nobody is followed: anybody could answer.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,9 +25,16 @@ pub enum TrustError {
     Unsigned,
     #[error(
         "the decision key is {found}, and this node follows {known}: if the control plane was replaced on purpose, \
-         stop the agent, remove `{path}` and start it; otherwise somebody else answers in its place"
+         stop the agent, remove `{path}`, and run `otherix-agent join` with a token that names this node; otherwise \
+         somebody else answers in its place"
     )]
     OtherKey { found: DecisionKey, known: DecisionKey, path: PathBuf },
+    #[error(
+        "there is no `{0}`, by which this node knows its control plane: it keeps its devices, and follows nobody. \
+         Create a token with `otherix node join-token create --name NODE`, stop the agent, run `otherix-agent join` \
+         with it, and start the agent"
+    )]
+    NoKey(PathBuf),
     #[error("the head of the decisions is not signed by the control plane with key {key}: somebody has altered it")]
     Head { key: DecisionKey, source: HeadError },
     #[error("cannot use `{path}`: decisions are not carried out")]
@@ -55,7 +62,7 @@ impl Trust {
         Ok(Self { key: Arc::new(Mutex::new(file.map(|file| file.decision_key))), path })
     }
 
-    /// The key; `None` before the first answer.
+    /// The key; `None` on a machine that has not joined.
     pub fn key(&self) -> Option<DecisionKey> {
         *self.key.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -65,8 +72,7 @@ impl Trust {
         signed.verify(&self.key()?, None).ok()
     }
 
-    /// Returns the head in the answer to a heartbeat with this nonce. Relies on the first key that is told, and on one
-    /// that the known key has signed.
+    /// Returns the head in the answer to a heartbeat with this nonce. Relies on a key that the known key has signed.
     ///
     /// # Errors
     /// [`TrustError`]; nothing is relied on then that was not before.
@@ -74,14 +80,12 @@ impl Trust {
         let (Some(signed), Some(told)) = (&answer.signed_head, answer.decision_key) else {
             return Err(TrustError::Unsigned);
         };
-        let known = self.key();
-        if let Some(known) = known
-            && !succeeds(known, told, &answer.key_rotations)
-        {
+        let known = self.key().ok_or_else(|| TrustError::NoKey(self.path.clone()))?;
+        if !succeeds(known, told, &answer.key_rotations) {
             return Err(TrustError::OtherKey { found: told, known, path: self.path.clone() });
         }
         let head = signed.verify(&told, Some(nonce)).map_err(|source| TrustError::Head { key: told, source })?;
-        if known != Some(told) {
+        if known != told {
             self.keep(told)?;
         }
         Ok(head)
@@ -149,12 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_key_is_kept_and_no_other_is_accepted() {
+    fn no_key_is_accepted_but_that_of_the_token() {
         let folder = otherix_testkit::tempdir().unwrap();
         let trust = Trust::load(folder.path()).unwrap();
-        // A signature that is not by the key that is told is not even a first one.
+        let first = trust.accept(&answer(&signer(1), &signer(1), vec![]), NONCE);
+        assert!(matches!(first, Err(TrustError::NoKey(_))), "{first:?}");
+        assert_eq!((trust.key(), folder.path().join(FILE).exists()), (None, false));
+        trust.keep(signer(1).public()).unwrap();
         assert!(matches!(trust.accept(&answer(&signer(2), &signer(1), vec![]), NONCE), Err(TrustError::Head { .. })));
-        assert_eq!(trust.key(), None);
         assert_eq!(trust.accept(&answer(&signer(1), &signer(1), vec![]), NONCE).unwrap().position, Position::new(3));
         let again = Trust::load(folder.path()).unwrap();
         assert_eq!(again.key(), Some(signer(1).public()));
@@ -170,7 +176,7 @@ mod tests {
     fn successors_are_accepted_if_each_is_signed() {
         let folder = otherix_testkit::tempdir().unwrap();
         let trust = Trust::load(folder.path()).unwrap();
-        trust.accept(&answer(&signer(1), &signer(1), vec![]), NONCE).unwrap();
+        trust.keep(signer(1).public()).unwrap();
         let rotations = || vec![signer(1).succeeded_by(signer(2).public()), signer(2).succeeded_by(signer(3).public())];
         let forged = vec![KeyRotation { old: signer(1).public(), ..signer(9).succeeded_by(signer(9).public()) }];
         assert!(matches!(

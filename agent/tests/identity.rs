@@ -163,6 +163,17 @@ async fn another_agent_with_the_same_id_is_named_in_log_and_status() {
     let program = Program::start(server.url());
     control.decide(created(network(1), "br-one", None)).await;
     expect_ready(&control, 1, 1).await;
+    let told = async |expected: &str, is_expected: fn(Position, Position) -> bool| {
+        wait_for(DEADLINE, expected, async || match control.state().ledger {
+            Some((started_with, saved)) if is_expected(started_with, saved) => Ok(()),
+            other => Err(other),
+        })
+        .await;
+    };
+    told("a heartbeat with the saved ledger", |started_with, saved| {
+        (started_with, saved) == (Position::ZERO, Position::new(1))
+    })
+    .await;
     control.state().recorded = Some(ReportNumber { incarnation: 70_000_000, sequence: 3 });
     control.decide(created(network(2), "br-two", None)).await;
     wait_for(DEADLINE, "the error", async || program.log_count("another agent uses this node's id") == 1).await;
@@ -175,6 +186,11 @@ async fn another_agent_with_the_same_id_is_named_in_log_and_status() {
         .await;
     let status = program.status();
     assert!(status.contains("its incarnation is 70000000"), "{status}");
+    // Its new incarnation was not started with the older ledger that this process was started with.
+    told("a heartbeat of the new incarnation", |started_with, saved| {
+        Position::ZERO < started_with && started_with <= saved
+    })
+    .await;
     // It does not report again at once: the other one would do the same.
     assert_eq!(control.state().reports.len(), 2);
 }

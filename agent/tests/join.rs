@@ -295,6 +295,51 @@ async fn a_next_credential_that_is_not_valid_any_more_is_replaced() {
     assert_ne!(user_key(creds(&state).key()), present);
 }
 
+/// Keys that are refused are not taken for keys that were replaced.
+#[tokio::test]
+async fn a_rotation_whose_keys_are_both_revoked_says_so() {
+    let cluster = Cluster::start().await;
+    let folder = StateFolder::new();
+    let state = folder.path();
+    complete(options(&state, &cluster.token(1))).await.unwrap();
+    let offered = rotate(&state, Duration::ZERO, &mut |_| Ok(())).await;
+    assert!(matches!(offered, Err(KeyRotationError::Timeout(_))), "{offered:?}");
+    let (present, next) = (creds(&state), Creds::load(&state.join("next.creds")).unwrap());
+    // The agent has used the next one, and was killed before it removed the present one.
+    cluster.registry().nodes.remove(&user_key(present.key()));
+    let replaced = rotate(&state, Duration::ZERO, &mut |_| Ok(())).await;
+    assert!(matches!(replaced, Err(KeyRotationError::Timeout(_))), "{replaced:?}");
+    cluster.registry().nodes.remove(&user_key(next.key()));
+    let revoked = rotate(&state, Duration::ZERO, &mut |_| Ok(())).await.unwrap_err();
+    let text = otherix_schemas::error::Causes(&revoked).to_string();
+    assert!(matches!(revoked, KeyRotationError::Revoked(_)) && text.contains("--name NODE"), "{text}");
+}
+
+/// The key in it may be registered: it is not thrown away.
+#[tokio::test]
+async fn a_damaged_record_of_an_interrupted_join_is_an_error() {
+    let cluster = Cluster::start().await;
+    let (folder, token) = (StateFolder::new(), cluster.token(1));
+    let state = folder.path();
+    stop_before(options(&state, &token), JoinStep::ObtainCredential).await;
+    let path = state.join("join.json");
+    let intact = fs::read(&path).unwrap();
+    let mut readable = fs::metadata(&path).unwrap().permissions();
+    for (content, mode) in [(&b"{}"[..], 0o600), (&intact[..intact.len() / 2], 0o600), (&intact, 0o644)] {
+        fs::write(&path, content).unwrap();
+        readable.set_mode(mode);
+        fs::set_permissions(&path, readable.clone()).unwrap();
+        let error = complete(options(&state, &token)).await.unwrap_err();
+        assert!(matches!(error, JoinError::Pending { .. }), "{error:?}");
+        assert!(text(&error).contains("join.json") && text(&error).contains("Remove the file"), "{}", text(&error));
+        assert_eq!(fs::read(&path).unwrap(), content, "it is kept");
+    }
+    readable.set_mode(0o600);
+    fs::set_permissions(&path, readable).unwrap();
+    complete(options(&state, &token)).await.unwrap();
+    assert_eq!(cluster.registry().uses_left[&user_key(token.creds.key())], 0);
+}
+
 #[tokio::test]
 async fn two_rotations_at_once_are_not_begun() {
     let cluster = Cluster::start().await;

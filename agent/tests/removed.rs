@@ -78,6 +78,40 @@ async fn a_node_that_has_left_removes_its_devices_without_a_control_plane() {
     assert!(program.status().contains("otherix-agent leave"), "{}", program.status());
 }
 
+/// What tells devices of ours is the cluster, which the state folder says without the ledger, too.
+#[tokio::test]
+async fn a_node_that_has_left_removes_its_devices_without_a_ledger() {
+    enter_new();
+    let server = NatsServer::start();
+    let control = Control::start(&server.url()).await;
+    let mut program = Program::start(server.url());
+    control.decide(created(network(1), "br-1", None)).await;
+    expect_ready(&control, 1).await;
+    wait_for(DEADLINE, "the ledger", async || program.state().join("ledger.json").exists()).await;
+    program.stop(Signal::KILL);
+    drop((control, server));
+    for damaged in [false, true] {
+        let ledger = program.state().join("ledger.json");
+        if damaged {
+            fs::write(&ledger, "damaged").unwrap();
+            let alias = format!("otherix:{}:{}", Uuid::from_u128(1), network(9));
+            sh(&format!("ip link add br-9 type bridge\nip link set br-9 alias {alias}"));
+        } else {
+            fs::remove_file(&ledger).unwrap();
+        }
+        let left = program.leave();
+        assert!(left.status.success(), "{left:?}");
+        program.spawn();
+        expect_removed(if damaged { "br-9" } else { "br-1" }).await;
+        program.stop(Signal::KILL);
+    }
+    // Without anything that says of which cluster it was, it says that it cannot.
+    fs::remove_file(program.state().join("released.json")).unwrap();
+    let unknown = program.leave();
+    let error = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(!unknown.status.success() && error.contains("remove the devices by hand"), "{error}");
+}
+
 #[tokio::test]
 async fn a_removed_node_removes_its_devices_and_logs_once_why_it_is_refused() {
     enter_new();
@@ -96,17 +130,16 @@ async fn a_removed_node_removes_its_devices_and_logs_once_why_it_is_refused() {
     assert_eq!(program.log_count(REMOVED), 0);
 
     let reports = control.state().reports.len();
-    control.state().refuses_removed = true;
     control.decide(removal(node)).await;
+    wait_for(DEADLINE, "the removal in the log", async || program.log_count(REMOVED) > 0).await;
+    control.state().refuses_removed = true;
     expect_removed("br-1").await;
     expect_removed("br-2").await;
     wait_for(DEADLINE, "the refusal in the log", async || program.log_count(REFUSED) > 0).await;
     assert!(program.log().contains("empty its state folder"), "the log contains a hint");
-    // Later decisions are stored, and create nothing.
+    assert!(!program.log().contains("otherix-agent leave"), "it knows: {}", program.log());
+    // Later decisions create nothing.
     control.decide(created(network(3), "br-3", None)).await;
-    let ledger = program.state().join("ledger.json");
-    wait_for(DEADLINE, "the ledger", async || fs::read_to_string(&ledger).is_ok_and(|it| it.contains("br-3"))).await;
-    assert!(link("br-3").is_none() && link("br-other").is_some());
 
     // After a reconnect it joins again, and logs nothing new.
     let joins = control.state().joins.len();
@@ -114,6 +147,7 @@ async fn a_removed_node_removes_its_devices_and_logs_once_why_it_is_refused() {
     server.restart();
     wait_for(DEADLINE, "another attempt", async || control.state().joins.len() > joins).await;
     assert_eq!((program.log_count(REMOVED), program.log_count(REFUSED)), (1, 1));
+    assert!(link("br-3").is_none() && link("br-other").is_some());
     assert_eq!(program.log_count("a report was refused"), 0);
     assert_eq!(control.state().reports.len(), reports);
 

@@ -6,10 +6,6 @@ use serde_json::{Map, Value, json};
 
 use crate::violations::{Violations, shortened};
 
-/// The key in `details` of a refused heartbeat of a node that was removed: the answer that it would have had. The node
-/// carries out its removal once it can verify it.
-pub const HEARTBEAT_ANSWER: &str = "heartbeat_answer";
-
 /// The key of a conflict's details with the id of a removed node that tries to join again: the rejection is permanent.
 pub const REMOVED_NODE: &str = "removed_node";
 

@@ -331,7 +331,8 @@ impl Agent {
 
     /// Whether a pass may be made. Not while past decisions are received: later ones may revoke them.
     fn can_act(&self) -> bool {
-        self.ledger.is_some() && !self.is_stuck && self.quiet_at().is_none_or(|at| Instant::now() >= at)
+        let has_state = self.ledger.is_some() || self.left_cluster().is_some();
+        has_state && !self.is_stuck && self.quiet_at().is_none_or(|at| Instant::now() >= at)
     }
 
     /// Whether the ledger has all decisions up to the decision head of the latest answer.

@@ -11,6 +11,15 @@ use crate::left;
 use crate::model::desired::Desired;
 
 impl Agent {
+    /// The cluster that this node has left, if an operator has told so. Its ledger may be lost.
+    pub(super) fn left_cluster(&self) -> Option<ClusterId> {
+        if !self.has_left {
+            return None;
+        }
+        let of_ledger = self.ledger.as_ref().map(|ledger| ledger.lineage().cluster);
+        of_ledger.or_else(|| left::joined_cluster(&self.state))
+    }
+
     /// Removes all devices of otherix, because an operator has told that the node is none any more.
     pub(super) async fn remove_everything(&mut self, cluster: ClusterId) -> Result<Pass, KernelError> {
         self.mesh.set_desired(None, true, true);
@@ -41,6 +50,7 @@ impl Agent {
         let Some(ledger) = &self.ledger else { return };
         let node = self.identity.node_id;
         let is_removed = ledger.view().is_removed(node);
+        self.shared.is_removed.send_replace(is_removed);
         match (std::mem::replace(&mut self.is_removed, is_removed), is_removed) {
             (false, true) => tracing::warn!(
                 %node, lineage = %ledger.lineage(),

@@ -44,13 +44,13 @@ impl Agent {
     }
 
     async fn reconcile(&mut self) -> Result<Pass, KernelError> {
+        if let Some(cluster) = self.left_cluster() {
+            return self.remove_everything(cluster).await;
+        }
         let Some(ledger) = &self.ledger else {
             return Ok(Pass::default());
         };
         let lineage = ledger.lineage();
-        if self.has_left {
-            return self.remove_everything(lineage.cluster).await;
-        }
         let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
         let is_released = self.is_settled(lineage) && self.released == ReleasedLineage::Lineage(lineage);
         let mesh = desired_mesh_device(ledger.view(), self.identity.node_id);

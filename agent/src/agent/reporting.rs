@@ -57,10 +57,8 @@ impl Agent {
                     }
                 }
             }
-            Ok(Err(error)) if control::is_removed(&error) => {
+            Ok(Err(error)) if self.is_removed => {
                 tracing::debug!(error = %Causes(&error), "a report was refused because this node was removed");
-                self.shared.request_membership();
-                self.resend_at = Some(Instant::now() + control::REMOVED_RETRY);
             }
             Ok(Err(CallError::Refused(body))) if body.error.details.contains_key(LAST_REPORT) => {
                 self.out_of_range(&body)
@@ -136,6 +134,9 @@ impl Agent {
             return false;
         }
         self.shared.incarnation.send_replace(self.identity.incarnation);
+        // What an earlier incarnation had on disk is not compared with what this agent was started with, again.
+        let saved = *self.shared.saved.borrow();
+        self.shared.started_with.send_modify(|started| *started = started.map(|started| started.max(saved)));
         self.reporter.renew(self.identity.incarnation);
         self.reconciler.report_all();
         self.needs_pass = true;

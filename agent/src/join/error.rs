@@ -1,5 +1,6 @@
 //! Why a machine cannot join, and what to do.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -35,10 +36,11 @@ pub enum JoinError {
     #[error(transparent)]
     Trust(#[from] TrustError),
     #[error(
-        "the state folder `{}` is that of a node of another cluster: its control plane signs with {known}, that of the \
-         token with {found}. Join with an empty state folder. If the key was rotated while the agent was stopped, \
-         start the agent with its present credentials first; if the control plane was replaced on purpose, remove \
-         `decision-key.json` from the folder",
+        "the node of the state folder `{}` follows a control plane that signs with {known}, and that of the token \
+         signs with {found}. If the token is older than the last rotation of the decision key (`otherixd \
+         rotate-decision-key`), {CREATE}. If the key was rotated while the agent was stopped, start the agent with its \
+         present credentials first, or remove `decision-key.json` from the folder. If the token is of another cluster, \
+         join with an empty state folder. If the control plane was replaced on purpose, remove `decision-key.json`",
         folder.display()
     )]
     OtherControlPlane { folder: PathBuf, known: DecisionKey, found: DecisionKey },
@@ -86,6 +88,12 @@ pub enum JoinError {
     OtherKey,
     #[error("the control plane has answered with a credential that cannot be used")]
     Credential(#[from] CredsFormatError),
+    #[error(
+        "`{}` has the key of a join that was interrupted, and cannot be used: the token may have been redeemed with \
+         it. Remove the file, and repeat this command; if the token is used up then, {CREATE}",
+        path.display()
+    )]
+    Pending { path: PathBuf, source: Box<dyn Error + Send + Sync> },
     #[error("cannot write `{}`: repeat this command when it can be written", path.display())]
     Write { path: PathBuf, source: io::Error },
     /// By whoever follows the steps.
@@ -116,6 +124,7 @@ impl JoinError {
             | Self::OtherServer { .. }
             | Self::OtherKey
             | Self::Credential(_)
+            | Self::Pending { .. }
             | Self::Write { .. }
             | Self::Stopped(_) => false,
         }
@@ -154,6 +163,7 @@ impl From<IdentityError> for JoinError {
             error @ (IdentityError::Folder { .. }
             | IdentityError::Read { .. }
             | IdentityError::Malformed { .. }
+            | IdentityError::Missing(_)
             | IdentityError::Write { .. }) => Self::Identity(error),
         }
     }

@@ -75,7 +75,7 @@ pub async fn join(
     let lock = FolderLock::take(&state)?;
     let token_key = user_key(token.creds.public_key())?;
     let joined = ConnectionSettings::read(&state)?;
-    let before = PendingJoin::read(&state, &token_key);
+    let before = PendingJoin::read(&state, &token_key)?;
     if let (Some(joined), None) = (&joined, &before)
         && joined.token == token_key
         && name.as_ref().is_none_or(|name| name.key() == joined.name.key())
@@ -199,7 +199,7 @@ fn is_final(error: &CallError) -> bool {
 }
 
 /// The cluster whose node this folder is.
-fn cluster_of(state: &Path, joined: Option<&ConnectionSettings>) -> Option<ClusterId> {
+pub(crate) fn cluster_of(state: &Path, joined: Option<&ConnectionSettings>) -> Option<ClusterId> {
     match release::released(state) {
         ReleasedLineage::Lineage(lineage) => Some(lineage.cluster),
         ReleasedLineage::Undecided | ReleasedLineage::Nothing => joined.map(|joined| joined.cluster),

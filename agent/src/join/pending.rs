@@ -1,14 +1,17 @@
 //! `join.json`: a join that is under way. It is written before the token is redeemed, so that a join that is repeated
 //! after a kill has the same key, and the token is not redeemed twice.
 
+use std::error::Error;
 use std::io;
 use std::path::Path;
 
 use otherix_identity::{KeyKind, KeyPair};
-use otherix_runtime::files;
+use otherix_runtime::files::{self, PrivateFileError};
 use otherix_schemas::value::{NodeName, UserKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use super::JoinError;
 
 const FILE: &str = "join.json";
 
@@ -37,12 +40,26 @@ pub(super) fn exists(state: &Path) -> bool {
 }
 
 impl PendingJoin {
-    /// Returns the join that was interrupted, if it was one with this token. A file that is not usable is none.
-    pub(super) fn read(state: &Path, token: &UserKey) -> Option<Self> {
-        let content = Zeroizing::new(files::read_private(&state.join(FILE), LENGTH_MAX).ok()?);
-        let PendingFile { token: found, name, seed } = serde_json::from_slice(&content).ok()?;
-        let key = KeyPair::from_seed(&seed).ok().filter(|key| key.public_key().kind() == KeyKind::User)?;
-        (found == *token).then_some(Self { name, key })
+    /// Returns the join that was interrupted, if it was one with this token.
+    ///
+    /// # Errors
+    /// [`JoinError::Pending`], if there is a file that is not usable: the key in it may be registered.
+    pub(super) fn read(state: &Path, token: &UserKey) -> Result<Option<Self>, JoinError> {
+        let path = state.join(FILE);
+        let content = match files::read_private(&path, LENGTH_MAX) {
+            Ok(content) => Zeroizing::new(content),
+            Err(PrivateFileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(JoinError::Pending { path, source: error.into() }),
+        };
+        let parsed = Self::parse(&content).map_err(|source| JoinError::Pending { path, source })?;
+        Ok(Some(parsed).filter(|(found, _)| found == token).map(|(_, pending)| pending))
+    }
+
+    fn parse(content: &[u8]) -> Result<(UserKey, Self), Box<dyn Error + Send + Sync>> {
+        let PendingFile { token, name, seed } = serde_json::from_slice(content)?;
+        let key = KeyPair::from_seed(&seed)?;
+        key.public_key().clone().of_kind(KeyKind::User)?;
+        Ok((token, Self { name, key }))
     }
 
     pub(super) fn write(&self, state: &Path, token: &UserKey) -> io::Result<()> {

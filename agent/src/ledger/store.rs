@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use otherix_runtime::files;
 use otherix_schemas::error::Causes;
+use otherix_schemas::id::ClusterId;
 
 use super::Ledger;
 use super::format::{self, FormatError};
@@ -20,6 +21,12 @@ pub enum StoredLedger {
     Present(Box<Ledger>),
     /// A newer version wrote it, and the file must be kept.
     Newer(FormatError),
+}
+
+/// The cluster of the ledger in `folder`, if there is a readable one.
+pub(crate) fn cluster(folder: &Path) -> Option<ClusterId> {
+    let text = files::read(&folder.join(FILE)).ok()??;
+    format::decode(&text).ok().map(|ledger| ledger.lineage().cluster)
 }
 
 /// Reads the ledger in `folder`. A damaged one is logged and renamed to `ledger.json.damaged-<incarnation>`.

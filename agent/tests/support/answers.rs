@@ -3,7 +3,7 @@
 use async_nats::HeaderMap;
 use async_nats::jetstream::stream;
 use otherix_schemas::decision_chain::{ChainDigest, DecisionHead, Nonce};
-use otherix_schemas::error::{ErrorBody, ErrorCode, HEARTBEAT_ANSWER, LAST_REPORT, REMOVED_NODE};
+use otherix_schemas::error::{ErrorBody, ErrorCode, LAST_REPORT};
 use otherix_schemas::event::{EventPage, EventQuery};
 use otherix_schemas::node::{
     Heartbeat, HeartbeatAnswer, INCARNATION_AHEAD_MAX, JoinAnswer, JoinRequest, NodeReport, ReportNumber, ReportReceipt,
@@ -53,11 +53,10 @@ impl ControlState {
         self.set_back = set_back;
         self.ledger = started_with.zip(saved);
         self.senders.push(subject.rsplit('.').next().unwrap().to_owned());
-        let answer = self.heartbeat_answer(nonce);
         if self.refuses_removed {
-            return Err(removed().with_detail(HEARTBEAT_ANSWER, serde_json::to_value(answer).unwrap()));
+            return Err(removed());
         }
-        Ok(json(&answer))
+        Ok(json(&self.heartbeat_answer(nonce)))
     }
 
     fn heartbeat_answer(&self, nonce: Option<Nonce>) -> HeartbeatAnswer {
@@ -119,9 +118,9 @@ fn out_of_range(report: &NodeReport, last: Option<ReportNumber>) -> Option<Error
     (report.incarnation > INCARNATION_AHEAD_MAX).then(|| error().with_detail(LAST_REPORT, serde_json::json!(last)))
 }
 
-/// The error for a node that was removed.
+/// The error for a node that was removed: its keys are revoked.
 fn removed() -> ErrorBody {
-    ErrorBody::new(ErrorCode::Conflict, "it was removed for good").with_detail(REMOVED_NODE, "its id")
+    ErrorBody::new(ErrorCode::Unauthenticated, "the credential with the key `U` is revoked")
 }
 
 pub(super) fn stream(republish: bool) -> stream::Config {

@@ -214,6 +214,9 @@ impl Registry {
         verb: &str,
         body: &[u8],
     ) -> Option<Result<Vec<u8>, ErrorBody>> {
+        if ["rotate-key", "credential"].contains(&verb) && !self.nodes.contains_key(caller) {
+            return Some(Err(ErrorBody::new(ErrorCode::Unauthenticated, "the credential is revoked")));
+        }
         Some(match verb {
             "enroll" => self.enroll(caller, parse(body)),
             "rotate-key" => self.offer(caller, parse(body)),

@@ -28,6 +28,9 @@ use uuid::Uuid;
 
 use self::answers::{refusal, stream};
 
+/// The seed of the key that signs the decisions.
+pub(crate) const DECISION_SEED: [u8; 32] = [1; 32];
+
 /// What the control plane answers, and what nodes have sent.
 pub(crate) struct ControlState {
     pub(crate) cluster: ClusterId,
@@ -101,7 +104,7 @@ impl Control {
             ignore_reports: 0,
             recorded: None,
             other_agent: None,
-            signer: DecisionSigner::from_seed(&[1; 32]),
+            signer: DecisionSigner::from_seed(&DECISION_SEED),
             key_rotations: Vec::new(),
             served: None,
             reads: 0,

@@ -5,9 +5,14 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output};
 
+use otherix_agent::identity::FolderLock;
+use otherix_agent::trust::Trust;
 use otherix_runtime::files;
+use otherix_schemas::decision_chain::DecisionSigner;
 use otherix_testkit::{TempDir, tempdir};
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::DECISION_SEED;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_otherix-agent");
 
@@ -42,10 +47,19 @@ impl Program {
 
     /// Starts the program, which must not be running.
     pub(crate) fn spawn(&mut self) {
+        if self.url.is_some() && !self.state().exists() {
+            self.know_control_plane();
+        }
         let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let mut command = self.command();
         command.stderr(log);
         self.child = Some(command.spawn().unwrap());
+    }
+
+    /// Writes the decision key of [`Control`](super::Control), as a join does.
+    fn know_control_plane(&self) {
+        drop(FolderLock::take(&self.state()).unwrap());
+        Trust::load(&self.state()).unwrap().keep(DecisionSigner::from_seed(&DECISION_SEED).public()).unwrap();
     }
 
     /// Prepares a second program for the same control plane, with a folder of its own.

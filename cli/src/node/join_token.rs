@@ -72,9 +72,9 @@ Examples:
   otherix node join-token list -o json";
 
 const REVOKE_HELP: &str = "\
-Machines that have joined with the token stay nodes. New ones that have redeemed it and not started their agent yet \
-are revoked. A node that existed keeps the key that a token naming it has registered: delete the node, or join it \
-again with another token.
+Nodes that have joined with the token stay. Keys that were registered with it, and with which no agent was started \
+yet, are revoked: a new machine joins again with another token, and so does a node that existed and whose keys a token \
+naming it has replaced.
 
 Examples:
   otherix node join-token revoke 0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11";
@@ -189,8 +189,8 @@ async fn create(global: &GlobalArgs, args: CreateJoinTokenArgs, printer: &mut Pr
     let creds = Creds::new(credential.jwt, pair).map_err(|error| unexpected("use the JWT", &error))?;
     let NatsEndpoint { url, ca, .. } = client.endpoint();
     let server = node_server.unwrap_or_else(|| url.clone());
-    let ca = ca.as_ref().and_then(|ca| ca.path()).map(std::fs::read_to_string).transpose();
-    let ca = ca.map_err(|error| unexpected("read the CA", &error))?;
+    // What else the file has is no part of the token: it may be a private key.
+    let ca = ca.as_ref().and_then(|ca| ca.pem());
     let (name, decision_key) = (view.node_name.clone(), credential.decision_key);
     let token = JoinToken { server: server.clone(), ca, creds, decision_key, name };
     let token = token.render().map_err(|error| unexpected("make the token", &error))?;

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 use otherix_schemas::user::{CreateUser, UserDraft, UserView};
+use otherix_schemas::value::UserKey;
 use otherix_schemas::violations::Violations;
 use serde::Serialize;
 
-use super::credential::register;
+use super::credential::{register, register_given};
 use super::expiry::Validity;
 use super::fields;
 use super::key_file::NewKeyFile;
@@ -47,7 +48,11 @@ pub(super) struct NewCredentialsArgs {
     #[arg(long, value_name = "DURATION")]
     pub(super) expires: Option<String>,
 
-    /// The credentials file to write, which must not exist [default: NAME.creds]
+    /// Register this public key (`U…`), which was made elsewhere, and make none
+    #[arg(long, value_name = "KEY")]
+    pub(super) public_key: Option<String>,
+
+    /// The credentials file to write, which must not exist [default: NAME.creds]; with --public-key, a file for the JWT
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) out: Option<PathBuf>,
 }
@@ -57,10 +62,17 @@ The key pair is made on this machine; only its public part is sent. The file con
 the control plane signs, in the form that every NATS client reads, with mode 0600. Without --expires, the credentials \
 do not expire. docs/roles.md lists what each role permits.
 
+With --public-key, the key pair stays where it was made (by `nsc`, `nk`, or on the user's machine), and nothing that \
+is printed or written is secret: --out FILE gets the JWT, which `otherix user credential NAME` prints, too. Whoever \
+has the private key puts the JWT into the file that has it, which is a credentials file then: `otherix user credential \
+--update FILE --jwt JWT_FILE`.
+
 Examples:
   otherix user create alice --role developer
   otherix user create ci --role operator --expires 90d --out ci.creds
-  otherix user create bob --role viewer -o json";
+  otherix user create bob --role viewer -o json
+  otherix user create eve --role viewer --public-key UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4 --out \
+eve.jwt";
 
 /// What is printed as JSON: the user, and the file with its credentials.
 #[derive(Serialize)]
@@ -76,6 +88,11 @@ impl NewCredentialsArgs {
         self.expires.as_deref().and_then(|text| violations.check("expires", Validity::parse(text)))
     }
 
+    /// The public key that was made elsewhere.
+    pub(super) fn given_key(&self, violations: &mut Violations) -> Option<UserKey> {
+        self.public_key.as_deref().and_then(|text| violations.check("public-key", text.parse()))
+    }
+
     /// The file to write for a user of this name.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.creds", name.trim())))
@@ -87,11 +104,17 @@ pub(super) async fn run(global: &GlobalArgs, args: CreateUserArgs, printer: &mut
     let CreateUserArgs { name, role, credentials, output: _ } = args;
     let mut violations = Violations::default();
     let validity = credentials.validity(&mut violations);
+    let given = credentials.given_key(&mut violations);
     // A well-formed key in place of the one that is made when everything else is right.
     let draft = UserDraft { name, role: role.unwrap_or_default(), key: VALID_KEY.to_owned(), expires_at: None };
     violations.combine(draft.check()).map_err(invalid::<UserView>)?;
     let expires_at = validity.map_or(Ok(None), Validity::expires_at)?;
     let mut client = ControlPlaneClient::connect(global).await?;
+    if let Some(key) = given {
+        let request = UserDraft { key: key.to_string(), expires_at: expires_at.map(|at| at.to_string()), ..draft };
+        let user = register_given::<CreateUser>(&mut client, &request, credentials.out.as_deref()).await?;
+        return print_registered(&user, "created", printer);
+    }
     let file = NewKeyFile::create(credentials.file(&draft.name))?;
     let (key, expires_at) = (file.public_key()?.to_string(), expires_at.map(|at| at.to_string()));
     let request = UserDraft { key, expires_at, ..draft };
@@ -109,4 +132,12 @@ pub(super) fn print(user: &UserView, verb: &str, file: &str, printer: &mut Print
     }
     let fields = fields::summary(user, Some(file));
     printer.text(&format!("user {} {verb}\n{fields}", clean(user.name.as_str())))
+}
+
+/// Prints a user whose private key is elsewhere.
+pub(super) fn print_registered(user: &UserView, verb: &str, printer: &mut Printer) -> Result<(), Failure> {
+    if printer.is_json() {
+        return printer.data(user);
+    }
+    printer.text(&format!("user {} {verb}\n{}", clean(user.name.as_str()), fields::summary(user, None)))
 }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
+use otherix_runtime::files;
+use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::UserUuid;
 use otherix_schemas::request::RequestType;
 use otherix_schemas::timestamp::Timestamp;
@@ -11,6 +13,7 @@ use serde::Serialize;
 
 use super::key_file::{self, NewKeyFile};
 use crate::client::{ControlPlaneClient, GlobalArgs};
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::Format;
@@ -110,6 +113,41 @@ fn print_updated(name: &str, path: &Path, printer: &mut Printer) -> Result<(), F
 pub(super) async fn obtain(client: &mut ControlPlaneClient, id: UserUuid) -> Result<CredentialView, Failure> {
     client.renew();
     Ok(client.call::<GetCredential>(&UserOrMyself { id: Some(id) }).await?.data)
+}
+
+/// Registers a public key that was made elsewhere, and writes the JWT for it to `out`, which must not exist.
+pub(super) async fn register_given<R: RequestType<Answer = UserView>>(
+    client: &mut ControlPlaneClient,
+    request: &R::Body,
+    out: Option<&Path>,
+) -> Result<UserView, Failure> {
+    check_free(out)?;
+    let user = client.call::<R>(request).await?.data;
+    if let Some(path) = out {
+        write_jwt(client, &user, path).await.map_err(|failure| {
+            let name = &user.name;
+            failure
+                .hint(format!("the key of user {name} is registered; `otherix user credential {name}` prints the JWT"))
+        })?;
+    }
+    Ok(user)
+}
+
+/// Checks that there is no such file yet.
+pub(super) fn check_free(out: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = out.filter(|path| path.symlink_metadata().is_ok()) else { return Ok(()) };
+    let message = format!("file `{}` exists, and is not overwritten", path.display());
+    let failure = Failure::new(Exit::Usage, ErrorCode::ValidationFailed, message);
+    Err(failure.hint("select another file with `--out FILE`"))
+}
+
+/// Writes the JWT of another user to a file.
+pub(super) async fn write_jwt(client: &mut ControlPlaneClient, user: &UserView, path: &Path) -> Result<(), Failure> {
+    let credential = obtain(client, user.id).await?;
+    files::replace(path, format!("{}\n", credential.jwt).as_bytes()).map_err(|error| {
+        let message = format!("cannot write `{}`: {error}", path.display());
+        Failure::new(Exit::Unexpected, ErrorCode::Internal, message)
+    })
 }
 
 /// Registers the public key, and writes the credentials. Returns the user, and their file.

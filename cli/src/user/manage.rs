@@ -1,20 +1,16 @@
 //! `otherix user set-role` and `otherix user revoke`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use otherix_runtime::files;
-use otherix_schemas::error::ErrorCode;
 use otherix_schemas::id::UserUuid;
 use otherix_schemas::user::{RevokeUser, SetUserRole, UserAndRole, UserById, UserRole, UserView};
 use otherix_schemas::violations::Violations;
 
 use super::create::ROLES;
-use super::credential::obtain;
+use super::credential::{check_free, write_jwt};
 use super::fields;
 use crate::client::{ControlPlaneClient, GlobalArgs};
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::Format;
@@ -75,11 +71,7 @@ Examples:
 pub(super) async fn set_role(global: &GlobalArgs, args: SetRoleArgs, printer: &mut Printer) -> Result<(), Failure> {
     let SetRoleArgs { reference, role, out, output: _ } = args;
     let role: UserRole = role.parse().map_err(|error| Violations::one("role", error))?;
-    if let Some(path) = out.as_ref().filter(|path| fs::symlink_metadata(path).is_ok()) {
-        let message = format!("file `{}` exists, and is not overwritten", path.display());
-        let failure = Failure::new(Exit::Usage, ErrorCode::ValidationFailed, message);
-        return Err(failure.hint("select another file with `--out FILE`"));
-    }
+    check_free(out.as_deref())?;
     let mut client = ControlPlaneClient::connect(global).await?;
     let id = UserUuid::new(NameOrId::new(&reference).resolve::<UserView>(&mut client).await?);
     let user = client.call::<SetUserRole>(&UserAndRole { id, role }).await?.data;
@@ -101,14 +93,6 @@ pub(super) async fn revoke(global: &GlobalArgs, args: RevokeArgs, printer: &mut 
     let id = UserUuid::new(NameOrId::new(&reference).resolve::<UserView>(&mut client).await?);
     let user = client.call::<RevokeUser>(&UserById { id }).await?.data;
     print(&user, "revoked", printer)
-}
-
-async fn write_jwt(client: &mut ControlPlaneClient, user: &UserView, path: &Path) -> Result<(), Failure> {
-    let credential = obtain(client, user.id).await?;
-    files::replace(path, format!("{}\n", credential.jwt).as_bytes()).map_err(|error| {
-        let message = format!("cannot write `{}`: {error}", path.display());
-        Failure::new(Exit::Unexpected, ErrorCode::Internal, message)
-    })
 }
 
 fn print(user: &UserView, what: &str, printer: &mut Printer) -> Result<(), Failure> {

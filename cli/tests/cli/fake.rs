@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
+use async_nats::{ConnectOptions, HeaderMap};
 use futures::StreamExt;
 use otherix_schemas::error::ErrorBody;
 use otherix_schemas::request::{DRY_RUN, IDEMPOTENCY_KEY};
@@ -101,13 +101,22 @@ impl FakeControlPlane {
 
     /// A control plane that replies as `reply` returns, given the request and the number of earlier ones of its verb.
     pub(crate) fn start(reply: impl FnMut(&ReceivedRequest, usize) -> FakeReply + Send + 'static) -> Self {
-        let fake = Self::without_service();
+        Self::start_on(NatsServer::start(), ConnectOptions::new(), reply)
+    }
+
+    /// As [`FakeControlPlane::start`], on a server to which it connects with these options.
+    pub(crate) fn start_on(
+        server: NatsServer,
+        options: ConnectOptions,
+        reply: impl FnMut(&ReceivedRequest, usize) -> FakeReply + Send + 'static,
+    ) -> Self {
+        let fake = Self::on(server);
         let (url, received) = (fake.server.url(), Arc::clone(&fake.received));
         let (ready, is_ready) = mpsc::channel();
         // It serves until the test ends, across restarts of NATS.
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(serve(&url, received, reply, ready));
+            runtime.block_on(serve((&url, options), received, reply, ready));
         });
         is_ready.recv_timeout(Duration::from_secs(20)).expect("the fake serves");
         fake
@@ -172,12 +181,12 @@ pub(crate) fn program(arguments: &str) -> Command {
 }
 
 async fn serve(
-    url: &str,
+    (url, options): (&str, ConnectOptions),
     received: Arc<Mutex<Vec<ReceivedRequest>>>,
     mut reply: impl FnMut(&ReceivedRequest, usize) -> FakeReply,
     ready: mpsc::Sender<()>,
 ) {
-    let client = async_nats::connect(url).await.expect("connected");
+    let client = options.connect(url).await.expect("connected");
     let mut requests = client.subscribe("otherix.req.v1.tester.*.*").await.expect("subscribed");
     client.flush().await.expect("flushed");
     ready.send(()).expect("the test waits for it");

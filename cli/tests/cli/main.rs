@@ -12,6 +12,7 @@
 mod consumers;
 mod contexts;
 mod fake;
+mod join_tokens;
 mod manifests;
 mod networks;
 mod nodes;

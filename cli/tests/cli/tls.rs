@@ -15,11 +15,11 @@ mod pki;
 pub(crate) use pki::TestCa;
 
 /// A certificate that is valid now.
-fn issue(ca: &TestCa, folder: &Path, host: &str) -> PathBuf {
+pub(crate) fn issue(ca: &TestCa, folder: &Path, host: &str) -> PathBuf {
     ca.issue(folder, host, -1..10)
 }
 
-fn server(certificate: &Path) -> NatsServer {
+pub(crate) fn server(certificate: &Path) -> NatsServer {
     let certificate = certificate.display();
     NatsServer::start_with_config(|_| format!("tls {{ cert_file: \"{certificate}\", key_file: \"{certificate}\" }}\n"))
 }

@@ -319,3 +319,46 @@ fn a_missing_permission_ends_with_code_6_and_names_it() {
     let run = fake.run(&format!("user revoke {ID}"));
     assert!(run.code == 6 && run.stderr.contains("`user:manage`"), "{}", run.stderr);
 }
+
+/// The private key is elsewhere: nothing secret is printed or written.
+#[test]
+fn a_public_key_that_was_made_elsewhere_is_registered_and_its_owner_gets_the_jwt() {
+    let (folder, fake) = (tempdir().expect("a folder"), control_plane(|_| None));
+    let pair = KeyPair::generate(KeyKind::User).expect("a key");
+    let (key, seed) = (pair.public_key().to_string(), pair.seed());
+    let owned = folder.path().join("owned.nk");
+    private_file(&owned, &format!("{}\n", seed.as_str()));
+    for (number, command) in ["user create alice --role viewer", "user rotate alice"].into_iter().enumerate() {
+        let run = run_in(&folder, &fake, &format!("{command} --public-key {key} --expires 90d"));
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{}", run.stdout);
+        assert!(run.stdout.contains(&format!("key:     {key}\n")), "{}", run.stdout);
+        assert_eq!(files(&folder), ["owned.nk"], "without --out, no file is written");
+        let out = format!("{number}.jwt");
+        let json = run_in(&folder, &fake, &format!("{command} --public-key {key} --out {out} -o json"));
+        let printed: Value = serde_json::from_str(&json.stdout).expect("JSON");
+        assert_eq!((&printed["key"], &printed["credentials_file"]), (&json!(key), &Value::Null));
+        let sent = fake.received();
+        let registered: Vec<_> = sent.iter().filter(|request| request.body["key"] == json!(key)).collect();
+        assert_eq!(registered.len(), 2 * (number + 1), "{sent:?}");
+
+        // Its owner, who has the private key.
+        let owner = owned.display();
+        let combined = run_in(&folder, &fake, &format!("user credential --update {owner} --jwt {out}"));
+        assert_eq!(combined.code, 0, "{}", combined.stderr);
+        assert_eq!(Creds::load(&owned).expect("credentials").public_key().as_str(), key);
+        let exists = run_in(&folder, &fake, &format!("{command} --public-key {key} --out {out}"));
+        assert!(exists.code == 2 && exists.stderr.contains("is not overwritten"), "{}", exists.stderr);
+        assert_eq!(
+            fake.received().iter().filter(|request| request.body["key"] == json!(key)).count(),
+            registered.len()
+        );
+        fs::remove_file(folder.path().join(out)).expect("removed");
+        private_file(&owned, &format!("{}\n", seed.as_str()));
+    }
+    // A private key that is passed by mistake is sent nowhere, and not repeated.
+    let secret = seed.as_str();
+    let mistaken = run_in(&folder, &fake, &format!("user create bob --role viewer --public-key {secret}"));
+    assert_eq!(mistaken.code, 2);
+    assert!(mistaken.stderr.contains("public-key") && !mistaken.stderr.contains(secret), "{}", mistaken.stderr);
+    assert!(!format!("{:?}", fake.received()).contains(secret));
+}

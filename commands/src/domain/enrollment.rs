@@ -89,12 +89,14 @@ fn not_joined(state: &State, is_meant: impl Fn(&NodeKeys) -> bool) -> impl Itera
     meant.map(|(id, keys)| NodeKeyRevoked { node_id: *id, name: keys.name.clone() }.into())
 }
 
-/// Also ends what was redeemed with the token and has not joined yet.
+/// Also revokes what was redeemed with the token and is not in use: whoever revokes a token may have lost it.
 fn revoke(state: &State, token_id: JoinTokenId) -> Result<Decision, Rejection> {
     if state.token(token_id)?.revoked_at.is_some() {
         return Ok(Decision::default());
     }
-    let revoked = not_joined(state, |keys| keys.token_id == token_id);
+    let nodes = state.enrollments().nodes().iter();
+    let unused = nodes.filter(|(_, keys)| keys.present.is_some() && keys.token_id == token_id && keys.is_unconfirmed);
+    let revoked = unused.map(|(id, keys)| NodeKeyRevoked { node_id: *id, name: keys.name.clone() }.into());
     let events: Vec<Event> = [JoinTokenRevoked { token_id }.into()].into_iter().chain(revoked).collect();
     Ok(events.into())
 }
@@ -178,11 +180,14 @@ fn offer(state: &State, now: Timestamp, node_id: NodeId, key: &UserKey) -> Resul
     Ok(Decision::one(NodeKeyOffered { node_id, name: keys.name.clone(), key: key.clone() }))
 }
 
-/// Returns the event that a node uses the key that it has offered, if `key` is that.
+/// Returns the event that a node uses `key`, if that is the one that it has offered, or the one that was registered for
+/// it when it was a member already. The first join of a node says as much.
 pub(super) fn key_in_use(state: &State, node_id: NodeId, key: &UserId) -> Option<Event> {
     let keys = state.enrollments().nodes().get(&node_id)?;
-    let offered = keys.offered.as_ref().filter(|offered| UserId::from(&offered.key) == *key)?;
-    Some(NodeKeyChanged { node_id, name: keys.name.clone(), key: offered.key.clone() }.into())
+    let is_member = state.nodes().contains_key(&node_id);
+    let registered = keys.present.as_ref().filter(|_| keys.is_unconfirmed && is_member);
+    let used = keys.offered.iter().chain(registered).find(|used| UserId::from(&used.key) == *key)?;
+    Some(NodeKeyChanged { node_id, name: keys.name.clone(), key: used.key.clone() }.into())
 }
 
 /// Returns the event that the keys of a node are revoked, if it has any.

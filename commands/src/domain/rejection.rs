@@ -85,8 +85,8 @@ pub enum Rejection {
     #[error("{0} join tokens are active: revoke some, or let them expire")]
     TooManyJoinTokens(usize),
     #[error(
-        "the join token `{id}` is used up: {uses} machines have joined with it. Create another with `otherix node \
-         join-token create`"
+        "the join token `{id}` is used up: it was redeemed {}. Create another with `otherix node join-token create`",
+        times(*uses)
     )]
     JoinTokenUsedUp { id: JoinTokenId, uses: u32 },
     #[error("the join token `{id}` expired at {at}: create another with `otherix node join-token create`")]
@@ -181,4 +181,9 @@ impl From<&Rejection> for ErrorBody {
         };
         Self::new(code, rejection.to_string())
     }
+}
+
+/// "once", or how many times.
+fn times(number: u32) -> String {
+    if number == 1 { "once".to_owned() } else { format!("{number} times") }
 }

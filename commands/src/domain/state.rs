@@ -76,7 +76,10 @@ impl State {
             Event::Network(event) => self.evolve_network(header, event),
             Event::Vm(event) => self.evolve_vm(header, event),
             Event::Nic(event) => self.evolve_nic(header, event),
-            Event::Node(event) => self.evolve_node(header, event),
+            Event::Node(event) => {
+                self.users.evolve(envelope);
+                self.evolve_node(header, event);
+            }
             Event::User(event) => self.evolve_user(envelope, event),
             Event::Enrollment(_) => self.users.evolve(envelope),
             Event::Cluster(event) => self.evolve_cluster(header, event),

@@ -98,3 +98,34 @@ fn details_are_short_and_have_no_control_characters() {
     fixture.conditions.retain(|_| false);
     assert!(fixture.conditions.nodes.is_empty());
 }
+
+#[test]
+fn what_was_seen_before_a_silence_is_recorded_once_it_may_be() {
+    let mut fixture = Fixture::new();
+    // Uses up the changes that are recorded in a row.
+    for _ in 0..2 {
+        assert_eq!(fixture.heard(0, &[(Contradiction, "one")]), [Contradiction]);
+        assert_eq!((fixture.heard(8, &[]), fixture.heard(8, &[])), (vec![Contradiction], vec![]));
+    }
+    assert_eq!(fixture.heard(0, &[(Contradiction, "one")]), [Contradiction]);
+    assert_eq!((fixture.heard(8, &[]), fixture.heard(8, &[])), (vec![Contradiction], vec![Contradiction]));
+    assert_eq!(fixture.heard(0, &[(DuplicateAgent, "1 2")]), [Contradiction], "not yet");
+    assert_eq!(fixture.check(20), [DuplicateAgent, Contradiction]);
+}
+
+#[test]
+fn quiet_times_do_not_add_up() {
+    let mut fixture = Fixture::new();
+    for _ in 0..20 {
+        fixture.heard(3600, &[(Contradiction, "one")]);
+        fixture.heard(8, &[]);
+        assert_eq!(fixture.heard(8, &[]), []);
+    }
+    let before = fixture.events;
+    for number in 0..600 {
+        let found = [(Contradiction, "one")];
+        fixture.heard(1, if number / 20 % 2 == 0 { &found } else { &[] });
+    }
+    let events = fixture.events - before;
+    assert!(events <= 4 + 20, "{events} events in ten minutes");
+}

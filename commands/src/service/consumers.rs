@@ -46,13 +46,11 @@ pub trait Consumers: Send + Sync {
 }
 
 /// Carries out a request. `head` is the position of the last durable event.
-pub(super) async fn handle(call: &Call, head: Position, consumers: Option<&dyn Consumers>) -> Result<Bytes, ErrorBody> {
+pub(super) async fn handle(call: &Call, head: Position, consumers: &dyn Consumers) -> Result<Bytes, ErrorBody> {
     if call.dry_run {
         let text = format!("`{}` is not a command: it cannot be tried without carrying it out", call.request.name);
         return Err(ErrorBody::new(ErrorCode::ValidationFailed, text));
     }
-    let consumers = consumers
-        .ok_or_else(|| ErrorBody::new(ErrorCode::Unavailable, "this control plane has no consumers for users"))?;
     let owner = &call.caller;
     match call.request.name {
         CreateConsumer::NAME => {

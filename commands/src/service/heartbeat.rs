@@ -18,7 +18,7 @@ use otherix_runtime::{LogLimits, Runtime, Task};
 use otherix_schemas::cloudevent::Actor;
 use otherix_schemas::command::Command;
 use otherix_schemas::decision_chain::{DecisionHead, DecisionSigner, KeyRotation, Nonce};
-use otherix_schemas::error::{ErrorBody, ErrorCode, HEARTBEAT_ANSWER, REMOVED_NODE};
+use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::id::{CorrelationId, NodeId};
 use otherix_schemas::node::{
     Heartbeat, HeartbeatAnswer, NodeCommand, NodeConditionKind, NodeConditionsChanged, REPORT_NUMBER_MAX,
@@ -259,11 +259,6 @@ impl PresenceRecorder {
                 let answer = HeartbeatAnswer { other_agent, set_back, ..self.signed_answer(head, nonce) };
                 let body = serde_json::to_vec(&answer).map(Bytes::from);
                 body.map_err(|error| ErrorBody::new(ErrorCode::Internal, error.to_string()))
-            }
-            Err(error) if error.error.details.contains_key(REMOVED_NODE) => {
-                let heartbeat = serde_json::from_slice::<Heartbeat>(&message.payload);
-                let answer = self.signed_answer(head, heartbeat.ok().and_then(|heartbeat| heartbeat.nonce));
-                Err(error.with_detail(HEARTBEAT_ANSWER, serde_json::to_value(answer).unwrap_or_default()))
             }
             Err(error) => Err(error),
         };

@@ -68,8 +68,8 @@ pub struct Inputs {
     pub cluster: ClusterId,
     /// Signs credentials.
     pub issuer: Arc<dyn Issuer>,
-    /// Users' durable consumers; `None`: there are none.
-    pub consumers: Option<Arc<dyn Consumers>>,
+    /// Users' durable consumers.
+    pub consumers: Arc<dyn Consumers>,
     pub writer: WriterHandle,
     pub durable: watch::Receiver<Durable>,
     pub roster: watch::Receiver<Roster>,
@@ -97,7 +97,7 @@ struct Handler {
     callers: watch::Receiver<Callers>,
     durable: watch::Receiver<Durable>,
     issuer: Arc<dyn Issuer>,
-    consumers: Option<Arc<dyn Consumers>>,
+    consumers: Arc<dyn Consumers>,
     cluster: ClusterId,
     decision_key: DecisionKey,
     decisions: FindDecision,
@@ -179,7 +179,7 @@ impl Handler {
             }
             RequestKind::Unrecorded => {
                 let position = self.durable.borrow().position;
-                return consumers::handle(&call, position, self.consumers.as_deref()).await;
+                return consumers::handle(&call, position, self.consumers.as_ref()).await;
             }
             RequestKind::Query => {
                 return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));

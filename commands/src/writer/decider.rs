@@ -230,8 +230,9 @@ impl Staged {
         let event = &envelope.event;
         self.reported = self.reported.take().and_then(|reported| with_networks_of(reported, event));
         if Roster::is_changed_by(event) {
-            self.membership.push(envelope.event);
-        } else if Callers::is_changed_by(event) {
+            self.membership.push(event.clone());
+        }
+        if Callers::is_changed_by(event) {
             self.callers.push(envelope);
         }
     }

@@ -12,6 +12,7 @@ mod builders;
 mod credentials;
 mod faults;
 mod gathering;
+mod join_tokens;
 mod journal;
 mod keys;
 mod races;

@@ -199,7 +199,7 @@ impl ControlPlane {
         let inputs = commands::Inputs {
             cluster,
             issuer: nats.identity,
-            consumers: Some(Arc::clone(&consumers) as _),
+            consumers: Arc::clone(&consumers) as _,
             writer: requests,
             durable,
             roster,

@@ -129,9 +129,9 @@ impl RequestType for RevokeJoinToken {
     const PERMISSION: Permission = Permission::NodeManage;
     const KIND: RequestKind = RequestKind::Command(revoke);
     const SUMMARY: &'static str = "Revoke a join token";
-    const DESCRIPTION: &'static str = "It cannot be redeemed any more. The keys of new nodes that have redeemed it \
-        and have not joined since are revoked, too. A node that existed keeps the key that was registered for it: \
-        `node.delete` revokes it, and so does another token that names the node.";
+    const DESCRIPTION: &'static str = "It cannot be redeemed any more. Keys that were registered with it and that no \
+        node has joined with since are revoked, too: a node that existed then has none, until it is joined again with \
+        another token that names it. Nodes that have joined with it stay.";
     type Body = JoinTokenById;
     type Answer = JoinTokenView;
 }

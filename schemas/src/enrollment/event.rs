@@ -79,7 +79,8 @@ pub struct NodeKeyOffered {
     pub key: UserKey,
 }
 
-/// A node uses the key that it has offered. The one before is revoked.
+/// A node uses another key: the one that it has offered, or one that was registered with a join token for a node that
+/// existed. The one before is revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeKeyChanged {
     pub node_id: NodeId,
@@ -87,7 +88,7 @@ pub struct NodeKeyChanged {
     pub key: UserKey,
 }
 
-/// The keys of a node were revoked: it was removed, or has not joined and its join token was revoked.
+/// The keys of a node were revoked: it was removed, or its join token was revoked before an agent joined with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeKeyRevoked {
     pub node_id: NodeId,
@@ -136,7 +137,8 @@ pub struct NodeKeyOfferedV1 {
     pub key: UserKey,
 }
 
-/// A node uses the key that it has offered. The one before is revoked.
+/// A node uses another key: the one that it has offered, or one that was registered with a join token for a node that
+/// existed. The one before is revoked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeKeyChangedV1 {
@@ -145,7 +147,7 @@ pub struct NodeKeyChangedV1 {
     pub key: UserKey,
 }
 
-/// The keys of a node were revoked: it was removed, or has not joined and its join token was revoked.
+/// The keys of a node were revoked: it was removed, or its join token was revoked before an agent joined with them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeKeyRevokedV1 {

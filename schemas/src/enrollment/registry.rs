@@ -56,6 +56,9 @@ pub struct NodeKeys {
     pub offered_at: Option<i64>,
     /// The token with which the node was registered last.
     pub token_id: JoinTokenId,
+    /// Whether nobody has joined with a key since: that of a machine whose agent was not started yet, or of somebody
+    /// who had the token.
+    pub is_unconfirmed: bool,
     /// Stream version of the last event about its keys.
     pub version: u32,
 }
@@ -77,6 +80,9 @@ pub struct Enrollments {
     revoked: BTreeMap<UserId, i64>,
     #[serde(skip_serializing)]
     by_key: BTreeMap<UserId, Holder>,
+    /// The nodes that have a key, by name without regard to case.
+    #[serde(skip_serializing)]
+    by_name: BTreeMap<String, NodeId>,
 }
 
 /// What a state snapshot holds of [`Enrollments`].
@@ -92,7 +98,9 @@ impl From<SavedEnrollments> for Enrollments {
         let of_tokens = tokens.iter().map(|(id, token)| (UserId::from(&token.key), Holder::Token(*id)));
         let of_nodes = nodes.iter().flat_map(|(id, keys)| keys.valid().map(|key| (key.into(), Holder::Node(*id))));
         let by_key = of_tokens.chain(of_nodes).collect();
-        Self { tokens, nodes, revoked, by_key }
+        let named = nodes.iter().filter(|(_, keys)| keys.present.is_some());
+        let by_name = named.map(|(id, keys)| (keys.name.key(), *id)).collect();
+        Self { tokens, nodes, revoked, by_key, by_name }
     }
 }
 
@@ -171,8 +179,7 @@ impl Enrollments {
 
     /// The node with this name, without regard to case.
     pub fn node_named(&self, name: &NodeName) -> Option<NodeId> {
-        let name = name.key();
-        self.nodes.iter().find(|(_, keys)| keys.present.is_some() && keys.name.key() == name).map(|(id, _)| *id)
+        self.by_name.get(&name.key()).copied()
     }
 
     /// The node that a key is valid for.
@@ -234,8 +241,11 @@ impl Enrollments {
             }
             EnrollmentEvent::KeyChanged(NodeKeyChanged { node_id, name: _, key }) => {
                 self.change(header, *node_id, |keys| {
-                    let offered = keys.offered.take().filter(|offered| offered.key == *key);
-                    keys.present = offered.or(keys.present.take());
+                    keys.is_unconfirmed = false;
+                    // Otherwise it is the registered one, which is used for the first time.
+                    if let Some(offered) = keys.offered.take_if(|offered| offered.key == *key) {
+                        keys.present = Some(offered);
+                    }
                 });
             }
             EnrollmentEvent::KeyRevoked(NodeKeyRevoked { node_id, name: _ }) => {
@@ -267,19 +277,31 @@ impl Enrollments {
             offered: None,
             offered_at: None,
             token_id,
+            is_unconfirmed: true,
             version: 0,
         });
         self.change(header, node_id, |keys| {
-            (keys.name, keys.token_id) = (name, token_id);
+            (keys.name, keys.token_id, keys.is_unconfirmed) = (name, token_id, true);
             (keys.present, keys.offered) = (Some(registered), None);
         });
+    }
+
+    /// A node has joined for the first time, with the key that it has.
+    pub(crate) fn joined(&mut self, id: NodeId) {
+        if let Some(keys) = self.nodes.get_mut(&id) {
+            keys.is_unconfirmed = false;
+        }
     }
 
     /// Changes a node's keys. Those that are not valid any more are revoked.
     fn change(&mut self, header: &Header, id: NodeId, change: impl FnOnce(&mut NodeKeys)) {
         let Some(keys) = self.nodes.get_mut(&id) else { return };
         let before: Vec<NodeKey> = keys.present.iter().chain(&keys.offered).cloned().collect();
+        self.by_name.remove(&keys.name.key());
         change(keys);
+        if keys.present.is_some() {
+            self.by_name.insert(keys.name.key(), id);
+        }
         keys.version = header.stream_version;
         for NodeKey { key, issued_at } in before.into_iter().filter(|before| keys.find(&before.key).is_none()) {
             let key = UserId::from(&key);

@@ -121,8 +121,8 @@ impl RequestType for JoinNode {
     const KIND: RequestKind = RequestKind::Command(join);
     const SUMMARY: &'static str = "Join the cluster as a node";
     const DESCRIPTION: &'static str = "Sent by a node at each start. For a member, only mesh offer and architecture \
-        take effect. `conflict` if another node has the name, or has or had the key, if the node has another name, or \
-        if it was removed (`details.removed_node`).";
+        take effect. `conflict` if another node has the name, or has or had the key, or if the node has another \
+        name. A node that was removed is `unauthenticated`: its keys are revoked.";
     type Body = JoinRequest;
     type Answer = JoinAnswer;
 }

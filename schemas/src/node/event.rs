@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{NodeConditionsChanged, NodeConditionsChangedV1};
 use crate::event::{
     Assigned, DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId,
+    same_shape,
 };
 use crate::id::{NetworkId, NodeId};
 use crate::outcome::{Outcome, ResourceOutcome, ResourceRef};
@@ -126,23 +127,6 @@ pub struct NodeDescribed {
     pub arch: Arch,
 }
 
-impl DomainEvent for NodeJoined {
-    type Stored = NodeJoinedV1;
-
-    fn stream_id(&self) -> StreamId {
-        StreamId::Node(self.node_id)
-    }
-
-    fn to_stored(&self) -> NodeJoinedV1 {
-        let Self { node_id, name } = self.clone();
-        NodeJoinedV1 { node_id, name }
-    }
-
-    fn into_event(self) -> Event {
-        Event::Node(NodeEvent::Joined(self))
-    }
-}
-
 impl DomainEvent for NodeChanged {
     type Stored = NodeChangedV1;
 
@@ -161,91 +145,6 @@ impl DomainEvent for NodeChanged {
 
     fn into_event(self) -> Event {
         Event::Node(NodeEvent::Changed(self))
-    }
-}
-
-impl DomainEvent for NodeUnreachable {
-    type Stored = NodeUnreachableV1;
-
-    fn stream_id(&self) -> StreamId {
-        StreamId::Node(self.node_id)
-    }
-
-    fn to_stored(&self) -> NodeUnreachableV1 {
-        let Self { node_id, last_heard_at } = self.clone();
-        NodeUnreachableV1 { node_id, last_heard_at }
-    }
-
-    fn into_event(self) -> Event {
-        Event::Node(NodeEvent::Unreachable(self))
-    }
-}
-
-impl DomainEvent for NodeReachable {
-    type Stored = NodeReachableV1;
-
-    fn stream_id(&self) -> StreamId {
-        StreamId::Node(self.node_id)
-    }
-
-    fn to_stored(&self) -> NodeReachableV1 {
-        let Self { node_id } = self.clone();
-        NodeReachableV1 { node_id }
-    }
-
-    fn into_event(self) -> Event {
-        Event::Node(NodeEvent::Reachable(self))
-    }
-}
-
-impl DomainEvent for NodeRemoved {
-    type Stored = NodeRemovedV1;
-
-    fn stream_id(&self) -> StreamId {
-        StreamId::Node(self.node_id)
-    }
-
-    fn to_stored(&self) -> NodeRemovedV1 {
-        let Self { node_id, name } = self.clone();
-        NodeRemovedV1 { node_id, name }
-    }
-
-    fn into_event(self) -> Event {
-        Event::Node(NodeEvent::Removed(self))
-    }
-}
-
-impl DomainEvent for NodeReconciled {
-    type Stored = NodeReconciledV2;
-
-    fn stream_id(&self) -> StreamId {
-        StreamId::Node(self.node_id)
-    }
-
-    fn to_stored(&self) -> NodeReconciledV2 {
-        let Self { node_id, incarnation, sequence, results } = self.clone();
-        NodeReconciledV2 { node_id, incarnation, sequence, results }
-    }
-
-    fn into_event(self) -> Event {
-        Event::Node(NodeEvent::Reconciled(self))
-    }
-}
-
-impl DomainEvent for NodeDescribed {
-    type Stored = NodeDescribedV1;
-
-    fn stream_id(&self) -> StreamId {
-        StreamId::Node(self.node_id)
-    }
-
-    fn to_stored(&self) -> NodeDescribedV1 {
-        let Self { node_id, arch } = *self;
-        NodeDescribedV1 { node_id, arch }
-    }
-
-    fn into_event(self) -> Event {
-        Event::Node(NodeEvent::Described(self))
     }
 }
 
@@ -348,18 +247,6 @@ pub struct NodeDescribedV1 {
     pub arch: Arch,
 }
 
-impl StoredShape for NodeJoinedV1 {
-    const TYPE: &'static str = "dev.otherix.node.joined.v1";
-    const FAMILY: Family = Family::Decision;
-    const SUMMARY: &'static str = "A node joined the cluster";
-    type Event = NodeJoined;
-
-    fn upcast(self) -> Result<NodeJoined, StoredError> {
-        let Self { node_id, name } = self;
-        Ok(NodeJoined { node_id, name })
-    }
-}
-
 impl StoredShape for NodeChangedV1 {
     const TYPE: &'static str = "dev.otherix.node.changed.v1";
     const FAMILY: Family = Family::Decision;
@@ -369,42 +256,6 @@ impl StoredShape for NodeChangedV1 {
     fn upcast(self) -> Result<NodeChanged, StoredError> {
         let Self { node_id, mesh: MeshPeerV1 { address, public_key, endpoint } } = self;
         Ok(NodeChanged { node_id, mesh: MeshPeer { address, public_key, endpoint } })
-    }
-}
-
-impl StoredShape for NodeUnreachableV1 {
-    const TYPE: &'static str = "dev.otherix.node.unreachable.v1";
-    const FAMILY: Family = Family::Decision;
-    const SUMMARY: &'static str = "A node became unreachable";
-    type Event = NodeUnreachable;
-
-    fn upcast(self) -> Result<NodeUnreachable, StoredError> {
-        let Self { node_id, last_heard_at } = self;
-        Ok(NodeUnreachable { node_id, last_heard_at })
-    }
-}
-
-impl StoredShape for NodeReachableV1 {
-    const TYPE: &'static str = "dev.otherix.node.reachable.v1";
-    const FAMILY: Family = Family::Decision;
-    const SUMMARY: &'static str = "A node is reachable again";
-    type Event = NodeReachable;
-
-    fn upcast(self) -> Result<NodeReachable, StoredError> {
-        let Self { node_id } = self;
-        Ok(NodeReachable { node_id })
-    }
-}
-
-impl StoredShape for NodeRemovedV1 {
-    const TYPE: &'static str = "dev.otherix.node.removed.v1";
-    const FAMILY: Family = Family::Decision;
-    const SUMMARY: &'static str = "A node was removed from the cluster";
-    type Event = NodeRemoved;
-
-    fn upcast(self) -> Result<NodeRemoved, StoredError> {
-        let Self { node_id, name } = self;
-        Ok(NodeRemoved { node_id, name })
     }
 }
 
@@ -426,26 +277,64 @@ impl StoredShape for NodeReconciledV1 {
     }
 }
 
-impl StoredShape for NodeReconciledV2 {
-    const TYPE: &'static str = "dev.otherix.node.reconciled.v2";
-    const FAMILY: Family = Family::Outcome;
-    const SUMMARY: &'static str = "A node reported outcomes of networks or NICs";
-    type Event = NodeReconciled;
-
-    fn upcast(self) -> Result<NodeReconciled, StoredError> {
-        let Self { node_id, incarnation, sequence, results } = self;
-        Ok(NodeReconciled { node_id, incarnation, sequence, results })
-    }
+/// Implements an event of a node whose stored shape has the same fields.
+macro_rules! node_event {
+    (
+        $event:ident, $variant:ident, $stored:ident { $($field:ident),* }, $family:ident, $type:literal,
+        $summary:literal
+    ) => {
+        same_shape!(
+            $event, $stored { $($field),* }, |event| StreamId::Node(event.node_id),
+            |event| Event::Node(NodeEvent::$variant(event)), $family, $type, $summary
+        );
+    };
 }
 
-impl StoredShape for NodeDescribedV1 {
-    const TYPE: &'static str = "dev.otherix.node.described.v1";
-    const FAMILY: Family = Family::Outcome;
-    const SUMMARY: &'static str = "A node told what kind of machine it is";
-    type Event = NodeDescribed;
-
-    fn upcast(self) -> Result<NodeDescribed, StoredError> {
-        let Self { node_id, arch } = self;
-        Ok(NodeDescribed { node_id, arch })
-    }
-}
+node_event!(
+    NodeJoined,
+    Joined,
+    NodeJoinedV1 { node_id, name },
+    Decision,
+    "dev.otherix.node.joined.v1",
+    "A node joined the cluster"
+);
+node_event!(
+    NodeUnreachable,
+    Unreachable,
+    NodeUnreachableV1 { node_id, last_heard_at },
+    Decision,
+    "dev.otherix.node.unreachable.v1",
+    "A node became unreachable"
+);
+node_event!(
+    NodeReachable,
+    Reachable,
+    NodeReachableV1 { node_id },
+    Decision,
+    "dev.otherix.node.reachable.v1",
+    "A node is reachable again"
+);
+node_event!(
+    NodeRemoved,
+    Removed,
+    NodeRemovedV1 { node_id, name },
+    Decision,
+    "dev.otherix.node.removed.v1",
+    "A node was removed from the cluster"
+);
+node_event!(
+    NodeReconciled,
+    Reconciled,
+    NodeReconciledV2 { node_id, incarnation, sequence, results },
+    Outcome,
+    "dev.otherix.node.reconciled.v2",
+    "A node reported outcomes of networks or NICs"
+);
+node_event!(
+    NodeDescribed,
+    Described,
+    NodeDescribedV1 { node_id, arch },
+    Outcome,
+    "dev.otherix.node.described.v1",
+    "A node told what kind of machine it is"
+);

@@ -12,6 +12,7 @@ use crate::cloudevent::{EventEnvelope, Header};
 use crate::enrollment::Enrollments;
 use crate::event::Event;
 use crate::id::{JoinTokenId, NodeId, UserUuid};
+use crate::node::{NodeEvent, NodeJoined};
 use crate::permission::{Grant, Permission, Role};
 use crate::position::Position;
 use crate::timestamp::Timestamp;
@@ -232,7 +233,8 @@ impl Callers {
     pub fn is_changed_by(event: &Event) -> bool {
         match event {
             Event::User(_) | Event::Enrollment(_) => true,
-            Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::Cluster(_) => false,
+            Event::Node(event) => matches!(event, NodeEvent::Joined(_)),
+            Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Cluster(_) => false,
         }
     }
 
@@ -241,6 +243,7 @@ impl Callers {
         match event {
             Event::User(event) => self.apply(header, event),
             Event::Enrollment(event) => self.enrollments.apply(header, event),
+            Event::Node(NodeEvent::Joined(NodeJoined { node_id, name: _ })) => self.enrollments.joined(*node_id),
             Event::Network(_) | Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::Cluster(_) => {}
         }
     }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use otherix_runtime::files;
 use otherix_schemas::timestamp::Timestamp;
 use tokio::net::TcpStream;
@@ -27,11 +29,28 @@ use tokio_rustls::rustls::{
 /// Longest CA file, in bytes.
 const LENGTH_MAX: u64 = 1 << 20;
 
+/// Characters of a line in PEM format.
+const PEM_LINE: usize = 64;
+
+/// A certificate in PEM format.
+fn encode(certificate: &CertificateDer<'_>) -> String {
+    let mut pem = "-----BEGIN CERTIFICATE-----".to_owned();
+    for (index, character) in BASE64_STANDARD.encode(certificate).chars().enumerate() {
+        if index % PEM_LINE == 0 {
+            pem.push('\n');
+        }
+        pem.push(character);
+    }
+    pem + "\n-----END CERTIFICATE-----\n"
+}
+
 /// The CAs that a client trusts. Clones share them.
 #[derive(Clone)]
 pub struct TrustedCa {
     /// None for the CAs of the machine.
     path: Option<Arc<Path>>,
+    /// Those of the file.
+    certificates: Arc<[CertificateDer<'static>]>,
     /// The name that certificates must be for, if it is not the host of the address.
     name: Option<Arc<str>>,
     verifier: Arc<WebPkiServerVerifier>,
@@ -133,10 +152,13 @@ impl TrustedCa {
     pub fn parse(pem: &[u8], path: &Path) -> Result<Self, CaError> {
         let malformed = || CaError::Malformed { path: path.to_owned() };
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            roots.add(certificate.map_err(|_| malformed())?).map_err(|_| malformed())?;
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        let certificates = certificates.map_err(|_| malformed())?;
+        for certificate in &certificates {
+            roots.add(certificate.clone()).map_err(|_| malformed())?;
         }
-        Self::new(roots, Some(path.into())).ok_or_else(malformed)
+        let parsed = Self::new(roots, Some(path.into())).ok_or_else(malformed)?;
+        Ok(Self { certificates: certificates.into(), ..parsed })
     }
 
     /// Loads the CAs of this machine.
@@ -164,12 +186,17 @@ impl TrustedCa {
             .ok()?
             .with_webpki_verifier(Arc::clone(&verifier))
             .with_no_client_auth();
-        Some(Self { path, name: None, verifier, config: Arc::new(config) })
+        Some(Self { path, certificates: Arc::default(), name: None, verifier, config: Arc::new(config) })
     }
 
     /// The file of the CA; `None` for the CAs of this machine.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// The certificates in PEM format, and nothing else that the file has; `None` for the CAs of this machine.
+    pub fn pem(&self) -> Option<String> {
+        self.path.as_ref().map(|_| self.certificates.iter().map(encode).collect())
     }
 
     /// The name of [`TrustedCa::for_name`].

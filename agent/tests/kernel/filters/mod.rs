@@ -3,6 +3,7 @@
 
 mod bridged;
 mod outside;
+mod outside_cases;
 mod overlay;
 mod programs;
 mod traffic;

@@ -24,12 +24,13 @@ impl Lab {
     fn assert_cleaned_up(&self, node: u32) {
         wait_for_blocking(DEADLINE, "all devices to be removed", || self.devices(node) == (0, false));
         assert_eq!(self.log_count(node, "this node was removed from the cluster"), 1);
-        self.assert_revoked(node);
+        self.assert_refused(node, "the cluster refuses this node permanently");
+        assert_eq!(self.log_count(node, "otherix-agent leave"), 0, "it knows that it was removed");
     }
 
     /// The agent is not let in any more, and says so once.
-    fn assert_revoked(&self, node: u32) {
-        let refusals = || self.log_count(node, "the cluster does not accept this node's credentials");
+    fn assert_refused(&self, node: u32, text: &str) {
+        let refusals = || self.log_count(node, text);
         wait_for_blocking(DEADLINE, "the refusal in the log", || refusals() > 0);
         assert_eq!(refusals(), 1);
     }
@@ -86,7 +87,7 @@ fn lab_cluster_removed_nodes_keep_no_devices() {
     lab.ok(&["network", "delete", "app", "--wait"]);
     assert_eq!((lab.devices(1).0, lab.devices(2)), (2, (3, true)));
     lab.lab(&["heal", "node-2"]);
-    lab.assert_revoked(2);
+    lab.assert_refused(2, "the cluster does not accept this node's credentials");
     assert_eq!((lab.devices(2), lab.ready_and_expected("net")), ((3, true), (1, 1)));
     lab.join_again(2);
     wait_for_blocking(DEADLINE, "the new node to be ready", || lab.ready_and_expected("net") == (2, 2));

@@ -13,8 +13,6 @@
 //! The services are imported with `share`, because only then does the server attest the caller to them
 //! (`Nats-Request-Info`).
 
-use std::collections::BTreeMap;
-
 use otherix_identity::PublicKey;
 use otherix_identity::jwt::{
     Account, AccountLimits, Export, ExportKind, Import, JetStreamLimits, Mapping, ResponseKind, Scope as SigningScope,
@@ -24,6 +22,7 @@ use otherix_schemas::subject::{EVENTS_DOMAIN, HEARTBEATS, LIVE_PREFIX, REQUESTS,
 
 use super::error::NatsError;
 use super::identity::Identity;
+use super::revoked_keys::{AccountRevocations, RevokedKeys};
 
 /// The prefix under which the mirror reaches the JetStream API of `CONTROL`.
 pub(super) const MIRROR_API: &str = "control.js";
@@ -56,15 +55,12 @@ pub(crate) enum AccountName {
     Nodes,
 }
 
-/// Keys whose JWTs are refused if they were issued at this Unix time, in seconds, or before.
-pub(crate) type RevokedKeys = BTreeMap<PublicKey, u64>;
-
 /// The keys that accounts refuse.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Revocations {
     /// Of people.
-    pub(crate) clients: RevokedKeys,
-    pub(crate) nodes: RevokedKeys,
+    pub(crate) clients: AccountRevocations,
+    pub(crate) nodes: AccountRevocations,
 }
 
 impl AccountName {
@@ -98,8 +94,8 @@ pub(super) fn account(identity: &Identity, name: AccountName, revoked: &Revocati
         AccountName::System | AccountName::Clients | AccountName::Nodes => JetStreamLimits::default(),
     };
     let revocations = match name {
-        AccountName::Clients => revoked.clients.clone(),
-        AccountName::Nodes => revoked.nodes.clone(),
+        AccountName::Clients => revoked.clients.keys.clone(),
+        AccountName::Nodes => revoked.nodes.keys.clone(),
         AccountName::System | AccountName::Control | AccountName::Events => RevokedKeys::new(),
     };
     let mapping = |prefix: &str| {

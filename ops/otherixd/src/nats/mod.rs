@@ -23,6 +23,7 @@ mod program;
 mod readiness;
 mod refusals;
 mod revocation;
+mod revoked_keys;
 mod scope;
 mod server;
 mod supervisor;

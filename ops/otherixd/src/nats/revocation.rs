@@ -27,6 +27,7 @@ use super::accounts::{AccountName, Revocations};
 use super::error::NatsError;
 use super::identity::Identity;
 use super::own::{AccountPusher, Pushed, Wanted, label, push_all};
+use super::revoked_keys::{AccountRevocations, OldestCredential, oldest_of_nodes, oldest_of_users};
 use super::unix_now;
 
 /// The subject on which the server takes an account's JWT.
@@ -124,19 +125,18 @@ const FOR_EVER: u64 = u32::MAX as u64;
 
 /// The revoked keys, as accounts have them at `now`. Credentials that have expired need no revocation.
 pub(crate) fn revocations(callers: &Callers, former_node: Option<&PublicKey>, now: Option<Timestamp>) -> Revocations {
-    let parsed = |(key, second): (&UserId, &i64)| {
-        let key: PublicKey = key.as_str().parse().ok()?;
-        Some((key, u64::try_from(*second).ok()?))
-    };
+    let in_account = |(key, second): (&UserId, &i64)| Some((key.to_string(), u64::try_from(*second).ok()?));
     let is_needed = |key: &RevokedKey| match (key.expires_at, now) {
         (Some(at), Some(now)) => now.unix_micros() < at.unix_micros().saturating_add(EXPIRED_KEPT),
         (Some(_) | None, _) => true,
     };
     let clients = callers.revoked().iter().filter(|(_, revoked)| is_needed(revoked));
-    let nodes = callers.enrollments().revoked().iter().filter_map(parsed);
+    let nodes = callers.enrollments().revoked().iter().filter_map(in_account);
+    let clients = clients.filter_map(|(key, revoked)| in_account((key, &revoked.valid_after)));
+    let nodes = nodes.chain(former_node.map(|key| (key.to_string(), FOR_EVER)));
     Revocations {
-        clients: clients.filter_map(|(key, revoked)| parsed((key, &revoked.valid_after))).collect(),
-        nodes: nodes.chain(former_node.map(|key| (key.clone(), FOR_EVER))).collect(),
+        clients: AccountRevocations::new(clients, oldest_of_users(callers, now)),
+        nodes: AccountRevocations::new(nodes, oldest_of_nodes(callers, now)),
     }
 }
 
@@ -190,11 +190,12 @@ impl RevocationPusher {
     /// Says who refuses what was revoked from now on.
     fn log(&self, revoked: &Revocations) {
         let Revocations { clients, nodes } = revoked;
-        let (clients, nodes) = (clients.len(), nodes.len());
+        log_unlisted(revoked);
+        let (clients, nodes) = (clients.keys.len(), nodes.keys.len());
         if matches!(self.sink, RevocationSink::Nobody) {
             tracing::warn!(clients, nodes, hint = PUSH_HINT, "{UNTOLD}");
         } else {
-            tracing::info!(clients, nodes, "the NATS server refuses all revoked credentials");
+            tracing::info!(clients, nodes, "the NATS server refuses revoked credentials");
         }
     }
 
@@ -245,11 +246,31 @@ impl RevocationPusher {
     }
 }
 
+fn log_unlisted(Revocations { clients, nodes }: &Revocations) {
+    let hints = [
+        (clients, "`otherix user rotate` for the user, or delete it"),
+        (nodes, "`otherix-agent rotate-key --key nats` on the node, or revoke the join token"),
+    ];
+    for (account, hint) in hints {
+        if let Some(OldestCredential { holder, issued_at }) = &account.oldest {
+            let unlisted = account.unlisted;
+            tracing::error!(
+                unlisted,
+                holder,
+                issued_at,
+                hint,
+                "the NATS server accepts earlier revoked credentials: there is no space for more while a credential \
+                that was issued before them is valid"
+            );
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::super::accounts::RevokedKeys;
+    use super::super::revoked_keys::RevokedKeys;
     use super::*;
 
     const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
@@ -267,15 +288,16 @@ mod tests {
             "users": {}, "revoked": revoked, "enrollments": { "tokens": {}, "nodes": {}, "revoked": { KEY: 3 } },
         }))
         .unwrap();
-        let key = |text: &str| text.parse::<PublicKey>().unwrap();
-        let former = key(OTHER);
-        let nodes: RevokedKeys = [(key(KEY), 3), (former.clone(), FOR_EVER)].into();
+        let former: PublicKey = OTHER.parse().unwrap();
+        let nodes: RevokedKeys = [(KEY.to_owned(), 3), (OTHER.to_owned(), FOR_EVER)].into();
+        let check = |now, clients: RevokedKeys| {
+            let revoked = revocations(&callers, Some(&former), now);
+            assert_eq!((&revoked.clients.keys, &revoked.nodes.keys), (&clients, &nodes));
+        };
         for now in [None, Some(at(day)), Some(at(2 * day - 1))] {
-            let clients = [(key(KEY), 1), (key(OTHER), 2)].into();
-            assert_eq!(revocations(&callers, Some(&former), now), Revocations { clients, nodes: nodes.clone() });
+            check(now, [(KEY.to_owned(), 1), (OTHER.to_owned(), 2)].into());
         }
-        let clients = [(key(OTHER), 2)].into();
-        assert_eq!(revocations(&callers, Some(&former), Some(at(2 * day))), Revocations { clients, nodes });
+        check(Some(at(2 * day)), [(OTHER.to_owned(), 2)].into());
         assert!(callers.was_registered(&KEY.parse().unwrap()), "it is never registered again");
     }
 }

@@ -147,9 +147,10 @@ pub struct Account {
     pub limits: AccountLimits,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signing_keys: Vec<Scope>,
-    /// Users whose JWTs are refused if they were issued at this Unix time, in seconds, or before.
+    /// Users, by public key, whose JWTs are refused if they were issued at this Unix time, in seconds, or before. The
+    /// key `*` stands for all users.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub revocations: BTreeMap<PublicKey, u64>,
+    pub revocations: BTreeMap<String, u64>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mappings: BTreeMap<String, Vec<Mapping>>,
 }

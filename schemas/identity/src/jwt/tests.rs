@@ -88,7 +88,7 @@ fn permissions_and_accounts_round_trip() {
         share: false,
     });
     body.mappings.insert("live.>".to_owned(), vec![Mapping { subject: "forged.live.>".to_owned(), weight: 0 }]);
-    body.revocations.insert(claims.subject.clone(), 5);
+    body.revocations.insert(claims.subject.to_string(), 5);
     let token = encode(Claims::new(account.public_key(), "CLIENTS", NOW, body.clone()), &operator).unwrap();
     assert_eq!(decode::<Account>(&token).unwrap().body, body);
     let body = Operator {

@@ -120,7 +120,7 @@ impl OperatorServer {
 
     /// Revokes a user: connections with credentials that were issued until now are cut.
     pub(crate) async fn revoke(&self, user: &PublicKey) {
-        let revoked = BTreeMap::from([(user.clone(), now())]);
+        let revoked = BTreeMap::from([(user.to_string(), now())]);
         let jwt = account_jwt(&self.operator, &self.account, &self.viewers, revoked);
         let system = Nats::once(&self.system_user, "test", DEADLINE).await.unwrap();
         let update = Message::new("$SYS.REQ.CLAIMS.UPDATE", Bytes::from(jwt));
@@ -144,12 +144,7 @@ fn all(account: &KeyPair) -> User {
     User::with_permissions(account.public_key(), permissions)
 }
 
-fn account_jwt(
-    operator: &KeyPair,
-    account: &KeyPair,
-    viewers: &KeyPair,
-    revocations: BTreeMap<PublicKey, u64>,
-) -> String {
+fn account_jwt(operator: &KeyPair, account: &KeyPair, viewers: &KeyPair, revocations: BTreeMap<String, u64>) -> String {
     let allow = |subjects: &[&str]| SubjectPermissions {
         allow: subjects.iter().map(ToString::to_string).collect(),
         deny: Vec::new(),

@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
+use otherix_identity::KeyPair;
 use otherix_identity::jwt::{self, Account, Claims};
-use otherix_identity::{KeyPair, PublicKey};
 use otherix_schemas::user::Callers;
 use otherix_schemas::value::UserId;
 
-use super::super::accounts::{self, AccountName, Revocations, RevokedKeys};
+use super::super::accounts::{self, AccountName, Revocations};
 use super::super::error::NatsError;
 use super::super::identity::Identity;
+use super::super::revoked_keys::{ALL, RevokedKeys};
 use super::super::unix_now;
 use super::OwnNatsError;
 use super::system::{Server, SystemClient};
@@ -130,13 +131,15 @@ fn decode(token: &str, account: &str) -> Result<Claims<Account>, OwnNatsError> {
 
 /// Adds what only the servers revoke, and takes the later time of both.
 fn keep_revocations(ours: &mut RevokedKeys, theirs: &RevokedKeys, callers: &Callers) {
-    let is_ours =
-        |key: &PublicKey| key.as_str().parse::<UserId>().is_ok_and(|key| callers.revoked().contains_key(&key));
+    let is_ours = |key: &str| key.parse::<UserId>().is_ok_and(|key| callers.revoked().contains_key(&key));
+    let all = ours.get(ALL).max(theirs.get(ALL)).copied();
     for (key, second) in theirs {
         match ours.get_mut(key) {
             Some(own) => *own = (*own).max(*second),
             // Its credentials have expired.
             None if is_ours(key) => {}
+            // Revoked with all that were issued until then.
+            None if key != ALL && all.is_some_and(|until| *second <= until) => {}
             None => drop(ours.insert(key.clone(), *second)),
         }
     }
@@ -159,8 +162,8 @@ mod tests {
 
     use super::*;
 
-    fn user() -> PublicKey {
-        KeyPair::generate(KeyKind::User).unwrap().public_key().clone()
+    fn user() -> String {
+        KeyPair::generate(KeyKind::User).unwrap().public_key().to_string()
     }
 
     #[test]
@@ -168,14 +171,20 @@ mod tests {
         let (ours, both, expired, theirs) = (user(), user(), user(), user());
         let callers: Callers = serde_json::from_value(json!({
             "users": {},
-            "revoked": { expired.as_str(): { "valid_after": 1, "expires_at": "2026-01-01T00:00:00Z" } },
+            "revoked": { &expired: { "valid_after": 1, "expires_at": "2026-01-01T00:00:00Z" } },
             "enrollments": { "tokens": {}, "nodes": {}, "revoked": {} },
         }))
         .unwrap();
         let mut revoked: RevokedKeys = [(ours.clone(), 5), (both.clone(), 6)].into();
         let of_servers = [(both.clone(), 9), (expired, 1), (theirs.clone(), 3)].into();
         keep_revocations(&mut revoked, &of_servers, &callers);
-        assert_eq!(revoked, [(ours, 5), (both, 9), (theirs, 3)].into());
+        assert_eq!(revoked, [(ours.clone(), 5), (both.clone(), 9), (theirs.clone(), 3)].into());
+
+        // What either side revokes as a whole makes single keys superfluous.
+        let of_servers = [(theirs.clone(), 8), (both, 4), (ALL.to_owned(), 2)].into();
+        let mut revoked: RevokedKeys = [(ours.clone(), 5), (ALL.to_owned(), 7)].into();
+        keep_revocations(&mut revoked, &of_servers, &callers);
+        assert_eq!(revoked, [(ours, 5), (theirs, 8), (ALL.to_owned(), 7)].into());
     }
 
     /// Other tools write imports, exports and keys in another order.

@@ -3,6 +3,7 @@
 
 mod clients;
 mod lifecycle;
+mod many_revoked;
 mod revocation;
 mod tls;
 

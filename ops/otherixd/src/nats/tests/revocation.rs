@@ -22,26 +22,40 @@ use super::{DEADLINE, NatsFixture, settings};
 /// How fast a connected client must be cut off.
 const WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// A pusher with what the control plane tells it.
+pub(super) struct Pushing {
+    pub(super) pusher: RevocationPusher,
+    pub(super) callers: watch::Sender<Callers>,
+    pub(super) revoked: watch::Sender<Revocations>,
+    pub(super) _relay: (watch::Sender<Relayed>, watch::Sender<Position>),
+}
+
+impl Pushing {
+    pub(super) async fn on(fixture: &NatsFixture) -> Self {
+        let access = fixture.supervisor.access();
+        let claims = Nats::lasting(&access.claims.unwrap(), "test").await.unwrap().into();
+        let (callers, revoked) = (watch::Sender::default(), watch::Sender::default());
+        let relay = (watch::Sender::new(Relayed::default()), watch::Sender::new(Position::ZERO));
+        let pusher = RevocationPusher {
+            sink: RevocationSink::Embedded { identity: Arc::clone(&access.identity), claims },
+            callers: callers.subscribe(),
+            former_node: None,
+            relayed: relay.0.subscribe(),
+            head: relay.1.subscribe(),
+            revoked: revoked.clone(),
+        };
+        Self { pusher, callers, revoked, _relay: relay }
+    }
+}
+
 #[tokio::test]
 async fn revoked_users_are_cut_off_and_refused() {
     let mut fixture = NatsFixture::start().await;
-    let access = fixture.supervisor.access();
     let file = fixture.state().join("credentials/admin.creds");
     let creds = Creds::load(&file).unwrap();
     let credentials = Credentials::Key(Arc::new(creds.clone()));
     let (admin, node) = (fixture.connect_as("admin").await, fixture.connect_as("node").await);
-    let callers = watch::Sender::new(Callers::default());
-    let revoked = watch::Sender::new(Revocations::default());
-    let claims = Nats::lasting(&access.claims.unwrap(), "test").await.unwrap().into();
-    let (relayed, head) = (watch::Sender::new(Relayed::default()), watch::Sender::new(Position::ZERO));
-    let pusher = RevocationPusher {
-        sink: RevocationSink::Embedded { identity: Arc::clone(&access.identity), claims },
-        callers: callers.subscribe(),
-        former_node: None,
-        relayed: relayed.subscribe(),
-        head: head.subscribe(),
-        revoked: revoked.clone(),
-    };
+    let Pushing { pusher, callers, revoked, _relay } = Pushing::on(&fixture).await;
     let endpoint = fixture.supervisor.endpoint(&credentials);
     let check = async {
         let begin = Instant::now();
@@ -60,7 +74,7 @@ async fn revoked_users_are_cut_off_and_refused() {
         JetStream::once(&endpoint, "test", DEADLINE).await.unwrap_err();
         assert_eq!(node.client().connection_state(), State::Connected);
         assert_eq!(*revoked.borrow(), revocations(&callers.borrow(), None, None), "a new server is started with them");
-        assert_eq!(revoked.borrow().clients.get(creds.public_key()), Some(&creds.claims().issued_at));
+        assert_eq!(revoked.borrow().clients.keys.get(creds.public_key().as_str()), Some(&creds.claims().issued_at));
     };
     tokio::select! {
         () = pusher.run() => panic!("the pusher ended"),

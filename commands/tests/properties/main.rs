@@ -1,0 +1,143 @@
+//! Invariants for any sequence of commands: names, bridges and NAT subnets are unique, a VNI or mesh address is never
+//! assigned twice, a public key belongs to one node, a removed node never returns and is never awaited, no NIC is
+//! attached to a deleted network, names and keys of users are unique, there is an admin once there was one, and the
+//! state is a function of the events: replaying a prefix gives the state at that position.
+#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+
+#[path = "../support/builders.rs"]
+mod builders;
+#[path = "../support/decisions.rs"]
+mod decisions;
+mod machines;
+mod networks;
+mod users;
+
+use builders::*;
+use decisions::{Given, given};
+use machines::{check_enrollments, check_mesh, check_nodes, enrollment_command, membership_command};
+use networks::{check_invariants, check_vms, command};
+use otherix_commands::config::ClusterConfig;
+use otherix_commands::domain::State;
+use otherix_schemas::cloudevent::EventEnvelope;
+use otherix_schemas::command::Command;
+use otherix_schemas::enrollment::{EnrollmentCommand, EnrollmentEvent};
+use otherix_schemas::event::Event;
+use otherix_schemas::network::{NetworkCommand, NetworkEvent};
+use otherix_schemas::node::{NodeCommand, NodeEvent};
+use otherix_schemas::outcome::ResourceRef;
+use otherix_schemas::position::Position;
+use otherix_schemas::user::{UserCommand, UserEvent};
+use otherix_schemas::value::VniRange;
+use otherix_schemas::vm::{VmCommand, VmEvent};
+use proptest::prelude::*;
+use users::{check_users, user_command};
+
+/// Whether a command would create a resource with an id in use. Real ids are random, so such commands are skipped.
+fn reuses_id(given: &Given, command: &Command) -> bool {
+    given.envelopes.iter().any(|envelope| match (&envelope.event, command) {
+        (Event::Network(NetworkEvent::Created(event)), Command::Network(NetworkCommand::Create { network_id, .. })) => {
+            event.network_id == *network_id
+        }
+        (Event::Vm(VmEvent::Created(event)), Command::Vm(VmCommand::Create { vm_id, .. })) => event.vm_id == *vm_id,
+        (
+            Event::User(UserEvent::Created(event)),
+            Command::User(UserCommand::Create { user_id, .. } | UserCommand::CreateFirst { user_id, .. }),
+        ) => event.user_id == *user_id,
+        (
+            Event::Enrollment(EnrollmentEvent::TokenCreated(event)),
+            Command::Enrollment(EnrollmentCommand::CreateToken { token_id, .. }),
+        ) => event.token_id == *token_id,
+        (
+            Event::Enrollment(EnrollmentEvent::KeyRegistered(event)),
+            Command::Enrollment(EnrollmentCommand::Enroll { new_id, .. }),
+        ) => event.node_id == *new_id,
+        (Event::Node(NodeEvent::Joined(event)), Command::Enrollment(EnrollmentCommand::Enroll { new_id, .. })) => {
+            event.node_id == *new_id
+        }
+        _ => false,
+    })
+}
+
+/// Replaces the generations in a report by the current ones.
+fn with_current_generations(given: &Given, mut command: Command) -> Command {
+    if let Command::Node(NodeCommand::RecordReport(report)) = &mut command {
+        for result in &mut report.results {
+            let current = match result.resource {
+                ResourceRef::Network(id) => given.state.network(id).map(|network| network.generation),
+                ResourceRef::Nic(id) => given.state.nics().get(id).map(|nic| nic.generation),
+            };
+            result.generation = current.unwrap_or(result.generation);
+        }
+    }
+    command
+}
+
+/// Executes the commands, checks all invariants after each, and compares every state with a replay.
+fn check(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Result<(), TestCaseError> {
+    let vni = |number: u32| number.try_into().unwrap();
+    let vnis = VniRange::new(vni(1000), vni(1004)).unwrap();
+    // Fewer addresses than nodes.
+    let mesh = subnet("192.0.2.0/29");
+    let mut given = given([]).configured(ClusterConfig { vnis, mesh, ..ClusterConfig::default() });
+    let mut states = Vec::new();
+    for command in commands {
+        let command = prepared(&given, command);
+        if reuses_id(&given, &command) {
+            continue;
+        }
+        let before = given.envelopes.len();
+        if given.execute(&command).is_err() {
+            prop_assert_eq!(given.envelopes.len(), before, "a rejected command has no effect");
+        }
+        if given.envelopes.len() > before {
+            states.push(given.state.clone());
+        }
+        check_invariants(&given)?;
+        check_vms(&given)?;
+        check_mesh(&given)?;
+        check_nodes(&given)?;
+        check_users(&given)?;
+        check_enrollments(&given)?;
+    }
+    let mut replayed = State::default();
+    let mut states = states.iter().peekable();
+    for envelope in &given.envelopes {
+        // A state restored from a snapshot must continue like the replayed one.
+        let bytes = postcard::to_allocvec(&replayed).unwrap();
+        prop_assert_eq!(&postcard::from_bytes::<State>(&bytes).unwrap(), &replayed);
+        // From the stored bytes.
+        let stored = EventEnvelope::decode(&envelope.encode().unwrap()).unwrap();
+        replayed.evolve(&stored);
+        // A command may lead to several events.
+        if let Some(state) = states.next_if(|state| state.position() == replayed.position()) {
+            prop_assert_eq!(&replayed, state);
+        }
+    }
+    prop_assert!(states.next().is_none());
+    prop_assert_eq!(replayed.position(), Position::new(given.envelopes.len() as u64));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold_and_every_prefix_replays(commands in prop::collection::vec(command(), 1..60)) {
+        check(commands, |_, command| command)?;
+    }
+
+    #[test]
+    fn invariants_hold_while_nodes_join_and_leave(commands in prop::collection::vec(membership_command(), 1..60)) {
+        check(commands, with_current_generations)?;
+    }
+
+    #[test]
+    fn invariants_hold_while_machines_join(commands in prop::collection::vec(enrollment_command(), 1..60)) {
+        check(commands, |_, command| command)?;
+    }
+
+    #[test]
+    fn invariants_hold_while_users_come_and_go(commands in prop::collection::vec(user_command(), 1..60)) {
+        check(commands, |_, command| command)?;
+    }
+}
