@@ -155,8 +155,8 @@ async fn former(aggregate: &str, name: &str, client: &mut ControlPlaneClient) ->
         let Page { events, is_last } = next_page(&mut query, None, client).await?;
         let named = events.iter().filter_map(|event| serde_json::from_str::<Named<'_>>(event).ok());
         let named = named.filter(|event| event.data.name.as_deref().is_some_and(|name| name_key(name) == key));
-        let ids = named.filter_map(|event| event.subject.split_once('/')?.1.parse().ok());
-        found = ids.last().or(found);
+        let mut ids = named.filter_map(|event| event.subject.split_once('/')?.1.parse().ok());
+        found = ids.next_back().or(found);
         if is_last {
             return Ok(found);
         }
