@@ -2,6 +2,7 @@
 //! may be running, or may never have been started.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use otherix_commands::store::{EventStore, replay};
@@ -28,7 +29,7 @@ pub(crate) async fn print(args: &PrintAccountsArgs) -> Result<(), BoxError> {
     let PrintAccountsArgs { state, nats_operator_key, out } = args;
     let operator = nats_operator_key.as_deref().map(operator_key).transpose()?;
     let (revoked, _) = registry(state).await?;
-    let identity = Identity::load_or_create_accounts(&state.folder)?;
+    let identity = identity(state)?;
     if let Some(folder) = out {
         private_folder(folder)?;
     }
@@ -59,7 +60,7 @@ pub(crate) async fn push(args: &PushAccountsArgs) -> Result<(), BoxError> {
     let settings = settings.with_keys(None, Some(nats_system_creds))?;
     let operator = Arc::new(operator_key(nats_operator_key)?);
     let (revoked, callers) = registry(state).await?;
-    let identity = Arc::new(Identity::load_or_create_accounts(&state.folder)?);
+    let identity = Arc::new(identity(state)?);
     let system = settings.system().await?.ok_or(NatsError::NoOperator)?;
     let pusher = AccountPusher { identity, operator, system };
     let wanted = Wanted { revoked: &revoked, callers: &callers, is_dry_run: *dry_run };
@@ -69,7 +70,7 @@ pub(crate) async fn push(args: &PushAccountsArgs) -> Result<(), BoxError> {
     for line in lines {
         print_line(&line)?;
     }
-    let servers = servers?;
+    let (servers, _) = servers?;
     if !dry_run {
         note_given(&state.folder, &pusher.identity)?;
     }
@@ -89,11 +90,42 @@ fn line(name: AccountName, pushed: &Pushed, is_dry_run: bool) -> String {
     }
 }
 
+/// The keys. Says if they are made.
+fn identity(state: &StateFolder) -> Result<Identity, BoxError> {
+    let is_new = !ACCOUNT_KEYS.iter().any(|name| state.identity().join(name).exists());
+    let identity = Identity::load_or_create_accounts(&state.folder)?;
+    if is_new {
+        writeln!(std::io::stderr(), "made new keys in `{}`", state.identity().display())?;
+    }
+    Ok(identity)
+}
+
+/// The files of which at least one exists if the keys of the accounts do.
+const ACCOUNT_KEYS: [&str; 2] = ["accounts.json", "operator.jwt"];
+
+/// The files in the folder of the keys that only `otherixd run` makes.
+const STARTED: [&str; 2] = ["operator.jwt", "decision-key.json"];
+
+/// Without the journal, accounts would revoke nothing.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the journal `{}` is missing, and the control plane was started before (`{}` exists): restore it from a backup, \
+    otherwise the accounts would lift all revocations", journal.display(), mark.display()
+)]
+struct NoJournal {
+    journal: PathBuf,
+    mark: PathBuf,
+}
+
 /// What is revoked, and who has to do with it. Nothing, if the control plane was never started.
 async fn registry(state: &StateFolder) -> Result<(Revocations, Callers), BoxError> {
     private_folder(&state.folder)?;
     if !state.journal().exists() {
-        return Ok(<_>::default());
+        let marks = STARTED.map(|name| state.identity().join(name));
+        return match marks.into_iter().find(|mark| mark.exists()) {
+            Some(mark) => Err(NoJournal { journal: state.journal(), mark }.into()),
+            None => Ok(<_>::default()),
+        };
     }
     let former = FormerUsers::read(&state.folder)?;
     let journal = event_store::open_read_only(state).await?;
@@ -101,4 +133,29 @@ async fn registry(state: &StateFolder) -> Result<(Revocations, Callers), BoxErro
     journal.close().await;
     let callers = loaded.state.callers().clone();
     Ok((revocations(&callers, former.node(), SystemRuntime.now().ok()), callers))
+}
+
+#[cfg(test)]
+mod tests {
+    use otherix_testkit::tempdir;
+
+    use super::*;
+
+    /// Printed twice before the first start, and then without what the start has made.
+    #[tokio::test]
+    async fn a_lost_journal_lifts_no_revocation() {
+        let folder = tempdir().unwrap();
+        let state = StateFolder { folder: folder.path().to_owned() };
+        for _ in 0..2 {
+            assert_eq!(registry(&state).await.unwrap().0, Revocations::default());
+            identity(&state).unwrap();
+        }
+        for mark in STARTED {
+            let mark = state.identity().join(mark);
+            write_private(&mark, b"").unwrap();
+            let error = registry(&state).await.unwrap_err().to_string();
+            assert!(error.contains("journal.db` is missing"), "{error}");
+            std::fs::remove_file(mark).unwrap();
+        }
+    }
 }

@@ -21,13 +21,15 @@ use otherix_transport::Connection;
 use otherix_transport::transport::{Message, RequestError};
 use serde::Deserialize;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::accounts::{AccountName, Revocations};
 use super::error::NatsError;
 use super::identity::Identity;
 use super::own::{AccountPusher, Pushed, Wanted, label, push_all};
-use super::revoked_keys::{AccountRevocations, OldestCredential, oldest_of_nodes, oldest_of_users};
+use super::revoked_keys::{
+    ALL, AccountRevocations, OldestCredential, RevokedKeys, is_before, oldest_of_nodes, oldest_of_users,
+};
 use super::unix_now;
 
 /// The subject on which the server takes an account's JWT.
@@ -42,10 +44,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Delays between attempts.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
-
-/// How long a revocation is kept after its credentials have expired, in microseconds: a day, because the server's clock
-/// may be another one.
-const EXPIRED_KEPT: i64 = 24 * 3600 * 1_000_000;
 
 /// Interval at which revocations that are not needed any more are removed.
 const EXPIRY_CHECK: Duration = Duration::from_secs(3600);
@@ -126,28 +124,42 @@ const FOR_EVER: u64 = u32::MAX as u64;
 /// The revoked keys, as accounts have them at `now`. Credentials that have expired need no revocation.
 pub(crate) fn revocations(callers: &Callers, former_node: Option<&PublicKey>, now: Option<Timestamp>) -> Revocations {
     let in_account = |(key, second): (&UserId, &i64)| Some((key.to_string(), u64::try_from(*second).ok()?));
-    let is_needed = |key: &RevokedKey| match (key.expires_at, now) {
-        (Some(at), Some(now)) => now.unix_micros() < at.unix_micros().saturating_add(EXPIRED_KEPT),
-        (Some(_) | None, _) => true,
-    };
+    let is_needed = |key: &RevokedKey| is_before(now, key.expires_at);
     let clients = callers.revoked().iter().filter(|(_, revoked)| is_needed(revoked));
     let nodes = callers.enrollments().revoked().iter().filter_map(in_account);
     let clients = clients.filter_map(|(key, revoked)| in_account((key, &revoked.valid_after)));
     let nodes = nodes.chain(former_node.map(|key| (key.to_string(), FOR_EVER)));
+    let second = now.and_then(|now| u64::try_from(now.unix_micros().div_euclid(1_000_000)).ok());
     Revocations {
-        clients: AccountRevocations::new(clients, oldest_of_users(callers, now)),
-        nodes: AccountRevocations::new(nodes, oldest_of_nodes(callers, now)),
+        clients: AccountRevocations::new(clients, oldest_of_users(callers, now), second),
+        nodes: AccountRevocations::new(nodes, oldest_of_nodes(callers, now), second),
     }
+}
+
+/// Whether `later` revokes something that `earlier` does not.
+fn has_more(earlier: &RevokedKeys, later: &RevokedKeys) -> bool {
+    let all = earlier.get(ALL);
+    later.iter().any(|(key, second)| {
+        if key == ALL {
+            // Until when all are revoked, somebody was revoked.
+            !earlier.values().any(|known| known == second)
+        } else {
+            earlier.get(key).max(all) < Some(second)
+        }
+    })
 }
 
 impl RevocationPusher {
     /// Runs until there are no callers any more: the writer has ended.
     pub(crate) async fn run(mut self) {
         let mut pushed = self.revoked.borrow().clone();
-        let begin = pushed.clone();
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, &SystemRuntime);
         let refused = LogLimit::default();
-        let mut is_check_due = false;
+        let (mut is_check_due, mut is_untold) = (false, false);
+        // Credentials expire without an event, and servers of somebody else may lose what they were told.
+        let is_own = matches!(self.sink, RevocationSink::Own(_));
+        let interval = if is_own { OWN_CHECK } else { EXPIRY_CHECK };
+        let mut due = Instant::now() + interval;
         loop {
             // Also those since the last attempt, if that failed.
             let wanted = {
@@ -166,37 +178,41 @@ impl RevocationPusher {
                     continue;
                 }
                 if wanted != pushed {
-                    self.log(&wanted);
+                    is_untold |= self.log(&pushed, &wanted);
                 }
                 backoff.reset();
                 is_check_due = false;
                 pushed = wanted;
             }
-            // Credentials expire without an event, and servers of somebody else may lose what they were told.
-            let is_own = matches!(self.sink, RevocationSink::Own(_));
-            match timeout(if is_own { OWN_CHECK } else { EXPIRY_CHECK }, self.callers.changed()).await {
+            match timeout_at(due, self.callers.changed()).await {
                 Ok(Ok(())) => {}
-                Err(_elapsed) if is_own => is_check_due = true,
                 // The control plane is about to end with the writer.
                 Ok(Err(_)) => return std::future::pending().await,
-                Err(_elapsed) if matches!(self.sink, RevocationSink::Nobody) && pushed != begin => {
-                    tracing::warn!(hint = PUSH_HINT, "{UNTOLD}, unless that was done since");
+                Err(_elapsed) => {
+                    due = Instant::now() + interval;
+                    is_check_due = is_own;
+                    if is_untold {
+                        tracing::warn!(hint = PUSH_HINT, "{UNTOLD}, unless that was done since");
+                    }
                 }
-                Err(_elapsed) => {}
             }
         }
     }
 
-    /// Says who refuses what was revoked from now on.
-    fn log(&self, revoked: &Revocations) {
+    /// Says who refuses what was revoked from now on. Returns whether NATS was to be told, and nobody is there to do it.
+    fn log(&self, earlier: &Revocations, revoked: &Revocations) -> bool {
         let Revocations { clients, nodes } = revoked;
         log_unlisted(revoked);
+        let has_more = has_more(&earlier.clients.keys, &clients.keys) || has_more(&earlier.nodes.keys, &nodes.keys);
         let (clients, nodes) = (clients.keys.len(), nodes.keys.len());
-        if matches!(self.sink, RevocationSink::Nobody) {
-            tracing::warn!(clients, nodes, hint = PUSH_HINT, "{UNTOLD}");
-        } else {
+        if !matches!(self.sink, RevocationSink::Nobody) {
             tracing::info!(clients, nodes, "the NATS server refuses revoked credentials");
+            return false;
         }
+        if has_more {
+            tracing::warn!(clients, nodes, hint = PUSH_HINT, "{UNTOLD}");
+        }
+        has_more
     }
 
     /// Waits until the live feed has the events so far: a node that is removed learns of it by the decision, and its
@@ -270,11 +286,26 @@ fn log_unlisted(Revocations { clients, nodes }: &Revocations) {
 mod tests {
     use serde_json::json;
 
-    use super::super::revoked_keys::RevokedKeys;
     use super::*;
 
     const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
     const OTHER: &str = "UAEQSCIJBEEQSCIJBEEQSCIJBEEQSCIJBEEQSCIJBEEQSCIJBEEQTVLI";
+
+    #[test]
+    fn only_what_is_added_is_more() {
+        let keys = |keys: &[(&str, u64)]| -> RevokedKeys {
+            keys.iter().map(|(key, second)| ((*key).to_owned(), *second)).collect()
+        };
+        let earlier = keys(&[(KEY, 5), (OTHER, 9), (ALL, 3)]);
+        let has_more = |later: &[(&str, u64)]| super::has_more(&earlier, &keys(later));
+        // Expired, or revoked with all others.
+        for later in [&[][..], &[(KEY, 5)], &[(OTHER, 9), (ALL, 5)], &[("A", 3), (ALL, 3)]] {
+            assert!(!has_more(later), "{later:?}");
+        }
+        for later in [&[(KEY, 6)][..], &[("A", 4), (ALL, 3)], &[(ALL, 7)]] {
+            assert!(has_more(later), "{later:?}");
+        }
+    }
 
     #[test]
     fn a_revocation_is_kept_until_its_credentials_have_expired_and_in_its_account_only() {

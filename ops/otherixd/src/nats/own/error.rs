@@ -42,8 +42,10 @@ pub(crate) enum OwnNatsError {
     NotASigningKey { server: String, key: PublicKey },
     #[error("the NATS server does not take accounts: its resolver is not a full one")]
     NoFullResolver,
-    #[error("the NATS servers {servers} do not answer about the account {account}")]
-    Silent { servers: String, account: String },
+    #[error("the NATS servers {servers} do not answer about {about}")]
+    Silent { servers: String, about: String },
+    #[error("the NATS servers do not permit `{subject}` to the user of --nats-system-creds")]
+    Denied { subject: String },
     #[error("the NATS server {server} refuses the account {account}: {reason}")]
     Refused { server: String, account: String, reason: String },
     #[error("after the account {account} was pushed, not all servers have it")]
@@ -74,6 +76,7 @@ impl OwnNatsError {
                 "enable JetStream in the configuration of the servers, and see that the account's JWT permits it: push \
                  it again with `otherixd accounts push`",
             ),
+            Self::Denied { .. } => Some("permit it, and the answers, to this user"),
             Self::NotSystem => Some("make a user in the account that `system_account` of the operator names"),
             Self::Untrusted { .. } => {
                 Some("give the seed of a signing key of the operator whose JWT the servers have in `operator`")

@@ -11,6 +11,7 @@ mod replicas;
 mod system;
 mod urls;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use super::error::NatsError;
 use super::files::read_private;
 use super::identity::Identity;
 use super::revocation::PUSH_HINT;
+use super::revoked_keys::ALL;
 use super::server::{AccountAuthority, NatsAccess};
 use super::users::ControlPlaneUsers;
 use super::{private_folder, unix_now};
@@ -104,21 +106,34 @@ pub(crate) fn operator_key(path: &Path) -> Result<KeyPair, NatsError> {
     Ok(pair)
 }
 
+/// The order in which accounts are pushed: first those whose users can be revoked.
+const PUSH_ORDER: [AccountName; 4] =
+    [AccountName::Nodes, AccountName::Clients, AccountName::Control, AccountName::Events];
+
+/// The Unix time, in seconds, up to which accounts revoke all credentials.
+pub(crate) type AllUntil = BTreeMap<AccountName, u64>;
+
 /// Pushes all accounts. `done` learns of each.
 ///
 /// # Errors
-/// If the servers do not take one. Those before it are pushed.
+/// The first one. The other accounts, and other servers, are pushed nevertheless.
 pub(crate) async fn push_all(
     pusher: &AccountPusher,
     wanted: &Wanted<'_>,
     mut done: impl FnMut(AccountName, &Pushed),
-) -> Result<Vec<Server>, NatsError> {
-    let servers = pusher.servers().await?;
-    for name in AccountName::SHARED {
-        let pushed = pusher.push(name, wanted, &servers).await?;
-        done(name, &pushed);
+) -> Result<(Vec<Server>, AllUntil), NatsError> {
+    let mut checked = pusher.servers().await?;
+    let (mut all_until, mut failure) = (AllUntil::new(), checked.failure.take().map(NatsError::from));
+    for name in PUSH_ORDER {
+        match pusher.push(name, wanted, &checked).await {
+            Ok((pushed, until)) => {
+                done(name, &pushed);
+                all_until.extend(until.map(|until| (name, until)));
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
     }
-    Ok(servers)
+    failure.map_or(Ok((checked.servers, all_until)), Err)
 }
 
 /// An existing NATS that has the accounts of this state folder.
@@ -138,6 +153,9 @@ impl OwnNats {
         private_folder(&settings.state)?;
         let identity = Arc::new(Identity::load_or_create_accounts(&settings.state)?);
         let users = ControlPlaneUsers::generate(&identity, unix_now()?)?;
+        let known = [(AccountName::Clients, &wanted.revoked.clients), (AccountName::Nodes, &wanted.revoked.nodes)];
+        let mut all_until: AllUntil =
+            known.iter().filter_map(|(name, revoked)| Some((*name, *revoked.keys.get(ALL)?))).collect();
         if let Some(system) = settings.system().await? {
             // Also tells whether they are credentials of the system account.
             let servers = system.servers().await?;
@@ -154,7 +172,8 @@ impl OwnNats {
                         );
                     }
                 });
-                let servers = servers.await?;
+                let (servers, pushed_until) = servers.await?;
+                all_until.extend(pushed_until);
                 tracing::info!(servers = servers.len(), "the NATS servers have the accounts");
             }
         }
@@ -167,7 +186,7 @@ impl OwnNats {
             );
         }
         let started = Self { settings, identity, users };
-        preflight::check(&started).await?;
+        preflight::check(&started, &all_until).await?;
         Ok(started)
     }
 

@@ -17,7 +17,7 @@ use super::super::error::NatsError;
 use super::super::program;
 use super::super::scope::Scope;
 use super::super::unix_now;
-use super::{OwnNats, OwnNatsError, connect_once, label};
+use super::{AllUntil, OwnNats, OwnNatsError, connect_once, label};
 
 /// Time-out of a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -85,10 +85,17 @@ pub(crate) fn check_version(server: &str, version: &str) -> Result<(), OwnNatsEr
 
 /// Checks that all of the control plane's users are accepted, that JetStream can be used where it is needed, and that
 /// each server that answers is new enough.
-pub(super) async fn check(nats: &OwnNats) -> Result<(), NatsError> {
+///
+/// # Errors
+/// If NATS cannot be used.
+pub(super) async fn check(nats: &OwnNats, all_until: &AllUntil) -> Result<(), NatsError> {
     let OwnNats { settings, users, .. } = nats;
     let all = settings.url();
-    let guest = |role: Role| nats.identity.new_user("check", Scope::Role(role), unix_now()?);
+    let now = unix_now()?;
+    let guest = |role: Role| {
+        let scope = Scope::Role(role);
+        nats.identity.new_user("check", scope, first_valid(now, all_until.get(&scope.account()).copied()))
+    };
     let guest = |role: Role| Ok::<_, NatsError>(Credentials::Key(guest(role)?.into()));
     for (credentials, user) in [
         (&users.relay, "a user of the account OTHERIX-CONTROL"),
@@ -113,13 +120,24 @@ pub(super) async fn check(nats: &OwnNats) -> Result<(), NatsError> {
     Ok(())
 }
 
+/// When a credential is issued that an account accepts: at `now`, or just after those that it revokes as a whole.
+fn first_valid(now: u64, all_until: Option<u64>) -> u64 {
+    all_until.map_or(now, |until| now.max(until.saturating_add(1)))
+}
+
 async fn check_jetstream(endpoint: &NatsEndpoint, name: AccountName) -> Result<(), OwnNatsError> {
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, &SystemRuntime);
-    let (mut attempts, mut is_logged) = (0, false);
+    let (mut attempts, mut is_logged, mut is_unreached) = (0, false, false);
     loop {
-        let Ok(connection) = JetStream::once(endpoint, "otherixd", CONNECT_TIMEOUT).await else {
-            backoff.sleep().await;
-            continue;
+        let connection = match JetStream::once(endpoint, "otherixd", CONNECT_TIMEOUT).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                if !std::mem::replace(&mut is_unreached, true) {
+                    tracing::warn!(url = endpoint.url, error = %Causes(&error), "NATS cannot be reached yet");
+                }
+                backoff.sleep().await;
+                continue;
+            }
         };
         let context: Context = connection.context();
         let Err(error) = context.query_account().await else { return Ok(()) };
@@ -143,5 +161,15 @@ fn refusal(error: &AccountError) -> Option<String> {
         AccountErrorKind::JetStream(error) if error.error_code() == ErrorCode::CLUSTER_NOT_AVAILABLE => None,
         AccountErrorKind::JetStream(error) => Some(error.to_string()),
         AccountErrorKind::TimedOut | AccountErrorKind::Other => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_valid;
+
+    #[test]
+    fn guests_are_later_than_what_is_revoked_as_a_whole() {
+        assert_eq!([None, Some(4), Some(5), Some(9)].map(|until| first_valid(5, until)), [5, 5, 6, 10]);
     }
 }

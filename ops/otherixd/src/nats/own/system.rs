@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otherix_identity::PublicKey;
-use otherix_identity::jwt::{self, Operator};
+use otherix_identity::jwt::{self, Claims, Operator};
 use otherix_runtime::{Runtime, SystemRuntime};
 use otherix_transport::Connection;
 use otherix_transport::transport::{Message, RequestError};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Error, IgnoredAny};
+use serde::{Deserialize, Deserializer};
 use tokio::time::{Instant, timeout_at};
 
 use super::OwnNatsError;
@@ -26,15 +26,21 @@ const ANSWERS_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long servers have to say that they do not have an account. Versions before 2.12 do not answer then.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a server may take to say that a request is not permitted.
+const DENIAL_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// The request that every server answers.
 const PING: &str = "$SYS.REQ.SERVER.PING";
 
 /// A server of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Server {
+    #[serde(deserialize_with = "text")]
     pub(crate) name: String,
+    /// Its public key. Part of subjects.
+    #[serde(deserialize_with = "token")]
     pub(super) id: String,
-    #[serde(rename = "ver", default)]
+    #[serde(rename = "ver", default, deserialize_with = "text")]
     pub(super) version: String,
 }
 
@@ -50,7 +56,7 @@ struct Answer<T> {
 
 #[derive(Deserialize)]
 struct Failure {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text")]
     description: String,
 }
 
@@ -79,8 +85,30 @@ struct Variables {
 struct Taken {
     #[serde(default)]
     code: u16,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text")]
     message: String,
+}
+
+/// A part of a subject that stands for nothing else.
+fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let token = String::deserialize(deserializer)?;
+    let is_plain = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_plain { Ok(token) } else { Err(D::Error::custom("not the id of a server")) }
+}
+
+/// Longest text of an answer that is logged or printed, in bytes.
+const TEXT_MAX: usize = 256;
+
+/// A text that says what it says in one line, whoever has written it.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let mut escaped = String::new();
+    for character in String::deserialize(deserializer)?.chars().map(char::escape_debug) {
+        if escaped.len() + character.clone().map(char::len_utf8).sum::<usize>() > TEXT_MAX {
+            break;
+        }
+        escaped.extend(character);
+    }
+    Ok(escaped)
 }
 
 /// A user of the system account.
@@ -114,33 +142,27 @@ impl SystemClient {
     }
 
     /// Checks that a server takes accounts that are signed with this key. It would store others as well, and then
-    /// refuse their users.
+    /// refuse their users. Returns all keys with which the key's operator signs accounts.
     ///
     /// # Errors
-    /// [`OwnNatsError::Untrusted`] or [`OwnNatsError::NotASigningKey`].
-    pub(super) async fn check_trust(&self, server: &Server, key: &PublicKey) -> Result<(), OwnNatsError> {
+    /// [`OwnNatsError::Silent`], [`OwnNatsError::Denied`], [`OwnNatsError::Untrusted`] or
+    /// [`OwnNatsError::NotASigningKey`].
+    pub(super) async fn check_trust(&self, server: &Server, key: &PublicKey) -> Result<Vec<PublicKey>, OwnNatsError> {
         let subject = format!("$SYS.REQ.SERVER.{}.VARZ", server.id);
-        let mut operators = Vec::new();
+        let (mut operators, mut is_silent) = (Vec::new(), true);
         self.gather(&subject, Bytes::new(), ANSWERS_TIMEOUT, |answer| {
+            is_silent = answer.is_empty();
             let parsed = serde_json::from_slice::<Answer<Variables>>(answer).ok();
             operators.extend(parsed.and_then(|answer| answer.data).map(|data| data.trusted_operators_jwt));
             true
         })
         .await?;
+        if is_silent {
+            let (servers, about) = (server.name.clone(), "the operator that they trust".to_owned());
+            return Err(OwnNatsError::Silent { servers, about });
+        }
         let decoded = operators.iter().flatten().filter_map(|token| jwt::decode::<Operator>(token).ok());
-        let (mut is_signing, mut is_strict) = (false, false);
-        for operator in decoded {
-            let is_own = operator.subject == *key;
-            is_signing |=
-                operator.body.signing_keys.contains(key) || (is_own && !operator.body.strict_signing_key_usage);
-            is_strict |= is_own && operator.body.strict_signing_key_usage;
-        }
-        let (server, key) = (server.name.clone(), key.clone());
-        match (is_signing, is_strict) {
-            (true, _) => Ok(()),
-            (false, true) => Err(OwnNatsError::NotASigningKey { server, key }),
-            (false, false) => Err(OwnNatsError::Untrusted { server, key }),
-        }
+        trusted_keys(decoded, &server.name, key)
     }
 
     /// The JWT of an account as each of `count` servers has it; fewer if some do not have it.
@@ -170,6 +192,9 @@ impl SystemClient {
                 is_nobody = answer.is_empty();
                 return is_nobody;
             };
+            if !missing.iter().any(|other| other.id == server.id) {
+                return false;
+            }
             missing.retain(|other| other.id != server.id);
             let reason = match (data, error) {
                 (Some(Taken { code: 200, .. }), None) => None,
@@ -189,7 +214,7 @@ impl SystemClient {
             return Err(refusal);
         }
         let names: Vec<&str> = missing.iter().map(|server| server.name.as_str()).collect();
-        let silent = || OwnNatsError::Silent { servers: names.join(", "), account: account.to_owned() };
+        let silent = || OwnNatsError::Silent { servers: names.join(", "), about: format!("the account {account}") };
         if names.is_empty() { Ok(()) } else { Err(silent()) }
     }
 
@@ -200,9 +225,8 @@ impl SystemClient {
             Ok(answer) => Ok(serde_json::from_slice::<Answer<IgnoredAny>>(&answer.payload).is_ok()),
             Err(RequestError::NoResponders) => Ok(false),
             Err(RequestError::Failed(error)) => Err(error.into()),
-            Err(RequestError::TimedOut | RequestError::Denied { .. } | RequestError::Unauthenticated(_)) => {
-                Err(OwnNatsError::NoServer)
-            }
+            Err(RequestError::Denied { subject, .. }) => Err(OwnNatsError::Denied { subject: subject.to_string() }),
+            Err(RequestError::TimedOut | RequestError::Unauthenticated(_)) => Err(OwnNatsError::NoServer),
         }
     }
 
@@ -217,12 +241,83 @@ impl SystemClient {
         let end = Instant::now() + limit;
         let inbox = format!("_INBOX_{}.{}", self.0.user(), SystemRuntime.uuid_v4().simple());
         let mut answers = self.0.subscribe(inbox.clone()).await?;
-        self.0.publish(Message { reply: Some(inbox), ..Message::new(subject.to_owned(), payload) }).await?;
+        let message = Message::new(subject.to_owned(), payload);
+        self.0.publish(Message { reply: Some(inbox), ..message.clone() }).await?;
+        let mut is_answered = false;
         while let Ok(Some(answer)) = timeout_at(end, answers.next()).await {
+            is_answered = true;
             if is_last(&answer.payload) {
                 break;
             }
         }
-        Ok(())
+        if is_answered {
+            return Ok(());
+        }
+        // Only a request learns that it is not permitted.
+        match self.0.request(message, DENIAL_TIMEOUT).await {
+            Err(RequestError::Denied { subject, .. }) => Err(OwnNatsError::Denied { subject: subject.to_string() }),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// All keys with which the operator signs accounts that has this one.
+fn trusted_keys(
+    operators: impl Iterator<Item = Claims<Operator>>,
+    server: &str,
+    key: &PublicKey,
+) -> Result<Vec<PublicKey>, OwnNatsError> {
+    let (mut trusted, mut is_strict) = (Vec::new(), false);
+    for Claims { subject, body, .. } in operators {
+        let is_own = subject == *key;
+        is_strict |= is_own && body.strict_signing_key_usage;
+        let mut keys = body.signing_keys;
+        if !body.strict_signing_key_usage {
+            keys.push(subject);
+        }
+        if keys.contains(key) {
+            trusted.extend(keys);
+        }
+    }
+    let (server, key) = (server.to_owned(), key.clone());
+    match (trusted.is_empty(), is_strict) {
+        (false, _) => Ok(trusted),
+        (true, true) => Err(OwnNatsError::NotASigningKey { server, key }),
+        (true, false) => Err(OwnNatsError::Untrusted { server, key }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use otherix_identity::{KeyKind, KeyPair};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn texts_of_answers_are_one_short_line() {
+        let id = "NDUWXBGUJ2Z3EZQVZYHLGYPHKLXRR4KXFYXDY2YMIVVQZWCVEJTGKBBK";
+        let server = |name: &str| serde_json::from_value::<Server>(json!({ "name": name, "id": id, "ver": "2.12.1" }));
+        assert_eq!(server("n1").unwrap().name, "n1");
+        assert_eq!(server("a\n\u{1b}[2J").unwrap().name, r"a\n\u{1b}[2J");
+        assert_eq!(server(&"\n".repeat(300)).unwrap().name, r"\n".repeat(128));
+        assert_eq!(server(&"ä".repeat(300)).unwrap().name, "ä".repeat(128));
+        assert!(serde_json::from_value::<Server>(json!({ "name": "n", "id": "*", "ver": "2.12.1" })).is_err());
+    }
+
+    #[test]
+    fn the_operators_keys_are_those_that_sign() {
+        let [operator, signing, other] =
+            [(); 3].map(|()| KeyPair::generate(KeyKind::Operator).unwrap().public_key().clone());
+        let keys = |strict_signing_key_usage, key| {
+            let signing_keys = vec![signing.clone()];
+            let body = Operator { signing_keys, system_account: None, strict_signing_key_usage };
+            trusted_keys([Claims::new(&operator, "o", 1, body)].into_iter(), "n1", key)
+        };
+        assert_eq!(keys(false, &signing).unwrap(), [signing.clone(), operator.clone()]);
+        assert_eq!(keys(false, &operator).unwrap(), [signing.clone(), operator.clone()]);
+        assert_eq!(keys(true, &signing).unwrap(), vec![signing.clone()]);
+        assert!(matches!(keys(true, &operator), Err(OwnNatsError::NotASigningKey { .. })));
+        assert!(matches!(keys(false, &other), Err(OwnNatsError::Untrusted { .. })));
     }
 }

@@ -108,7 +108,7 @@ fn accounts_with_as_many_keys_as_are_listed_are_accepted_by_nats() {
     let folder = otherix_testkit::tempdir().unwrap();
     let identity = Identity::load_or_create(folder.path(), FIRST).unwrap();
     let keys = (0..MANY).map(|number| (revoked_key(number), u64::from(u32::MAX)));
-    let full = AccountRevocations::new(keys, None);
+    let full = AccountRevocations::new(keys, None, None);
     let revoked = Revocations { clients: full.clone(), nodes: full };
     for name in [AccountName::Clients, AccountName::Nodes] {
         let length = identity.account_jwt(name, &revoked, FIRST).unwrap().len();
