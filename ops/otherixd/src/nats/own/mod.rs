@@ -219,3 +219,6 @@ impl OwnNats {
 async fn connect_once(endpoint: &NatsEndpoint) -> Result<Nats, otherix_transport::nats::ConnectFailure> {
     Nats::once(endpoint, "otherixd", preflight::CONNECT_TIMEOUT).await.map_err(|error| error.source)
 }
+
+#[cfg(test)]
+mod tests;

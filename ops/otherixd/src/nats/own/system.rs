@@ -134,7 +134,9 @@ impl SystemClient {
         let mut servers: Vec<Server> = Vec::new();
         self.gather(PING, Bytes::new(), PING_TIMEOUT, |answer| {
             let Ok(Pong { server, statsz }) = serde_json::from_slice(answer) else { return false };
-            servers.push(server);
+            if !servers.iter().any(|known| known.id == server.id) {
+                servers.push(server);
+            }
             servers.len() >= statsz.active_servers
         })
         .await?;
