@@ -102,13 +102,15 @@ impl OwnNats {
                 "conn": -1, "leaf": -1 },
             "signing_keys": [system_signing.public_key()], "type": "account", "version": 2,
         });
-        let admin = key(KeyKind::User);
-        let of_admin = json!({
-            "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1, "issuer_account": system.public_key(),
-            "type": "user", "version": 2,
-        });
-        let creds = token(&system_signing, &admin, "admin", &of_admin);
-        write_private(&path("system.creds"), &Creds::new(creds, admin).unwrap().render());
+        for (name, denied) in [("system", &[][..]), ("limited", &["$SYS.REQ.SERVER.*.VARZ"])] {
+            let user = key(KeyKind::User);
+            let of_user = json!({
+                "pub": { "deny": denied }, "sub": {}, "subs": -1, "data": -1, "payload": -1,
+                "issuer_account": system.public_key(), "type": "user", "version": 2,
+            });
+            let creds = token(&system_signing, &user, name, &of_user);
+            write_private(&path(&format!("{name}.creds")), &Creds::new(creds, user).unwrap().render());
+        }
         write_private(&path("operator.nk"), &operator.seed());
         let common = format!(
             "operator: {}\nsystem_account: {}\nresolver_preload: {{ {}: {} }}\n",

@@ -172,6 +172,7 @@ async fn what_cannot_be_used_is_said_with_what_to_do() {
         [servers.clone(), keys.to_vec()].concat()
     };
     let (operator, system) = (shown(&nats.path("operator.nk")), shown(&nats.path("system.creds")));
+    let limited = shown(&nats.path("limited.creds"));
     let write = |name: &str, text: &str| {
         write_private(&nats.path(name), text);
         shown(&nats.path(name))
@@ -186,6 +187,7 @@ async fn what_cannot_be_used_is_said_with_what_to_do() {
         (given(&identity_key, &system), ["requires signing keys", "one of the operator's signing keys"]),
         (given(&account, &system), ["is not the seed of an operator's key", "it is the key of an account"]),
         (given(&shared, &system), ["other users have access", "chmod 600"]),
+        (given(&operator, &limited), ["do not permit `$SYS.REQ.SERVER.N", ".VARZ`"]),
         (given("/nonexistent", &system), ["`/nonexistent` does not exist", ""]),
     ] {
         let log = daemon.fail(&arguments).await;
