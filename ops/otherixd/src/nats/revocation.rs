@@ -199,7 +199,7 @@ impl RevocationPusher {
         }
     }
 
-    /// Says who refuses what was revoked from now on. Returns whether NATS was to be told, and there is nobody to do so.
+    /// Says who refuses what was revoked from now on. Returns whether NATS was to be told, and nobody does it.
     fn log(&self, earlier: &Revocations, revoked: &Revocations) -> bool {
         let Revocations { clients, nodes } = revoked;
         log_unlisted(revoked);

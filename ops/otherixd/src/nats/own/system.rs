@@ -131,13 +131,15 @@ impl SystemClient {
             Err(RequestError::Failed(error)) => return Err(error.into()),
             Err(RequestError::TimedOut | RequestError::Unauthenticated(_)) => return Err(OwnNatsError::NoServer),
         }
-        let mut servers: Vec<Server> = Vec::new();
+        let (mut servers, mut known): (Vec<Server>, usize) = (Vec::new(), 0);
         self.gather(PING, Bytes::new(), PING_TIMEOUT, |answer| {
             let Ok(Pong { server, statsz }) = serde_json::from_slice(answer) else { return false };
-            if !servers.iter().any(|known| known.id == server.id) {
+            if !servers.iter().any(|other| other.id == server.id) {
                 servers.push(server);
             }
-            servers.len() >= statsz.active_servers
+            // One that has just started, or is no good, knows fewer.
+            known = known.max(statsz.active_servers);
+            servers.len() >= known
         })
         .await?;
         if servers.is_empty() { Err(OwnNatsError::NoServer) } else { Ok(servers) }

@@ -27,8 +27,8 @@ async fn answer(connection: Connection, mut requests: Subscription, operator: St
     let server = |name: &str| json!({ "name": name, "id": name, "ver": "2.12.1" });
     while let Some(Message { subject, payload, reply, .. }) = requests.next().await {
         let answers: Vec<Vec<u8>> = match subject.strip_prefix("$SYS.REQ.").unwrap() {
-            "SERVER.PING" => ["bad", "good", "bad"]
-                .map(|name| json!({ "server": server(name), "statsz": { "active_servers": 2 } }))
+            "SERVER.PING" => [("good", 2), ("good", 1), ("bad", 1)]
+                .map(|(name, known)| json!({ "server": server(name), "statsz": { "active_servers": known } }))
                 .map(|pong| pong.to_string().into())
                 .into(),
             "CLAIMS.LIST" => vec![json!({ "server": server("good") }).to_string().into()],
