@@ -31,7 +31,7 @@ use otherix_testkit::wait::wait_for;
 use rustix::process::Signal;
 use support::Control;
 use support::decisions::{created, deleted, network};
-use support::program::Program;
+use support::program::{Program, know_control_plane};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -317,6 +317,7 @@ async fn a_full_disk_stops_neither_the_agent_nor_its_next_start() {
     let disk = SmallDisk(Command::new("unshare").args(["-m", "sh", "-c", &script]).spawn().unwrap());
     let inside = std::path::PathBuf::from(format!("/proc/{}/root{}", disk.0.id(), state.display()));
     wait_for(DEADLINE, "the small disk", async || inside.join("mounted").exists()).await;
+    know_control_plane(&inside);
     program.wrapper = ["nsenter", "-t", &disk.0.id().to_string(), "-m"].map(str::to_owned).into();
     program.spawn();
     control.decide(created(network(1), "br-1", None)).await;

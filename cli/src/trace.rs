@@ -4,6 +4,7 @@
 use std::sync::OnceLock;
 
 use otherix_runtime::{Runtime, SystemRuntime};
+use otherix_schemas::request::is_traceparent;
 
 /// The environment variable with the context of the caller, as other tools use it.
 const VARIABLE: &str = "TRACEPARENT";
@@ -11,7 +12,7 @@ const VARIABLE: &str = "TRACEPARENT";
 /// The context of this process: that of the environment, or a new one.
 pub(crate) fn context() -> String {
     static CONTEXT: OnceLock<String> = OnceLock::new();
-    let context = || std::env::var(VARIABLE).ok().filter(|text| is_context(text)).unwrap_or_else(generate);
+    let context = || std::env::var(VARIABLE).ok().filter(|text| is_traceparent(text)).unwrap_or_else(generate);
     CONTEXT.get_or_init(context).clone()
 }
 
@@ -22,16 +23,6 @@ fn generate() -> String {
     format!("00-{:032x}-{:016x}-01", (u128::from(high) << 64 | u128::from(low)).max(1), span.max(1))
 }
 
-/// Whether a text is a context of version 00.
-fn is_context(text: &str) -> bool {
-    let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    let is_id =
-        |text: &str, digits: usize| text.len() == digits && is_hex(text) && text.bytes().any(|byte| byte != b'0');
-    let parts: Vec<&str> = text.split('-').collect();
-    let [version, trace, span, flags] = parts.as_slice() else { return false };
-    *version == "00" && is_id(trace, 32) && is_id(span, 16) && flags.len() == 2 && is_hex(flags)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,18 +30,6 @@ mod tests {
     #[test]
     fn new_contexts_are_valid_and_differ() {
         let (one, other) = (generate(), generate());
-        assert!(is_context(&one) && is_context(&other) && one != other, "{one} {other}");
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
-        assert!(is_context(good));
-        for bad in [
-            "",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        ] {
-            assert!(!is_context(bad), "{bad}");
-        }
+        assert!(is_traceparent(&one) && is_traceparent(&other) && one != other, "{one} {other}");
     }
 }

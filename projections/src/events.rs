@@ -28,6 +28,9 @@ const BATCH: u32 = 500;
 /// Most events that are read for one answer, so that a query for few of many holds up no other.
 const READ_MAX: usize = 5_000;
 
+/// Events that are looked at before others get their turn: some milliseconds at most.
+const YIELD_AFTER: usize = 50;
+
 /// The attributes of a CloudEvent that select it.
 #[derive(Deserialize)]
 struct Attributes<'a> {
@@ -100,7 +103,13 @@ static FOR_PEOPLE: QueryQueue = QueryQueue::new(4);
 pub(crate) async fn list(events: &dyn EventReader, head: Position, call: &Call) -> Result<Bytes, ErrorBody> {
     let query: EventQuery = call.json()?;
     let search = query.search()?;
-    let queue = if call.caller.role == Role::Node { &FOR_NODES } else { &FOR_PEOPLE };
+    let is_node = call.caller.role == Role::Node;
+    // Nodes that catch up wait for each other.
+    if is_node && !(search.is_unlimited() && query.since.is_none() && query.until.is_none()) {
+        let text = "a node reads all events after a position, or all decisions: it may set no other condition";
+        return Err(ErrorBody::new(ErrorCode::PermissionDenied, text));
+    }
+    let queue = if is_node { &FOR_NODES } else { &FOR_PEOPLE };
     let is_auditor = call.caller.role.has(Permission::AuditRead);
     let is_selected = |type_name: &str, event: &str| {
         let is_of_family = match family(type_name) {
@@ -158,8 +167,11 @@ async fn page(
         if stored.is_empty() {
             break;
         }
-        count += stored.len();
         for event in stored {
+            count += 1;
+            if count % YIELD_AFTER == 0 {
+                tokio::task::yield_now().await;
+            }
             let Attributes { sequence, r#type, time } = attributes(&event)?;
             let position = position(sequence)?;
             if position > head {

@@ -44,8 +44,8 @@ pub struct Header {
     pub actor: Actor,
     /// The request that the event results from.
     pub correlation_id: CorrelationId,
-    /// The event that caused this one: for an outcome the decision that it is about, for the events of a command the
-    /// first of them.
+    /// The event that caused this one: for an outcome the decision that it is about, for further events of a
+    /// command its first one.
     pub causation_id: Option<EventId>,
     /// The W3C trace context of the request.
     pub traceparent: Option<String>,
@@ -103,17 +103,17 @@ pub(crate) struct CloudEventDocument<Data> {
     #[schemars(regex(pattern = r"^/otherix/[0-9a-f-]{36}$"))]
     source: String,
     /// `dev.otherix.<aggregate>.<event>.v<version>`.
-    #[schemars(regex(pattern = r"^dev\.otherix\.[a-z]+\.[a-z]+(-[a-z]+)*\.v[0-9]+$"))]
+    #[schemars(regex(pattern = r"^dev\.otherix\.[a-z]+(-[a-z]+)*\.[a-z]+(-[a-z]+)*\.v[0-9]+$"))]
     r#type: String,
     /// The aggregate that the event belongs to: its type and id.
-    #[schemars(regex(pattern = r"^[a-z]+/[0-9a-f-]{36}$"))]
+    #[schemars(regex(pattern = r"^[a-z]+(-[a-z]+)*/[0-9a-f-]{36}$"))]
     subject: String,
     /// When it was decided; not before the time of the previous event.
     time: Timestamp,
     #[schemars(extend("const" = "application/json"))]
     datacontenttype: String,
     /// The `$id` of the data's JSON Schema.
-    #[schemars(regex(pattern = r"^urn:otherix:schema:[a-z]+\.[a-z]+(-[a-z]+)*\.v[0-9]+$"))]
+    #[schemars(regex(pattern = r"^urn:otherix:schema:[a-z]+(-[a-z]+)*\.[a-z]+(-[a-z]+)*\.v[0-9]+$"))]
     dataschema: String,
     /// The event's position: 20 digits, so that text order is numerical order. Also its sequence on the stream.
     #[schemars(regex(pattern = r"^[0-9]{20}$"))]
@@ -133,8 +133,8 @@ pub(crate) struct CloudEventDocument<Data> {
     actorname: Option<String>,
     /// Shared by all events that result from one request.
     correlationid: CorrelationId,
-    /// The event that caused this one: for an outcome the decision that it is about, for the events of a command the
-    /// first of them.
+    /// The event that caused this one: for an outcome the decision that it is about, for further events of a
+    /// command its first one.
     #[serde(skip_serializing_if = "Option::is_none")]
     causationid: Option<EventId>,
     /// The W3C trace context of the request, or of the one that led to the decision.

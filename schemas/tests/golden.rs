@@ -325,3 +325,25 @@ fn rejects_foreign_and_inconsistent_events() {
         assert!(changed(change).is_err(), "{what}");
     }
 }
+
+/// The patterns of the envelope are part of the published schema.
+#[test]
+fn every_golden_sample_has_the_form_that_the_schema_of_events_says() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let schema: Value = serde_json::from_slice(&fs::read(folder.join("json/event.json")).unwrap()).unwrap();
+    let patterns: Vec<_> = schema["properties"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter_map(|(name, rules)| Some((name, regex::Regex::new(rules.get("pattern")?.as_str()?).unwrap())))
+        .collect();
+    assert!(patterns.len() >= 6, "{patterns:?}");
+    for file in fs::read_dir(folder.join("golden")).unwrap() {
+        let path = file.unwrap().path();
+        let event: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        for (name, pattern) in &patterns {
+            let value = event[name.as_str()].as_str().unwrap();
+            assert!(pattern.is_match(value), "{}: {name} `{value}` {pattern}", path.display());
+        }
+    }
+}

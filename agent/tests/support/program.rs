@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
 
 use otherix_agent::identity::FolderLock;
@@ -56,10 +56,8 @@ impl Program {
         self.child = Some(command.spawn().unwrap());
     }
 
-    /// Writes the decision key of [`Control`](super::Control), as a join does.
     fn know_control_plane(&self) {
-        drop(FolderLock::take(&self.state()).unwrap());
-        Trust::load(&self.state()).unwrap().keep(DecisionSigner::from_seed(&DECISION_SEED).public()).unwrap();
+        know_control_plane(&self.state());
     }
 
     /// Prepares a second program for the same control plane, with a folder of its own.
@@ -148,4 +146,10 @@ impl Drop for Program {
             std::io::stderr().write_all(self.log().as_bytes()).unwrap();
         }
     }
+}
+
+/// Writes the decision key of [`Control`](super::Control) to a state folder, as a join does.
+pub(crate) fn know_control_plane(state: &Path) {
+    drop(FolderLock::take(state).unwrap());
+    Trust::load(state).unwrap().keep(DecisionSigner::from_seed(&DECISION_SEED).public()).unwrap();
 }

@@ -1,6 +1,6 @@
 //! `otherix explain`: everything that happened to a resource, with the time that its nodes took.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Args, Subcommand};
 use otherix_schemas::event::EventQuery;
@@ -46,8 +46,8 @@ pub(crate) struct ExplainArgs {
 }
 
 const HELP: &str = "\
-Shows decisions and outcomes in the order in which they were recorded, and for each outcome the time since the \
-decision that it is about; the longest one is marked. The name may be that of a resource that was deleted. Requests \
+Shows decisions and outcomes in the order in which they were recorded, and for the first outcome of each node about a \
+decision the time since then; the longest one is marked. The name may be that of a resource that was deleted. Requests \
 that were refused are in the control plane's log only.
 
 Examples:
@@ -121,19 +121,25 @@ pub(crate) async fn run(global: &GlobalArgs, command: ExplainSubcommand, printer
     printer.text(&text)
 }
 
-/// The waits of the outcomes among these events, for the decisions that are among them.
+/// The waits among these events: from each decision to the first outcome of each node about it. Later outcomes are
+/// repairs and failures, which have times of their own.
 fn waits(events: &[Value]) -> Vec<Wait> {
     let times: BTreeMap<Position, i64> =
         events.iter().filter_map(|event| Some((position(event)?, time(event)?))).collect();
-    let wait = |event: &Value| {
+    let mut seen = BTreeSet::new();
+    let mut wait = |event: &Value| {
         let position = position(event)?;
         let results = event.get("data")?.get("results")?.as_array()?;
         let generations = results.iter().filter_map(|result| result.get("generation")?.as_u64());
         let decision = generations.map(Position::new).filter(|generation| times.contains_key(generation)).max()?;
+        let node = event.get("subject")?.as_str()?;
+        if !seen.insert((node.to_owned(), decision)) {
+            return None;
+        }
         let micros = times.get(&position)? - times.get(&decision)?;
         Some(Wait { position, decision, micros, longest: false })
     };
-    let mut waits: Vec<Wait> = events.iter().filter_map(wait).collect();
+    let mut waits: Vec<Wait> = events.iter().filter_map(&mut wait).collect();
     if let Some(longest) = waits.iter_mut().max_by_key(|wait| wait.micros) {
         longest.longest = true;
     }
@@ -168,26 +174,31 @@ mod tests {
 
     #[test]
     fn the_longest_wait_is_that_between_a_decision_and_an_outcome_of_it() {
-        let event = |position: u64, micros: i64, generations: &[u64]| {
+        let event = |position: u64, micros: i64, node: u64, generations: &[u64]| {
             let time = Timestamp::from_unix_micros(micros).unwrap();
             let results: Vec<_> = generations.iter().map(|generation| json!({ "generation": generation })).collect();
             let data = if results.is_empty() { json!({}) } else { json!({ "results": results }) };
-            json!({ "sequence": Position::new(position).to_sequence(), "time": time, "data": data })
+            json!({
+                "sequence": Position::new(position).to_sequence(), "time": time, "data": data,
+                "subject": format!("node/{node}"),
+            })
         };
         let events = [
-            event(5, 1_000, &[]),
-            event(6, 3_000, &[5]),
+            event(5, 1_000, 0, &[]),
+            event(6, 3_000, 1, &[5]),
             // About a decision on something else, too.
-            event(7, 9_500, &[5, 4]),
-            event(8, 99_000, &[]),
-            event(9, 99_700, &[8]),
-            event(10, 99_900, &[2]),
+            event(7, 9_500, 2, &[5, 4]),
+            // A repair.
+            event(8, 98_000, 1, &[5]),
+            event(9, 99_000, 0, &[]),
+            event(10, 99_700, 1, &[9]),
+            event(11, 99_900, 1, &[2]),
         ];
         let found: Vec<_> = waits(&events)
             .iter()
             .map(|wait| (wait.position.get(), wait.decision.get(), wait.micros, wait.longest))
             .collect();
-        assert_eq!(found, [(6, 5, 2_000, false), (7, 5, 8_500, true), (9, 8, 700, false)]);
+        assert_eq!(found, [(6, 5, 2_000, false), (7, 5, 8_500, true), (10, 9, 700, false)]);
     }
 
     #[test]

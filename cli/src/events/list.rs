@@ -65,8 +65,8 @@ pub(crate) struct TailEventsArgs {
 }
 
 pub(super) const LIST_HELP: &str = "\
-Events in the order in which they were recorded: time (UTC), position, type, resource, who caused it, and details. All \
-conditions must hold. Events about users, join tokens and keys of nodes are only shown to roles with the permission \
+Events in the order in which they were recorded: time (UTC), position, type, resource, who caused it, details, and the \
+event that caused it: its position, or its id if it is not among those that were printed. All conditions must hold. Events about users, join tokens and keys of nodes are only shown to roles with the permission \
 audit:read. A name may be that of a resource that was deleted.
 
 Examples:
@@ -112,7 +112,13 @@ pub(super) async fn list(global: &GlobalArgs, args: ListEventsArgs, printer: &mu
     let mut violations = Violations::default();
     let v = &mut violations;
     let since = v.check("since", Moment::parse(since.as_deref().unwrap_or(DEFAULT_SINCE)));
-    let until = until.and_then(|until| v.check("until", Moment::parse(&until)));
+    let until = until.and_then(|until| {
+        let moment = Moment::parse(&until).and_then(|moment| match moment {
+            Moment::Position(Position::ZERO) => Err("no event has the position 0".to_owned()),
+            other => Ok(other),
+        });
+        v.check("until", moment)
+    });
     let limit = number::parse("limit", limit.as_deref(), v);
     let limit = limit.and_then(|limit| {
         let positive = usize::try_from(limit).ok().filter(|limit| *limit > 0);

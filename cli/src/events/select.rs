@@ -60,12 +60,13 @@ pub(super) enum Moment {
 }
 
 impl Moment {
-    /// Parses `all`, a position, an RFC 3339 time, or how long ago it was.
+    /// Parses `all` (position 0), a position, an RFC 3339 time, or how long ago it was.
     ///
     /// # Errors
     /// The rule that the text violates.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let rule = || format!("must be a time ago (30s, 10m, 1h, 7d), an RFC 3339 time or a position, not `{text}`");
+        let rule =
+            || format!("must be a time ago (30s, 10m, 1h, 7d), an RFC 3339 time, a position or `all`, not `{text}`");
         if text == "all" {
             return Ok(Self::Position(Position::ZERO));
         }

@@ -54,6 +54,7 @@ network has the name.
 
 Examples:
   otherix network get net-dev
+  otherix network get net-dev --watch
   otherix network get 0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11 -o json";
 
 const DELETE_HELP: &str = "\

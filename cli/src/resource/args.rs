@@ -39,7 +39,9 @@ pub(crate) struct ListArgs<F: ValueEnum + Clone + Send + Sync + 'static> {
     #[arg(long)]
     pub(crate) show_ids: bool,
 
-    /// Print all, and then every change as soon as it is recorded, until interrupted; in JSON, one change per line
+    /// Print all, and then every change as soon as it is recorded, until interrupted. A row that ends with `removed` is
+    /// of a resource that does not exist any more. In JSON, one object per line: `change` (added, changed, removed)
+    /// and `resource`
     #[arg(long, conflicts_with_all = ["limit", "cursor", "stale"])]
     pub(crate) watch: bool,
 
@@ -63,7 +65,8 @@ pub(crate) struct GetArgs<F: ValueEnum + Clone + Send + Sync + 'static> {
     #[arg(long)]
     pub(crate) stale: bool,
 
-    /// Print it again whenever it has changed, until interrupted; in JSON, one view per line
+    /// Print it again whenever it has changed, until interrupted, or until it does not exist any more (exit code 3). In
+    /// JSON, one view per line
     #[arg(long, conflicts_with = "stale")]
     pub(crate) watch: bool,
 }

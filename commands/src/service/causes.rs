@@ -1,6 +1,6 @@
 //! The decisions that nodes' reports are about: an outcome names the event that it results from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt};
@@ -11,13 +11,16 @@ use otherix_schemas::position::Position;
 use serde::Deserialize;
 
 use crate::store::EventStore;
-use crate::writer::Cause;
+use crate::writer::{Cause, DecisionOrigin};
 
 /// Most decisions that are kept in memory: those with the highest positions, which many nodes report on.
 const KEPT: usize = 1_024;
 
+/// Most decisions that are looked up for a report: those of the other outcomes are not named.
+const FOUND_MAX: usize = 8;
+
 /// Finds the decision at a position.
-pub type FindDecision = Arc<dyn Fn(Position) -> BoxFuture<'static, Option<Cause>> + Send + Sync>;
+pub type FindDecision = Arc<dyn Fn(Position) -> BoxFuture<'static, Option<DecisionOrigin>> + Send + Sync>;
 
 /// Finds decisions in a store, and remembers the newest ones. A store that cannot be read has none: the outcome is
 /// recorded without its cause.
@@ -26,11 +29,11 @@ pub fn decisions_of(store: Arc<impl EventStore>) -> FindDecision {
     Arc::new(move |position| {
         let (store, known) = (Arc::clone(&store), Arc::clone(&known));
         async move {
-            let remembered = |known: &Mutex<BTreeMap<Position, Cause>>| {
+            let remembered = |known: &Mutex<BTreeMap<Position, DecisionOrigin>>| {
                 known.lock().unwrap_or_else(PoisonError::into_inner).get(&position).cloned()
             };
-            if let Some(cause) = remembered(&known) {
-                return Some(cause);
+            if let Some(origin) = remembered(&known) {
+                return Some(origin);
             }
             let before = Position::new(position.get().checked_sub(1)?);
             let entry = store.read(before, 1).await.ok()?.into_iter().next()?;
@@ -39,13 +42,13 @@ pub fn decisions_of(store: Arc<impl EventStore>) -> FindDecision {
                 return None;
             }
             let Attributes { id, traceparent } = serde_json::from_slice(&entry.body).ok()?;
-            let cause = Cause { event: Some(id), traceparent };
+            let origin = DecisionOrigin { event: id, traceparent };
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(position, cause.clone());
+            known.insert(position, origin.clone());
             if known.len() > KEPT {
                 known.pop_first();
             }
-            Some(cause)
+            Some(origin)
         }
         .boxed()
     })
@@ -59,10 +62,14 @@ struct Attributes {
     traceparent: Option<String>,
 }
 
-/// The newest decision that a report is about.
+/// The newest decisions that a report is about. Which of them an outcome is about is known when it is recorded.
 pub(super) async fn of_report(report: &NodeReport, find: &FindDecision) -> Cause {
-    match report.results.iter().map(|result| result.generation).max() {
-        Some(newest) => find(newest).await.unwrap_or_default(),
-        None => Cause::default(),
+    let generations: BTreeSet<Position> = report.results.iter().map(|result| result.generation).collect();
+    let mut cause = Cause::default();
+    for generation in generations.into_iter().rev().take(FOUND_MAX) {
+        if let Some(origin) = find(generation).await {
+            cause.decisions.insert(generation, origin);
+        }
     }
+    cause
 }

@@ -205,7 +205,7 @@ impl Handler {
         let cause = if let Command::Node(NodeCommand::RecordReport(report)) = &command {
             causes::of_report(report, &self.decisions).await
         } else {
-            Cause { event: None, traceparent }
+            Cause { traceparent, ..Cause::default() }
         };
         let fingerprint = |key| {
             let fingerprint = Digest::of(&[request.name.as_bytes(), &body]);

@@ -17,7 +17,7 @@ use otherix_schemas::user::{Caller, Callers};
 use tokio::sync::oneshot;
 
 use super::idempotency::{IdempotencyKeys, PriorUse, oldest_valid};
-use super::request::{CommandRequest, CommandResult, IdempotencyKey, Queued, Refusal};
+use super::request::{CommandRequest, CommandResult, DecisionOrigin, IdempotencyKey, Queued, Refusal};
 use crate::config::{ClusterConfig, StoreIdentity};
 use crate::domain::{Decision, EventNumbers, Roster, State, answer, decide};
 use crate::store::{Batch, Digest, Entry, IdempotencyRecord, Replayed};
@@ -186,10 +186,15 @@ impl Decider {
         event_id: &mut dyn FnMut() -> EventId,
     ) -> Vec<EventEnvelope> {
         let mut next = self.state.numbering();
-        let mut cause = request.cause.event;
+        // The command's first event.
+        let mut first = None;
         let mut envelopes = Vec::with_capacity(events.len());
         for event in events {
             let EventNumbers { position, decision_prev, stream_version } = next.number(&self.state, &event);
+            let (causation_id, traceparent) = match request.cause.decision(&event) {
+                Some(DecisionOrigin { event, traceparent }) => (Some(*event), traceparent),
+                None => (first, &request.cause.traceparent),
+            };
             let header = Header {
                 cluster: self.identity.cluster,
                 id: event_id(),
@@ -200,12 +205,10 @@ impl Decider {
                 time,
                 actor: request.actor.clone(),
                 correlation_id: request.correlation_id,
-                causation_id: cause,
-                traceparent: request.cause.traceparent.clone(),
+                causation_id,
+                traceparent: traceparent.clone(),
             };
-            if envelopes.is_empty() {
-                cause = Some(header.id);
-            }
+            first = first.or(Some(header.id));
             envelopes.push(EventEnvelope { header, event });
         }
         envelopes

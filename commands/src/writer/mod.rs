@@ -15,5 +15,5 @@ mod request;
 mod run;
 mod snapshots;
 
-pub use request::{Cause, CommandRequest, IdempotencyKey, Refusal, WriterHandle};
+pub use request::{Cause, CommandRequest, DecisionOrigin, IdempotencyKey, Refusal, WriterHandle};
 pub use run::{Durable, StoredBatch, Writer, WriterError};

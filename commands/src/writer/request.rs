@@ -1,10 +1,15 @@
 //! Requests to the writer, and its answers.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use otherix_schemas::cloudevent::Actor;
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
+use otherix_schemas::event::Event;
 use otherix_schemas::id::{CorrelationId, EventId};
+use otherix_schemas::node::{NodeEvent, NodeReconciled};
+use otherix_schemas::position::Position;
 use otherix_schemas::user::{Caller, CallerError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,10 +32,27 @@ pub struct CommandRequest {
 /// What the events of a command result from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cause {
-    /// The event before the command's first one. Its other events result from the first.
-    pub event: Option<EventId>,
+    /// The W3C trace context of the request.
+    pub traceparent: Option<String>,
+    /// The decisions that a report is about, by position. Of these, the newest that an outcome is about is its cause.
+    pub decisions: BTreeMap<Position, DecisionOrigin>,
+}
+
+/// What an outcome repeats of the decision that it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecisionOrigin {
+    pub event: EventId,
     /// W3C trace context.
     pub traceparent: Option<String>,
+}
+
+impl Cause {
+    /// The decision that an event is about, if it is an outcome.
+    pub(super) fn decision(&self, event: &Event) -> Option<&DecisionOrigin> {
+        let Event::Node(NodeEvent::Reconciled(NodeReconciled { results, .. })) = event else { return None };
+        let known = results.iter().filter_map(|result| self.decisions.get_key_value(&result.generation));
+        known.max_by_key(|(position, _)| **position).map(|(_, origin)| origin)
+    }
 }
 
 /// A client's idempotency key, with the digest of the request it was sent with. Each user has keys of their own.
@@ -115,5 +137,37 @@ impl WriterHandle {
         self.queue.send(Queued { request, dry_run, reply }).await.map_err(stopping)?;
         // Queued but not answered: the process is about to end.
         answer.await.unwrap_or(Err(Refusal::Unsettled))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use otherix_schemas::id::{NetworkId, NodeId};
+    use otherix_schemas::node::NodeReachable;
+    use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn an_outcome_is_caused_by_the_newest_decision_that_what_was_recorded_is_about() {
+        let origin = |number| {
+            let event = EventId::new(Uuid::from_u128(u128::from(number)));
+            (Position::new(number), DecisionOrigin { event, traceparent: None })
+        };
+        // The report was about 9, too, of which nothing was new.
+        let cause = Cause { decisions: [5, 7, 9].map(origin).into(), ..Cause::default() };
+        let node_id = NodeId::new(Uuid::from_u128(1));
+        let outcome = |generations: &[u64]| {
+            let network = ResourceRef::Network(NetworkId::new(Uuid::from_u128(2)));
+            let result = |generation: &u64| ResourceOutcome::new(network, Position::new(*generation), Outcome::Ready);
+            let results = generations.iter().map(result).collect();
+            Event::from(NodeReconciled { node_id, incarnation: 1, sequence: 1, results })
+        };
+        let found = |event: &Event| cause.decision(event).map(|origin| origin.event.uuid().as_u128());
+        assert_eq!(found(&outcome(&[5])), Some(5));
+        assert_eq!(found(&outcome(&[7, 5, 8])), Some(7));
+        assert_eq!(found(&outcome(&[8])), None);
+        assert_eq!(found(&NodeReachable { node_id }.into()), None, "the report itself shows that the node is there");
     }
 }

@@ -9,7 +9,7 @@ use crate::position::Position;
 use crate::timestamp::Timestamp;
 use crate::violations::Violations;
 
-/// Most ids in one list of [`EventQuery::names`], most lists, and most types.
+/// Most ids in all lists of [`EventQuery::names`], and most types.
 pub const NAMES_MAX: usize = 64;
 
 /// Longest actor, in bytes: a name of 255 characters has at most so many.
@@ -32,7 +32,7 @@ pub struct EventQuery {
     /// Only events of these types: `network.created`, or `network` for all types of networks; at most 64.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub types: Vec<String>,
-    /// Only events that name an id of each list, in any attribute or field; at most 64 lists of at most 64 ids.
+    /// Only events that name an id of each list, in any attribute or field; at most 64 ids in all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<Vec<Uuid>>,
     /// Only events whose `actor` is this, or whose `actorname` is this without regard to case.
@@ -125,14 +125,15 @@ impl EventQuery {
     pub fn search(&self) -> Result<EventSearch, Violations> {
         let mut violations = Violations::default();
         let v = &mut violations;
-        for (field, count) in [("types", self.types.len()), ("names", self.names.len())] {
+        let ids = self.names.iter().map(Vec::len).sum();
+        for (field, count) in [("types", self.types.len()), ("names", ids)] {
             if count > NAMES_MAX {
                 v.add(field, format_args!("must be at most {NAMES_MAX}, not {count}"));
             }
         }
         let types = self.types.iter().take(NAMES_MAX).filter_map(|name| v.check("types", name.parse())).collect();
-        if let Some(ids) = self.names.iter().find(|ids| ids.is_empty() || ids.len() > NAMES_MAX) {
-            v.add("names", format_args!("each list must have 1 to {NAMES_MAX} ids, not {}", ids.len()));
+        if self.names.iter().any(Vec::is_empty) {
+            v.add("names", "each list must have an id");
         }
         if self.actor.as_ref().is_some_and(|actor| actor.is_empty() || actor.len() > ACTOR_MAX) {
             v.add("actor", format_args!("must be 1 to {ACTOR_MAX} bytes"));
@@ -148,6 +149,11 @@ impl EventQuery {
 }
 
 impl EventSearch {
+    /// Whether it selects all events.
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Whether it selects an event of this type, which may be one that this version does not know.
     pub fn selects_type(&self, type_name: &str) -> bool {
         let mut tokens = type_name.trim_start_matches(super::stored::TYPE_PREFIX).split('.');
@@ -238,5 +244,7 @@ mod tests {
         assert_eq!(fields, ["actor", "names", "types"]);
         let many = EventQuery { types: vec!["vm".to_owned(); NAMES_MAX + 1], ..EventQuery::default() };
         assert!(many.search().is_err());
+        let ids = |lists: usize| EventQuery { names: vec![vec![Uuid::nil()]; lists], ..EventQuery::default() };
+        assert!(ids(NAMES_MAX).search().is_ok() && ids(NAMES_MAX + 1).search().is_err());
     }
 }

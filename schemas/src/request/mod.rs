@@ -3,6 +3,7 @@
 mod body;
 mod declaration;
 mod page;
+mod trace;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use self::body::parse_body;
 pub use self::declaration::{Request, RequestKind, RequestType, ServiceKind};
 pub use self::page::{ByName, PAGE_DEFAULT, PAGE_MAX, PageRequest};
+pub use self::trace::is_traceparent;
 use crate::position::Position;
 
 /// Header with the idempotency key, which makes a command safe to retry: for 24 hours, the same key and body return the

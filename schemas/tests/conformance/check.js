@@ -29,7 +29,7 @@ for (const file of files("json")) {
 // The messages of the AsyncAPI document, with their references to files as references to the schemas' ids.
 const document = yaml.load(fs.readFileSync(path.join(schemas, "json/asyncapi.yaml"), "utf8"));
 const resolved = JSON.parse(
-  JSON.stringify(document.components.messages).replaceAll(/"\.\/([a-z0-9.]+)\.json"/g, '"urn:otherix:schema:$1"'),
+  JSON.stringify(document.components.messages).replaceAll(/"\.\/([a-z0-9.-]+)\.json"/g, '"urn:otherix:schema:$1"'),
 );
 const messages = new Map(Object.values(resolved).map((message) => [message.name, ajv.compile(message.payload)]));
 for (const file of files("golden")) {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::permission::Permission;
 use otherix_schemas::request::{
-    DRY_RUN, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, TRACEPARENT, parse_body,
+    DRY_RUN, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, TRACEPARENT, is_traceparent, parse_body,
 };
 use otherix_schemas::subject::RequestSubject;
 use otherix_schemas::timestamp::Timestamp;
@@ -21,9 +21,6 @@ use crate::transport::{Headers, Message};
 /// appends it, and removes one of this name that a client sends; should more than one be left, the last is the
 /// server's. With users that have credentials of their own, it contains the sender's whole JWT: it is never logged.
 pub const REQUEST_INFO: &str = "Nats-Request-Info";
-
-/// Longest trace context, in bytes: that of W3C Trace Context, version 00.
-const TRACEPARENT_MAX: usize = 55;
 
 /// A request whose caller is authenticated and has the permission.
 #[derive(Clone, Debug)]
@@ -158,7 +155,7 @@ pub(crate) fn admit(message: &Message, callers: &Callers, now: Option<Timestamp>
         let text = format!("an idempotency key must have 1 to {IDEMPOTENCY_KEY_MAX} bytes");
         return Err(ErrorBody::new(ErrorCode::ValidationFailed, text));
     }
-    let traceparent = header(TRACEPARENT).filter(|context| context.len() <= TRACEPARENT_MAX);
+    let traceparent = header(TRACEPARENT).filter(|context| is_traceparent(context));
     let (dry_run, stale) = (header(DRY_RUN).is_some(), header(STALE).is_some());
     let body = message.payload.clone();
     Ok(Call { request, caller, sender, body, idempotency_key, traceparent, dry_run, stale })
