@@ -66,8 +66,9 @@ pub(crate) struct TailEventsArgs {
 
 pub(super) const LIST_HELP: &str = "\
 Events in the order in which they were recorded: time (UTC), position, type, resource, who caused it, details, and the \
-event that caused it: its position, or its id if it is not among those that were printed. All conditions must hold. Events about users, join tokens and keys of nodes are only shown to roles with the permission \
-audit:read. A name may be that of a resource that was deleted.
+event that caused it: its position, or its id if it is not among those that were printed. All conditions must hold. \
+Events about users, join tokens and keys of nodes are only shown to roles with the permission audit:read. A name may \
+be that of a resource that was deleted.
 
 Examples:
   otherix events list --since 1h
