@@ -116,7 +116,7 @@ pub(super) async fn list(global: &GlobalArgs, args: ListEventsArgs, printer: &mu
     let until = until.and_then(|until| {
         let moment = Moment::parse(&until).and_then(|moment| match moment {
             Moment::Position(Position::ZERO) => Err("no event has the position 0".to_owned()),
-            other => Ok(other),
+            other @ (Moment::Position(_) | Moment::Time(_)) => Ok(other),
         });
         v.check("until", moment)
     });
