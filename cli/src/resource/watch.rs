@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::Resource;
@@ -18,7 +20,14 @@ use crate::live::LiveFeed;
 use crate::output::Printer;
 use crate::output::table::Rows;
 
-/// Queries at once and after every event. `show` prints a result that may equal the one before.
+/// Of the time that a query took, how many times as long the next one waits: however large a list is and however many
+/// events there are, the control plane has most of its time for others.
+const PAUSE: u32 = 4;
+
+/// Longest wait, also after a query that was not answered.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Queries at once and after events. `show` prints a result that may equal the one before.
 pub(super) async fn run<T>(
     client: &mut ControlPlaneClient,
     printer: &mut Printer,
@@ -30,6 +39,7 @@ pub(super) async fn run<T>(
     let mut is_reachable = true;
     loop {
         client.renew();
+        let begin = Instant::now();
         match query(client).await {
             Ok(result) => {
                 if !std::mem::replace(&mut is_reachable, true) && !printer.is_json() {
@@ -46,6 +56,7 @@ pub(super) async fn run<T>(
             }
             Err(failure) => return Err(failure),
         }
+        sleep((begin.elapsed() * PAUSE).min(PAUSE_MAX)).await;
         client.renew();
         feed.resubscribe_if_lost(client).await;
         feed.changed(None).await;
