@@ -19,6 +19,7 @@ pub mod event;
 pub mod id;
 mod json_field;
 pub mod json_schema;
+pub mod log;
 pub mod network;
 pub mod nic;
 pub mod node;

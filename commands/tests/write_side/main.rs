@@ -15,6 +15,7 @@ mod gathering;
 mod join_tokens;
 mod journal;
 mod keys;
+mod log;
 mod races;
 mod recovery;
 mod relay;

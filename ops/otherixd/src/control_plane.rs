@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use futures::future::FutureExt;
 use otherix_commands::relay::{self, Notes, Relay, Relayed};
-use otherix_commands::service as commands;
+use otherix_commands::service::{self as commands, DecisionSigning};
 use otherix_commands::store::EventStore;
+use otherix_commands::tlog::{self, LogFollower, LogHandle};
 use otherix_commands::writer::{StoredBatch, Writer, WriterHandle};
 use otherix_projections::follow::Follower;
 use otherix_projections::read_models::{self, ReadModels};
@@ -19,8 +20,10 @@ use otherix_projections::service as queries;
 use otherix_runtime::{Runtime, SystemRuntime, check_clock};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
+use otherix_schemas::log::SignedLogKey;
 use otherix_schemas::position::Position;
 use otherix_schemas::user::Callers;
+use otherix_transport::JetStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -33,9 +36,11 @@ use crate::event_store::{self, JournalStore};
 use crate::first_admin::FirstAdmin;
 use crate::journal_events::JournalEvents;
 use crate::local_context;
+use crate::log_key;
 use crate::nats::{
-    FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsChoice, NatsRefusals, NatsServer,
-    NatsSettings, RevocationPusher, Revocations, UserConsumers, Wanted, private_folder, revocations,
+    CheckpointStream, FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsChoice,
+    NatsRefusals, NatsServer, NatsSettings, RevocationPusher, Revocations, UserConsumers, Wanted, private_folder,
+    revocations,
 };
 use crate::nats_links::{Links, ensure_replicas, refusal_source, revocation_sink};
 use crate::nats_watchdog::NatsWatchdog;
@@ -158,9 +163,7 @@ impl ControlPlane {
         (former, revoked): (FormerUsers, watch::Sender<Revocations>),
     ) -> Result<Self, BoxError> {
         let cluster = journal.identity().cluster;
-        let (durable, head) = (writer.durable(), writer.head());
-        let position = *head.borrow();
-        let notes = Notes::new(args.state.relay());
+        let (durable, head, notes) = (writer.durable(), writer.head(), Notes::new(args.state.relay()));
         let Links { stream, events, claims, connections } = Links::open(&nats).await?;
         let runtime = SystemRuntime::shared();
         let signing = decision_key::load_or_create(&args.state)?;
@@ -172,6 +175,7 @@ impl ControlPlane {
             replicas: nats.replicas,
             runtime: Arc::clone(&runtime),
         };
+        let (log_follower, log) = open_log(args, Arc::clone(&journal), &writer, (&events, nats.replicas), &signing)?;
         let relay = Relay::new(Arc::clone(&journal), &stream, inputs);
         let turn = MirrorTurn::default();
         let mirror = Mirror::new(&stream, &events, Arc::clone(&journal), notes.clone(), Arc::clone(&turn));
@@ -179,7 +183,7 @@ impl ControlPlane {
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
         ensure_replicas(&nats, &stream, &events).await;
-        let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
+        let (follower, models) = open_read_models(&args.state, cluster, &head, Arc::clone(&runtime)).await?;
         let (roster, callers) = (writer.roster(), writer.callers());
         let consumers = Arc::new(UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn));
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
@@ -206,6 +210,7 @@ impl ControlPlane {
             callers: callers.clone(),
             telemetry: telemetry_of(models.clone()),
             signing,
+            log,
             decisions: commands::decisions_of(Arc::clone(&journal)),
             runtime,
         };
@@ -216,14 +221,14 @@ impl ControlPlane {
         // From here on the services receive every request, so readiness is logged only now.
         connections.people.settled().await?;
         connections.nodes.settled().await?;
-        let position = *head.borrow();
-        tracing::info!(%cluster, %position, url = nats.url, "the control plane serves");
+        tracing::info!(%cluster, position = %*head.borrow(), url = nats.url, "the control plane serves");
 
         let (stuck, mirror_stuck) = watch::channel(false);
         let (state, connection, restart) = (args.state.folder.clone(), connections.people.clone(), nats.restart);
         let watchdog = NatsWatchdog { state, connection, relayed: relayed.clone(), mirror_stuck, restart };
         spawn_part(&mut others, "mirror", keep_mirror(mirror, relayed, stuck));
         NatsParts { watchdog, pusher, refusals, consumers }.spawn(&mut others);
+        spawn_lasting(&mut others, "transparency log", log_follower.run());
         spawn_lasting(&mut others, "projections", follower.run(head, events));
         spawn_lasting(&mut others, "command service", commands.run());
         spawn_lasting(&mut others, "query service", queries.run());
@@ -272,6 +277,29 @@ fn spawn_lasting(
     spawn_part(parts, name, run.map(Ok));
 }
 
+/// The transparency log of the journal.
+fn open_log(
+    args: &RunArgs,
+    journal: Arc<JournalStore>,
+    writer: &Writer<JournalStore>,
+    (events, replicas): (&JetStream, Option<usize>),
+    signing: &DecisionSigning,
+) -> Result<(LogFollower<JournalStore>, LogHandle), BoxError> {
+    let key = log_key::load_or_create(&args.state, journal.identity())?;
+    let inputs = tlog::Inputs {
+        store: journal,
+        durable: writer.durable(),
+        roster: writer.roster(),
+        sink: Arc::new(CheckpointStream::new(events, replicas)),
+        path: args.state.log(),
+        signed_key: SignedLogKey::new(key.public_key().to_string(), &signing.signer),
+        key,
+        settle: args.service().unreachable_after,
+        runtime: SystemRuntime::shared(),
+    };
+    Ok(LogFollower::new(inputs)?)
+}
+
 /// Ensures that there is an administrator, whose credentials the owner of the state folder can use on this machine.
 async fn ensure_admin(
     args: &RunArgs,
@@ -313,9 +341,10 @@ async fn inspect_mirror(mirror: &Mirror<JournalStore>) -> Result<(), MirrorError
 async fn open_read_models(
     state: &StateFolder,
     cluster: ClusterId,
-    head: Position,
+    head: &watch::Receiver<Position>,
     runtime: Arc<dyn Runtime>,
 ) -> Result<(Follower, ReadModels), BoxError> {
+    let head = *head.borrow();
     let (path, state, models_runtime) = (state.read_models(), state.clone(), Arc::clone(&runtime));
     let open = move || match read_models::open(&path, cluster, head, Arc::clone(&models_runtime)) {
         Err(error @ (read_models::OpenError::OtherCluster(_) | read_models::OpenError::Ahead { .. })) => {

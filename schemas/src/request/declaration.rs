@@ -9,7 +9,7 @@ use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
 use crate::json_schema;
 use crate::permission::Permission;
-use crate::{consumer, enrollment, event, network, node, user, vm};
+use crate::{consumer, enrollment, event, log, network, node, user, vm};
 
 /// A type of request, declared on a marker type such as [`crate::network::CreateNetwork`].
 pub trait RequestType: Send + Sync + 'static {
@@ -116,7 +116,7 @@ impl Request {
         let commands = [network::COMMANDS, vm::COMMANDS, node::COMMANDS, user::COMMANDS, enrollment::COMMANDS];
         let lookups = [user::LOOKUPS, enrollment::LOOKUPS];
         let queries = [network::QUERIES, vm::QUERIES, node::QUERIES, user::QUERIES, event::QUERIES];
-        commands.into_iter().chain(lookups).chain([consumer::REQUESTS]).chain(queries).flatten().copied()
+        commands.into_iter().chain(lookups).chain([consumer::REQUESTS, log::REQUESTS]).chain(queries).flatten().copied()
     }
 
     /// The request of this name, if there is one.
