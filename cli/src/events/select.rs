@@ -197,15 +197,15 @@ struct Sequence<'a> {
 }
 
 /// Events as they are stored.
-pub(super) struct Page {
-    pub(super) events: Vec<String>,
+pub(crate) struct Page {
+    pub(crate) events: Vec<String>,
     /// Whether there are no more for now.
-    pub(super) is_last: bool,
+    pub(crate) is_last: bool,
 }
 
 /// Reads the next page of a query up to a position, and moves the query behind it. Without events there may still be a
 /// next page.
-pub(super) async fn next_page(
+pub(crate) async fn next_page(
     query: &mut EventQuery,
     last: Option<Position>,
     client: &mut ControlPlaneClient,

@@ -1,0 +1,198 @@
+//! `otherix audit verify`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use otherix_runtime::{Runtime, SystemRuntime};
+use otherix_schemas::log::LogView;
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::violations::Violations;
+use otherix_tlog::entry_proof::ENTRY_PROOF_MAX;
+use otherix_tlog::{EntryProof, Policy, VerifierKey};
+use serde_json::json;
+
+use super::folder::ExportFolder;
+use super::sequence::Fault;
+use super::verify::{Known, Report, verify};
+use super::{export, file, log, parse_key};
+use crate::client::{ControlPlaneClient, GlobalArgs};
+use crate::duration;
+use crate::failure::{self, Failure};
+use crate::output::Printer;
+use crate::output::format::Format;
+use crate::output::text::clean;
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The folder of an export, or a file with a proof
+    #[arg(value_name = "DIR|FILE", required_unless_present = "live", conflicts_with = "live")]
+    path: Option<PathBuf>,
+
+    /// Verify what the running control plane has: exports it to a temporary folder, and verifies that
+    #[arg(long)]
+    live: bool,
+
+    /// The public key of the log, as `otherix audit key` printed it; required, but with --live
+    #[arg(long, value_name = "VKEY", required_unless_present = "live")]
+    key: Option<String>,
+
+    /// A checkpoint of the log that somebody has kept, such as that of an earlier export; can be repeated
+    #[arg(long = "checkpoint", value_name = "FILE")]
+    checkpoints: Vec<PathBuf>,
+
+    /// The least number of events that the log must have
+    #[arg(long, value_name = "NUMBER")]
+    min_size: Option<u64>,
+
+    /// The greatest age of the newest event (30m, 12h, 7d)
+    #[arg(long, value_name = "DURATION")]
+    max_age: Option<String>,
+
+    /// Compare the log with what the nodes keep of it, as the control plane tells it
+    #[arg(long, requires = "live")]
+    witnesses: bool,
+
+    /// A file with events that a new epoch gave up, as `otherixd restore` wrote it; can be repeated
+    #[arg(long, value_name = "FILE")]
+    given_up: Vec<PathBuf>,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+pub(super) const HELP: &str = "\
+Hashes every event again, and compares all of them with the signed checkpoint: any event that was changed, removed, \
+inserted, moved or encoded again is found, and the first position that is wrong is named (exit code 1). Needs neither \
+a control plane nor credentials, except with --live. Prints what is not proven: a key alone does not show that the log \
+was cut off, or written anew by whoever has the key; a checkpoint that was kept elsewhere does.
+
+Examples:
+  otherix audit verify export-2 --key \"$(cat log.vkey)\" --checkpoint export-1/checkpoint --max-age 1h
+  otherix audit verify event-42.tlog-proof --key \"$(cat log.vkey)\"
+  otherix audit verify --live --key \"$(cat log.vkey)\" --witnesses";
+
+/// Units of --max-age.
+const UNITS: [duration::Unit; 4] = [("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// Ten years.
+const AGE_MAX: Duration = Duration::from_secs(3653 * 86_400);
+
+/// The earliest time that is recent enough.
+fn since(max_age: &str) -> Result<Timestamp, Failure> {
+    let invalid = |text: &str| Failure::from(Violations::one("max_age", text));
+    let age = duration::within(max_age, &UNITS, AGE_MAX)
+        .map_err(|_| invalid("must be a whole number with a unit (s, m, h, d), such as 12h"))?;
+    let micros = i64::try_from(age.as_micros()).map_err(|_| invalid("is too long"))?;
+    let now = SystemRuntime.now().map_err(|error| invalid(&error.to_string()))?;
+    Timestamp::from_unix_micros(now.unix_micros() - micros).map_err(|error| invalid(&error.to_string()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let content = otherix_runtime::files::open_regular(path)
+        .and_then(|file| otherix_runtime::files::read_at_most(file, ENTRY_PROOF_MAX as u64));
+    content.map_err(|error| {
+        let path = path.display();
+        file(&std::io::Error::new(error.kind(), format!("cannot read `{path}`: {error}")))
+    })
+}
+
+/// Carries out the command.
+pub(super) async fn run(global: &GlobalArgs, args: VerifyArgs, printer: &mut Printer) -> Result<(), Failure> {
+    let VerifyArgs { path, live: _, key, checkpoints, min_size, max_age, witnesses, given_up, output } = args;
+    let pinned = key.as_deref().map(parse_key).transpose()?;
+    let newest_since = max_age.as_deref().map(since).transpose()?;
+    let name = |path: &PathBuf| Ok::<_, Failure>((path.display().to_string(), read(path)?));
+    let older = checkpoints.iter().map(name).collect::<Result<Vec<_>, _>>()?;
+    let known = |key: VerifierKey| Known { key, older: older.clone(), min_size, newest_since, given_up };
+    let report = match (path, pinned) {
+        (Some(path), Some(key)) if path.is_file() => return verify_proof(&path, key, output, printer),
+        (Some(path), Some(key)) => {
+            let folder = ExportFolder::open(&path).map_err(|error| file(&error))?;
+            verify(&folder, &known(key))?
+        }
+        (_, pinned) => {
+            let mut client = ControlPlaneClient::connect(global).await?;
+            let view = log(&mut client).await?;
+            let key = pinned.clone().map_or_else(|| parse_key(&view.key), Ok)?;
+            let mut known = known(key);
+            if witnesses {
+                known.older.extend(kept_by_nodes(&view));
+            }
+            let mut report = verify_live(&mut client, &known, printer).await?;
+            if pinned.is_none() {
+                report.unproven.push("whose key it is: the control plane itself has told it; pass --key".to_owned());
+            }
+            if !witnesses {
+                report.unproven.push("that the nodes have seen the same log: that takes --witnesses".to_owned());
+            }
+            let copies = "that the columns of the journal, the stream and the read models agree with the events: that \
+                is what `otherixd journal verify` and `otherixd rebuild` are for";
+            report.unproven.push(copies.to_owned());
+            if let Some(stopped) = view.stopped {
+                return Err(Fault::somewhere(format!("the log signs nothing any more: {stopped}")).into());
+            }
+            report
+        }
+    };
+    print(&report, output, printer)
+}
+
+/// The checkpoints of nodes, as the control plane tells them.
+pub(super) fn kept_by_nodes(view: &LogView) -> Vec<(String, Vec<u8>)> {
+    let witnesses = view.witnesses.iter();
+    witnesses.map(|witness| (format!("node {}", witness.node_id), witness.checkpoint.clone().into_bytes())).collect()
+}
+
+async fn verify_live(client: &mut ControlPlaneClient, known: &Known, printer: &mut Printer) -> Result<Report, Failure> {
+    let name = format!("otherix-audit-{}", uuid::Uuid::new_v4());
+    let folder = std::env::temp_dir().join(name);
+    let exported = export::write(client, &folder, (None, None), printer).await;
+    let verified = match exported {
+        Ok(_) => ExportFolder::open(&folder).map_err(|error| file(&error)).and_then(|it| Ok(verify(&it, known)?)),
+        Err(failure) => Err(failure),
+    };
+    for folder in [folder.clone(), folder.with_extension("incomplete")] {
+        let _may_be_missing = std::fs::remove_dir_all(folder);
+    }
+    verified
+}
+
+fn verify_proof(path: &Path, key: VerifierKey, output: Format, printer: &mut Printer) -> Result<(), Failure> {
+    let refused = |text: String| Failure::from(Fault::somewhere(text));
+    let proof = EntryProof::parse(&read(path)?).map_err(|error| refused(failure::causes(&error)))?;
+    let policy = Policy::of_log(key.clone()).map_err(|error| refused(error.to_string()))?;
+    let verified = proof.verify_extra(&policy).map_err(|error| refused(failure::causes(&error)))?;
+    let event = proof.extra.as_deref().and_then(|event| std::str::from_utf8(event).ok()).unwrap_or_default();
+    let size = verified.checkpoint().head().size();
+    let index = proof.index;
+    match output {
+        Format::Text => {
+            printer.note(&format!("verified: the event is leaf {index} of {size} in the log {}", key.name()));
+            printer.note("not proven: that the log has not been written anew since by whoever has the key");
+            printer.text(&format!("{}\n", clean(event)))
+        }
+        Format::Json => printer.data(&json!({
+            "log": key.name().as_str(), "index": index, "size": size,
+            "event": serde_json::from_str::<serde_json::Value>(event).ok(),
+        })),
+    }
+}
+
+fn print(report: &Report, output: Format, printer: &mut Printer) -> Result<(), Failure> {
+    let Report { origin, events, first, last, size, newest, continued, unproven } = report;
+    if matches!(output, Format::Json) {
+        return printer.data(&json!({
+            "log": origin, "events": events, "first": first, "last": last, "size": size, "newest": newest,
+            "continues": continued, "not_proven": unproven,
+        }));
+    }
+    let mut text = format!("verified: {events} events, positions {first} to {last}, of the log {origin}\n");
+    text.push_str(&format!("  the signed checkpoint covers {size} events\n"));
+    text.extend(newest.iter().map(|newest| format!("  the newest is of {newest}\n")));
+    text.extend(continued.iter().map(|name| format!("  it continues the checkpoint `{}`\n", clean(name))));
+    text.push_str("not proven:\n");
+    text.extend(unproven.iter().map(|line| format!("  {}\n", clean(line))));
+    printer.text(&text)
+}
