@@ -61,5 +61,5 @@ fn changes_underlay(link: &Link, observed: &Observed) -> bool {
     (before.mtu, before.up) != (link.mtu, link.up)
         && observed.owner(before).is_none()
         && !owner::is_temporary(&link.name)
-        && !link.alias.as_deref().is_some_and(|alias| alias.parse::<Owner>().is_ok())
+        && link.alias.as_deref().is_none_or(|alias| alias.parse::<Owner>().is_err())
 }
