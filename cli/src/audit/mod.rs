@@ -3,6 +3,7 @@
 
 mod export;
 mod folder;
+mod mirror;
 mod prove;
 mod sequence;
 mod status;

@@ -32,10 +32,9 @@ fn key(epoch: u32, seed: u8) -> SignerKey {
 /// An event in the form of the stored ones.
 fn event(position: u64, epoch: u32, text: &str) -> Vec<u8> {
     let time = format!("2026-11-30T00:{:02}:{:02}.000000Z", position / 60 % 60, position % 60);
-    format!(
-        r#"{{"specversion":"1.0","id":"x","source":"/otherix/{CLUSTER}","type":"dev.otherix.network.created.v1","subject":"network/x","time":"{time}","sequence":"{position:020}","epoch":{epoch},"data":{{"text":"{text}"}}}}"#
-    )
-    .into_bytes()
+    let head = format!(r#""specversion":"1.0","id":"x","source":"/otherix/{CLUSTER}","subject":"network/x""#);
+    let kind = format!(r#""type":"dev.otherix.network.created.v1","time":"{time}","sequence":"{position:020}""#);
+    format!(r#"{{{head},{kind},"epoch":{epoch},"data":{{"text":"{text}"}}}}"#).into_bytes()
 }
 
 fn restored(position: u64, epoch: u32, kept: u64) -> Vec<u8> {

@@ -385,8 +385,8 @@ impl Verification<'_> {
         }
         if known.older.is_empty() {
             unproven.push(
-                "that whoever has the key has not written the log anew, or cut it off: that takes --checkpoint with one \
-                 that somebody has kept"
+                "that whoever has the key has not written the log anew, or cut it off: that takes --checkpoint with \
+                 one that somebody has kept"
                     .to_owned(),
             );
         }

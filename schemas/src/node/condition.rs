@@ -103,8 +103,8 @@ impl NodeConditionKind {
             }
             Self::LogContradiction => {
                 "somebody has changed recorded events, or restored the journal without a new epoch: keep \
-                 `witness.json` of the node as evidence, and compare an `otherix audit export` with older ones; if that \
-                 was done on purpose, run `otherix-agent release --state DIR` on the node"
+                 `witness.json` of the node as evidence, and compare an `otherix audit export` with older ones; if \
+                 that was done on purpose, run `otherix-agent release --state DIR` on the node"
             }
         }
     }

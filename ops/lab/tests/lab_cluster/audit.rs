@@ -1,8 +1,9 @@
-//! The nodes as witnesses of the transparency log: a control plane whose journal was rewritten, and whose chain and tree
-//! were made again with the real key, is found by every node that had a later checkpoint. What was exported before is
-//! verified by the program without a control plane.
+//! The nodes as witnesses of the transparency log: a control plane whose journal was rewritten, and whose chain and
+//! tree were made again with the real key, is found by every node that had a later checkpoint. What was exported
+//! before is verified by the program without a control plane, and an export that is killed is whole or none.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ impl Lab {
                 let witness = status["witnesses"].as_array().unwrap().iter().find(of_node).unwrap();
                 witness["status"] == "consistent" && witness["events"].as_u64() >= Some(events)
             };
-            if nodes.iter().all(|node| kept(node)) { Ok(()) } else { Err(status) }
+            if nodes.iter().all(kept) { Ok(()) } else { Err(status) }
         });
     }
 
@@ -63,6 +64,11 @@ impl Lab {
         let conditions = view["conditions"].as_array().cloned().unwrap_or_default();
         conditions.iter().any(|condition| condition["kind"] == "log_contradiction")
     }
+}
+
+/// The program.
+fn otherix() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_otherix-lab")).with_file_name("otherix")
 }
 
 #[test]
@@ -75,12 +81,26 @@ fn lab_cluster_a_rewritten_journal_is_found_by_every_node() {
     let key = lab.ok(&["audit", "key"])["key"].as_str().unwrap().to_owned();
     let before = folder.path().join("before");
     lab.ok(&["audit", "export", before.to_str().unwrap()]);
-    let offline = |args: &[&str]| {
-        let program = std::path::PathBuf::from(env!("CARGO_BIN_EXE_otherix-lab")).with_file_name("otherix");
-        Command::new(program).args(args).env_clear().output().unwrap()
-    };
+    let offline = |args: &[&str]| Command::new(otherix()).args(args).env_clear().output().unwrap();
     let verified = offline(&["audit", "verify", before.to_str().unwrap(), "--key", &key, "-o", "json"]);
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+
+    // Killed at any moment, an export is whole, or is none and can be made again.
+    for pause in 0..12 {
+        let to = folder.path().join(format!("killed-{pause}"));
+        let arguments = ["audit", "export", to.to_str().unwrap()];
+        let mut export = Command::new(otherix()).args(arguments).envs(lab.exports()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(5 * pause));
+        export.kill().unwrap();
+        export.wait().unwrap();
+        if !to.exists() {
+            lab.ok(&arguments);
+        }
+        assert!(offline(&["audit", "verify", to.to_str().unwrap(), "--key", &key]).status.success());
+    }
+    let live = ["audit", "verify", "--live", "--key", &key];
+    let all = lab.ok(&[&live[..], &["--witnesses"]].concat());
+    assert_eq!(all["continues"].as_array().map(Vec::len), Some(2), "{all}");
 
     for program in ["otherixd", "node-1", "node-2"] {
         lab.lab(&["kill", program]);
@@ -119,7 +139,6 @@ fn lab_cluster_a_rewritten_journal_is_found_by_every_node() {
     assert_eq!(lab.journal(kinds), ["log_contradiction", "log_contradiction"]);
     let status = lab.otherix(&["audit", "status"]);
     assert_eq!(status.status.code(), Some(1), "{}", String::from_utf8_lossy(&status.stdout));
-    let live = ["audit", "verify", "--live", "--key", &key];
     let old = before.join("checkpoint");
     let compared = lab.otherix(&[&live[..], &["--checkpoint", old.to_str().unwrap()]].concat());
     assert_eq!(compared.status.code(), Some(1));
