@@ -243,3 +243,42 @@ async fn a_journal_that_is_behind_its_own_checkpoint_or_altered_is_not_signed() 
     let log = RunningLog::start(&folder, &path, &sink).await;
     assert_stops(log, &sink, "it has 8 events, and the journal 5").await;
 }
+
+/// Processor time of this process, in ticks of 10 ms.
+fn ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Runs commands, 64 at once; returns the ticks.
+async fn work(writer: &RunningWriter<SqliteStore>, prefix: &str, count: usize) -> u64 {
+    let before = ticks();
+    for batch in 0..count / 64 {
+        let begun: Vec<_> = (0..64).map(|number| writer.begin(create(&format!("{prefix}-{batch}-{number}")))).collect();
+        for task in begun {
+            task.await.unwrap().unwrap();
+        }
+    }
+    ticks() - before
+}
+
+/// Prints what the log adds to the processor time of commands; measured rather than pinned, as machines differ.
+#[tokio::test]
+#[ignore = "a measurement: run it alone, with --release"]
+async fn the_cost_of_the_log() {
+    let (mut with, mut without) = (0, 0);
+    for round in 0..5 {
+        let (folder, sink) = (JournalFolder::new(), MemorySink::default());
+        let log = RunningLog::start(&folder, &log_path(&folder), &sink).await;
+        log.grow("first", 1).await;
+        with += work(&log.writer, &format!("with-{round}"), 12_800).await;
+        log.grow("last", 1).await;
+        log.stop().await;
+        let folder = JournalFolder::new();
+        let writer = RunningWriter::start(folder.open().await).await;
+        without += work(&writer, &format!("without-{round}"), 12_800).await;
+        writer.stop().await.close().await;
+    }
+    println!("{with} ticks with the log, {without} without: {:.3}", with as f64 / without as f64);
+}

@@ -11,7 +11,8 @@ use otherix_testkit::wait::wait_for;
 use otherix_tlog::{ConsistencyProof, Hash, Policy, RightEdge, TreeHead};
 use otherix_transport::Nats;
 
-use super::daemon::{DEADLINE, OtherixdProcess, call, create, overlay};
+use super::daemon::{DEADLINE, OtherixdProcess, call, create, overlay, tool};
+use super::recovery::{restore_backup, stopped_with_backup};
 
 async fn log(connection: &Nats) -> LogView {
     call(connection, Request::of::<GetLog>(), &NoConditions {}, None).await.unwrap().data
@@ -102,4 +103,37 @@ async fn commands_do_not_depend_on_the_log() {
     }
     let view = signed(&daemon, &admin).await;
     assert_eq!((head_of(&view), view.stopped), (tree_of(&bodies(&daemon)), None));
+}
+
+#[tokio::test]
+async fn a_new_epoch_begins_a_new_log_that_continues_what_was_kept() {
+    let (mut daemon, backup) = stopped_with_backup().await;
+    daemon.start_again().await;
+    let admin = daemon.connect("admin").await;
+    let before = signed(&daemon, &admin).await;
+    let kept_of_before = bodies(&daemon);
+    daemon.stop().await;
+    restore_backup(&daemon, &backup);
+    let (ok, output, errors) = tool(daemon.state(), &["restore", "--new-epoch"]).await;
+    assert!(ok, "{output}{errors}");
+    daemon.start_again().await;
+    let admin = daemon.connect("admin").await;
+    create(&admin, &overlay("in-the-new-epoch")).await;
+    let all = bodies(&daemon);
+    let after = wait_for(DEADLINE, "a checkpoint of all events", async || {
+        let view = log(&admin).await;
+        let is_new = view.checkpoint.is_some() && head_of(&view).size() == all.len() as u64;
+        if is_new { Ok(view) } else { Err(view) }
+    })
+    .await;
+    assert_eq!((head_of(&after), after.stopped.as_deref()), (tree_of(&all), None));
+    let name = |view: &LogView| view.key.split_once('+').unwrap().0.to_owned();
+    assert!(name(&before).ends_with("/1") && name(&after).ends_with("/2"), "{} {}", before.key, after.key);
+    // The tree up to the kept position is that of the log before.
+    let kept = all.iter().zip(&kept_of_before).take_while(|(new, old)| new == old).count();
+    assert!(kept > 0 && kept < kept_of_before.len());
+    let range = ConsistencyRange { from: kept as u64, to: all.len() as u64 };
+    let proof: LogConsistency = call(&admin, Request::of::<ProveLogConsistency>(), &range, None).await.unwrap().data;
+    let hashes = proof.hashes.iter().map(|hash| hash.parse().unwrap()).collect();
+    ConsistencyProof::new(hashes).unwrap().verify(&tree_of(&kept_of_before[..kept]), &head_of(&after)).unwrap();
 }
