@@ -22,10 +22,10 @@ use crate::read_models::{ReadSnapshot, ReadSnapshotError};
 use crate::service::failed;
 
 /// How long a query waits for those before it, and for the history to contain the position.
-const WAIT: Duration = Duration::from_millis(1000);
+const WAIT: Duration = Duration::from_millis(700);
 
 /// How long a query may take.
-const LIMIT: Duration = Duration::from_millis(1000);
+const LIMIT: Duration = Duration::from_millis(1500);
 
 /// Queries about the past are answered one at a time, with a pause as long as the query between two that wait: most of
 /// the processors is left to others, however many are made.

@@ -1,5 +1,5 @@
 //! The history of the read models: what they were at any position. The projections are applied once more, to a database
-//! of its own, in which triggers keep every version of each row (docs/adr/0032).
+//! of its own, in which triggers keep every version of each row (docs/adr/0033).
 
 mod answer;
 mod follow;

@@ -18,6 +18,9 @@ use crate::store::{OpenError, ProjectionError, is_unusable, position, remove_dat
 /// To be increased when the tables of versions change.
 const LAYOUT: u32 = 1;
 
+/// Pages that a reading connection caches, in KiB: there is one at a time, and lists of nodes read much.
+const CACHE_KIB: u32 = 64 * 1024;
+
 /// What the history was made with and up to which event. One row.
 const PROGRESS: &str = "
     CREATE TABLE progress (
@@ -49,6 +52,7 @@ pub(super) fn prepare_to_read(db: &Connection) -> Result<(), rusqlite::Error> {
     let views: String = tables::of_read_models(HISTORIC)?.iter().map(Table::view).collect();
     db.execute_batch(&format!(
         "PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -{CACHE_KIB};
          CREATE TEMP TABLE as_of (position INTEGER NOT NULL);
          INSERT INTO as_of (position) VALUES (0);
          {views}"
