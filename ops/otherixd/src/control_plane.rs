@@ -178,8 +178,7 @@ impl ControlPlane {
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
         ensure_replicas(&nats, &stream, &events).await;
-        let ReadSide { models, history, followers } =
-            ReadSide::open(&args.state, cluster, position, Arc::clone(&runtime)).await?;
+        let read_side = ReadSide::open(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let (roster, callers) = (writer.roster(), writer.callers());
         let consumers = Arc::new(UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn));
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
@@ -204,14 +203,14 @@ impl ControlPlane {
             durable,
             roster,
             callers: callers.clone(),
-            telemetry: telemetry_of(models.clone()),
+            telemetry: telemetry_of(read_side.models.clone()),
             signing,
             decisions: commands::decisions_of(Arc::clone(&journal)),
             runtime,
         };
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
-        let inputs = queries::Inputs { models, history, head: head.clone(), events: Arc::clone(&events) as _ };
+        let (inputs, followers) = read_side.split(head.clone(), Arc::clone(&events) as _);
         let queries = queries::Service::start(&connections, inputs, callers).await?;
         // From here on the services receive every request, so readiness is logged only now.
         connections.people.settled().await?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use otherix_projections::follow::{EventReader, Follower};
 use otherix_projections::history::{self, History, HistoryFollower};
 use otherix_projections::read_models::{self, ReadModels};
+use otherix_projections::service::Inputs;
 use otherix_runtime::Runtime;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
@@ -16,8 +17,8 @@ use crate::error::BoxError;
 /// The read models and their history.
 pub(crate) struct ReadSide {
     pub(crate) models: ReadModels,
-    pub(crate) history: History,
-    pub(crate) followers: Followers,
+    history: History,
+    followers: Followers,
 }
 
 /// What keeps read models and history up to date.
@@ -50,6 +51,12 @@ impl ReadSide {
             Ok(Self { models, history, followers })
         };
         runtime.run_blocking("open read models", open).await?
+    }
+
+    /// What queries are answered from, and what keeps it up to date.
+    pub(crate) fn split(self, head: watch::Receiver<Position>, events: Arc<dyn EventReader>) -> (Inputs, Followers) {
+        let Self { models, history, followers } = self;
+        (Inputs { models, history, head, events }, followers)
     }
 }
 

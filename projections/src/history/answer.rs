@@ -114,10 +114,12 @@ async fn existing(events: &dyn EventReader, position: Position, head: Position) 
 
 /// Why there is no event at a position: those between the last one that an epoch has kept and its first are skipped.
 fn gap(position: Position, next: Position, event: &[u8]) -> String {
-    let kept = EventEnvelope::decode(event).ok().and_then(|event| match event.event {
-        Event::Cluster(ClusterEvent::Restored(ClusterRestored { kept, .. })) => Some(kept),
-        _ => None,
-    });
+    let decoded = EventEnvelope::decode(event).ok().map(|event| event.event);
+    let kept = if let Some(Event::Cluster(ClusterEvent::Restored(ClusterRestored { kept, .. }))) = decoded {
+        Some(kept)
+    } else {
+        None
+    };
     let before = kept.map(|kept| format!("the one before is at {kept}, ")).unwrap_or_default();
     format!(
         "there is no event at position {position}, which the beginning of an epoch has skipped: {before}the next one \

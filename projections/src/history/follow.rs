@@ -64,16 +64,19 @@ impl HistoryFollower {
                     continue;
                 }
             };
-            match error {
-                FollowError::Ended => return,
-                FollowError::Database(damage) if is_unusable(&damage) => self.reset(&damage.to_string()).await,
-                error => {
-                    let text = Causes(&error).to_string();
-                    tracing::error!(error = text, position = %self.position(), "the history cannot be updated");
-                    self.progress.send_modify(|progress| progress.error = Some(text));
-                    sleep(RETRY).await;
-                }
+            if let FollowError::Ended = error {
+                return;
             }
+            if let FollowError::Database(damage) = &error
+                && is_unusable(damage)
+            {
+                self.reset(&damage.to_string()).await;
+                continue;
+            }
+            let text = Causes(&error).to_string();
+            tracing::error!(error = text, position = %self.position(), "the history cannot be updated");
+            self.progress.send_modify(|progress| progress.error = Some(text));
+            sleep(RETRY).await;
         }
     }
 
