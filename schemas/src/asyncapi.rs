@@ -224,7 +224,7 @@ impl Exchange {
             RequestKind::Query => {
                 let text = "Any value: answer at once, even if the read models lag behind acknowledged writes.";
                 headers.insert(STALE.to_owned(), header(text));
-                let text = "A position or an RFC 3339 time: answer as it was then. Only queries about networks, VMs and nodes.";
+                let text = "A position or an RFC 3339 time: answer as it was then. Only networks, VMs and nodes.";
                 headers.insert(AT.to_owned(), header(text));
             }
             RequestKind::Lookup | RequestKind::Unrecorded => {}

@@ -48,10 +48,10 @@ pub(crate) struct DiffArgs {
 }
 
 pub(crate) const HELP: &str = "\
-Compares networks, VMs and nodes as they were after the event at each moment: `+` is new, `-` is gone, `~` has changed, \
-with its fields before and after and the events between that are about it (the newest ten; in JSON all). Counts, and \
-fields that change with every event, such as `generation`, are left out. A network's fields include its status on each \
-node.
+Compares networks, VMs and nodes as they were after the event at each moment: `+` is new, `-` is gone, `~` has \
+changed, with its fields before and after and the events between that are about it (the newest ten; in JSON all). \
+Counts, and fields that change with every event, such as `generation`, are left out. A network's fields include its \
+status on each node.
 
 Examples:
   otherix diff --from 1h

@@ -55,8 +55,8 @@ const GET_HELP: &str = "\
 Shows each network that the node has reported on, with its error, the node's membership in the mesh, and warnings: \
 settings of the machine that interfere with a network and that otherix does not change. For each other node of the \
 mesh, it shows what this node reported last: ESTABLISHED is `yes` if the last handshake was less than 180 s ago, RX \
-and TX are the bytes received from and sent to the peer. Without a report since the control plane started, it is `no`; so \
-it is with --at, because handshakes are not recorded.
+and TX are the bytes received from and sent to the peer. Without a report since the control plane started, it is \
+`no`; so it is with --at, because handshakes are not recorded.
 
 Examples:
   otherix node get node-1

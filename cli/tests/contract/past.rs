@@ -119,7 +119,7 @@ async fn changes_are_found_and_dated() {
         ["~ network net-a", "status.nodes.node-1.error: no bridge", "status.nodes.node-1.status: ready -> failed"];
     assert!(expected.iter().all(|line| difference.contains(line)), "{difference}");
     assert!(difference.contains("~ vm web\n    error: ") && difference.contains("-> no tap again"), "{difference}");
-    assert_eq!(difference.lines().filter(|line| line.contains("by node-1")).count(), 3 + 4, "{difference}");
+    assert_eq!(difference.lines().filter(|line| line.contains("by node-1")).count(), 3 + 3, "{difference}");
     // Between two moments at which it was the same.
     let same = done(&control_plane, &format!("diff --from {ready} --to {}", before(&vm_ready))).await;
     assert_eq!(same, format!("nothing has changed between positions {ready} and {ready}\n"));
