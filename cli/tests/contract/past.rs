@@ -113,19 +113,23 @@ async fn changes_are_found_and_dated() {
         assert_eq!(refused.code, Some(3), "{question}: {refused:?}");
         assert!(refused.stderr.contains(message), "{question}: {}", refused.stderr);
     }
+    differences(&control_plane, [&ready, &vm_ready, &last]).await;
+}
 
-    let difference = done(&control_plane, &format!("diff --from {ready} --to {last}")).await;
+/// What has changed between these positions of [`changes_are_found_and_dated`], and since.
+async fn differences(control_plane: &ControlPlane, [ready, vm_ready, last]: [&str; 3]) {
+    let difference = done(control_plane, &format!("diff --from {ready} --to {last}")).await;
     let expected =
         ["~ network net-a", "status.nodes.node-1.error: no bridge", "status.nodes.node-1.status: ready -> failed"];
     assert!(expected.iter().all(|line| difference.contains(line)), "{difference}");
     assert!(difference.contains("~ vm web\n    error: ") && difference.contains("-> no tap again"), "{difference}");
     assert_eq!(difference.lines().filter(|line| line.contains("by node-1")).count(), 3 + 3, "{difference}");
     // Between two moments at which it was the same.
-    let same = done(&control_plane, &format!("diff --from {ready} --to {}", before(&vm_ready))).await;
+    let same = done(control_plane, &format!("diff --from {ready} --to {}", before(vm_ready))).await;
     assert_eq!(same, format!("nothing has changed between positions {ready} and {ready}\n"));
-    done(&control_plane, "vm delete web --force").await;
-    done(&control_plane, "network create net-b --bridge-name br-b").await;
-    let difference = done(&control_plane, &format!("diff --from {last} -o json")).await;
+    done(control_plane, "vm delete web --force").await;
+    done(control_plane, "network create net-b --bridge-name br-b").await;
+    let difference = done(control_plane, &format!("diff --from {last} -o json")).await;
     let difference: Value = serde_json::from_str(&difference).expect("JSON");
     let changes: Vec<String> = difference["changes"]
         .as_array()
@@ -138,7 +142,7 @@ async fn changes_are_found_and_dated() {
         })
         .collect();
     assert_eq!(changes, ["added network net-b admin", "changed vm web admin"]);
-    let refused = run(&control_plane, "diff --from 5 --to 4").await;
+    let refused = run(control_plane, "diff --from 5 --to 4").await;
     assert!(refused.code == Some(2) && refused.stderr.contains("before --from"), "{refused:?}");
 }
 
