@@ -47,6 +47,11 @@ pub(crate) enum CliCommand {
     Events(events::EventsSubcommand),
     #[command(subcommand)]
     Explain(events::explain::ExplainSubcommand),
+    /// Show what has changed between two moments, and by whom
+    #[command(after_help = events::diff::HELP)]
+    Diff(events::diff::DiffArgs),
+    #[command(subcommand)]
+    Bisect(events::bisect::BisectSubcommand),
     #[command(subcommand)]
     Audit(audit::AuditSubcommand),
     /// Create the resources defined in manifests
@@ -119,6 +124,8 @@ impl CliCommand {
             Self::User(command) => user::run(global, *command, printer).await,
             Self::Events(command) => events::run(global, command, printer).await,
             Self::Explain(command) => events::explain::run(global, command, printer).await,
+            Self::Diff(args) => events::diff::run(global, args, printer).await,
+            Self::Bisect(command) => events::bisect::run(global, command, printer).await,
             Self::Audit(command) => audit::run(global, command, printer).await,
             Self::Create(args) => manifest::run(global, ManifestAction::Create, KINDS, args, printer).await,
             Self::Delete(args) => manifest::run(global, ManifestAction::Delete, KINDS, args, printer).await,

@@ -14,14 +14,12 @@ use otherix_commands::service::{self as commands, DecisionSigning};
 use otherix_commands::store::EventStore;
 use otherix_commands::tlog::{self, LogFollower, LogHandle};
 use otherix_commands::writer::{StoredBatch, Writer, WriterHandle};
-use otherix_projections::follow::Follower;
-use otherix_projections::read_models::{self, ReadModels};
+use otherix_projections::read_models::ReadModels;
 use otherix_projections::service as queries;
 use otherix_runtime::{Runtime, SystemRuntime, check_clock};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::log::SignedLogKey;
-use otherix_schemas::position::Position;
 use otherix_schemas::user::Callers;
 use otherix_transport::JetStream;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::args::{RunArgs, StateFolder};
+use crate::args::RunArgs;
 use crate::decision_key;
 use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
@@ -44,6 +42,7 @@ use crate::nats::{
 };
 use crate::nats_links::{Links, ensure_replicas, refusal_source, revocation_sink};
 use crate::nats_watchdog::NatsWatchdog;
+use crate::read_side::ReadSide;
 
 /// Time-out for stored events to reach the stream on shutdown; the rest is relayed at the next start.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -162,10 +161,9 @@ impl ControlPlane {
         nats: NatsAccess,
         (former, revoked): (FormerUsers, watch::Sender<Revocations>),
     ) -> Result<Self, BoxError> {
-        let cluster = journal.identity().cluster;
+        let (cluster, runtime) = (journal.identity().cluster, SystemRuntime::shared());
         let (durable, head, notes) = (writer.durable(), writer.head(), Notes::new(args.state.relay()));
         let Links { stream, events, claims, connections } = Links::open(&nats).await?;
-        let runtime = SystemRuntime::shared();
         let signing = decision_key::load_or_create(&args.state)?;
         let inputs = relay::Inputs {
             notes: notes.clone(),
@@ -183,7 +181,8 @@ impl ControlPlane {
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
         ensure_replicas(&nats, &stream, &events).await;
-        let (follower, models) = open_read_models(&args.state, cluster, &head, Arc::clone(&runtime)).await?;
+        let position = *head.borrow();
+        let read_side = ReadSide::open(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let (roster, callers) = (writer.roster(), writer.callers());
         let consumers = Arc::new(UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn));
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
@@ -208,7 +207,7 @@ impl ControlPlane {
             durable,
             roster,
             callers: callers.clone(),
-            telemetry: telemetry_of(models.clone()),
+            telemetry: telemetry_of(read_side.models.clone()),
             signing,
             log,
             decisions: commands::decisions_of(Arc::clone(&journal)),
@@ -216,8 +215,8 @@ impl ControlPlane {
         };
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
-        let queries =
-            queries::Service::start(&connections, models, head.clone(), Arc::clone(&events) as _, callers).await?;
+        let (inputs, followers) = read_side.split(head.clone(), Arc::clone(&events) as _);
+        let queries = queries::Service::start(&connections, inputs, callers).await?;
         // From here on the services receive every request, so readiness is logged only now.
         connections.people.settled().await?;
         connections.nodes.settled().await?;
@@ -229,7 +228,7 @@ impl ControlPlane {
         spawn_part(&mut others, "mirror", keep_mirror(mirror, relayed, stuck));
         NatsParts { watchdog, pusher, refusals, consumers }.spawn(&mut others);
         spawn_lasting(&mut others, "transparency log", log_follower.run());
-        spawn_lasting(&mut others, "projections", follower.run(head, events));
+        spawn_lasting(&mut others, "projections", followers.run(head, events));
         spawn_lasting(&mut others, "command service", commands.run());
         spawn_lasting(&mut others, "query service", queries.run());
         Ok(Self { journal, write_side, others })
@@ -335,26 +334,6 @@ async fn inspect_mirror(mirror: &Mirror<JournalStore>) -> Result<(), MirrorError
             other => return other,
         }
     }
-}
-
-/// Opens the read models. Those of another cluster, or ahead of the journal, are outdated and rebuilt.
-async fn open_read_models(
-    state: &StateFolder,
-    cluster: ClusterId,
-    head: &watch::Receiver<Position>,
-    runtime: Arc<dyn Runtime>,
-) -> Result<(Follower, ReadModels), BoxError> {
-    let head = *head.borrow();
-    let (path, state, models_runtime) = (state.read_models(), state.clone(), Arc::clone(&runtime));
-    let open = move || match read_models::open(&path, cluster, head, Arc::clone(&models_runtime)) {
-        Err(error @ (read_models::OpenError::OtherCluster(_) | read_models::OpenError::Ahead { .. })) => {
-            tracing::warn!(reason = %error, "rebuilding the read models");
-            state.remove_read_models()?;
-            Ok(read_models::open(&path, cluster, head, models_runtime)?)
-        }
-        other => Ok(other?),
-    };
-    runtime.run_blocking("open read models", open).await?
 }
 
 /// Keeps the clients' mirror consistent with the current stream, and reports whether it makes progress.
