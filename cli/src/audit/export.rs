@@ -91,39 +91,48 @@ pub(super) async fn write(
         let text = format!("the range must be within the positions 1 to {covered}, which the checkpoint covers");
         return Err(Violations::one("from", text).into());
     }
-    let mut export = NewExport::begin(folder).map_err(|error| file(&error))?;
-    let mut events = EventWriter { export: &mut export, last, sequence: None, printer };
-    if from.is_none() && to.is_none() {
-        events.sequence = Some(Sequence::new(&Origin::parse(key.name())?.cluster));
+    let is_part = from.is_some() || to.is_some();
+    let mut sequence = Sequence::new(&Origin::parse(key.name())?.cluster);
+    let epochs = if is_part { epochs_before(client, first).await? } else { Vec::new() };
+    for event in &epochs {
+        sequence.skip_to_epoch(event.as_bytes())?;
+        sequence.next(event.as_bytes())?;
     }
+    sequence.skip_to(Position::new(first));
+    let mut export = NewExport::begin(folder).map_err(|error| file(&error))?;
+    let mut events = EventWriter { export: &mut export, last, sequence, printer };
     let count = events.copy(client, first).await?;
     for wanted in new_tiles(0, head.size()).collect::<Vec<_>>().chunks(48) {
         for (tile, content) in tiles::fetch(client, wanted).await? {
             export.tile(tile, &content).map_err(|error| file(&error))?;
         }
     }
-    if from.is_some() || to.is_some() {
-        let mut query = EventQuery { types: vec!["cluster.restored".to_owned()], ..EventQuery::default() };
-        let mut epochs = Vec::new();
-        loop {
-            let page = next_page(&mut query, Some(Position::new(first - 1)), client).await?;
-            epochs.extend(page.events);
-            if page.is_last {
-                break;
-            }
-        }
+    if is_part {
         export.range(first, last, &epochs).map_err(|error| file(&error))?;
     }
     export.finish(note.as_bytes()).map_err(|error| file(&error))?;
     Ok(Exported { events: count, first, last, size: head.size() })
 }
 
+/// The events with which epochs began before a position.
+async fn epochs_before(client: &mut ControlPlaneClient, first: u64) -> Result<Vec<String>, Failure> {
+    let mut query = EventQuery { types: vec!["cluster.restored".to_owned()], ..EventQuery::default() };
+    let mut epochs = Vec::new();
+    loop {
+        let page = next_page(&mut query, Some(Position::new(first - 1)), client).await?;
+        epochs.extend(page.events);
+        if page.is_last {
+            return Ok(epochs);
+        }
+    }
+}
+
 /// Copies events into an export.
 struct EventWriter<'a> {
     export: &'a mut NewExport,
     last: u64,
-    /// Of an export of all events: a role that may not read some would leave gaps.
-    sequence: Option<Sequence>,
+    /// A role that may not read some events would leave gaps.
+    sequence: Sequence,
     printer: &'a mut Printer,
 }
 
@@ -134,11 +143,9 @@ impl EventWriter<'_> {
         loop {
             let Page { events, is_last } = next_page(&mut query, Some(Position::new(self.last)), client).await?;
             for event in events {
-                if let Some(sequence) = &mut self.sequence {
-                    sequence.next(event.as_bytes()).map_err(|fault| {
-                        Failure::from(fault).hint("an export of all events takes a role with the permission audit:read")
-                    })?;
-                }
+                self.sequence.next(event.as_bytes()).map_err(|fault| {
+                    Failure::from(fault).hint("an export takes a role that may read all events: audit:read")
+                })?;
                 self.export.event(event.as_bytes()).map_err(|error| file(&error))?;
                 count += 1;
             }

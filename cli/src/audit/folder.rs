@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use otherix_runtime::files::open_regular;
 use otherix_tlog::note::NOTE_MAX;
 use otherix_tlog::tile::ENTRY_MAX;
 use otherix_tlog::{Tile, TileSource};
@@ -15,6 +16,9 @@ const EVENTS: &str = "events.jsonl";
 const EPOCHS: &str = "epochs.jsonl";
 const CHECKPOINT: &str = "checkpoint";
 const RANGE: &str = "range";
+
+/// Two numbers of 20 digits, a space and a line feed.
+const RANGE_MAX: u64 = 42;
 
 /// The end of the name of an export that is not complete.
 const INCOMPLETE: &str = ".incomplete";
@@ -34,7 +38,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { reader: BufReader::with_capacity(1 << 18, File::open(path)?), line: Vec::new() })
+        Ok(Self { reader: BufReader::with_capacity(1 << 18, open_regular(path)?), line: Vec::new() })
     }
 
     /// The next line; `None` at the end.
@@ -64,7 +68,7 @@ impl ExportFolder {
     }
 
     pub(super) fn checkpoint(&self) -> io::Result<Vec<u8>> {
-        otherix_runtime::files::read_at_most(File::open(self.0.join(CHECKPOINT))?, NOTE_MAX as u64)
+        otherix_runtime::files::read_at_most(open_regular(&self.0.join(CHECKPOINT))?, NOTE_MAX as u64)
     }
 
     pub(super) fn events(&self) -> io::Result<Lines> {
@@ -73,10 +77,12 @@ impl ExportFolder {
 
     /// The first and last position, if the export does not have all events.
     pub(super) fn range(&self) -> io::Result<Option<(u64, u64)>> {
-        let text = match fs::read_to_string(self.0.join(RANGE)) {
+        let file = match open_regular(&self.0.join(RANGE)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            text => text?,
+            file => file?,
         };
+        let text = otherix_runtime::files::read_at_most(file, RANGE_MAX)?;
+        let text = String::from_utf8_lossy(&text);
         let numbers = text.trim_end().split_once(' ').and_then(|(from, to)| from.parse().ok().zip(to.parse().ok()));
         numbers.map(Some).ok_or_else(|| io::Error::other(format!("`{RANGE}` is malformed")))
     }
@@ -103,7 +109,7 @@ impl TileSource for FolderTiles {
     type Error = io::Error;
 
     fn tile(&mut self, tile: Tile) -> io::Result<Option<Vec<u8>>> {
-        match File::open(self.0.join(tile.to_string())) {
+        match open_regular(&self.0.join(tile.to_string())) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
             file => otherix_runtime::files::read_at_most(file?, 256 * 32).map(Some),
         }

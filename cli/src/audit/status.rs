@@ -11,7 +11,7 @@ use otherix_schemas::request::{PAGE_MAX, PageRequest};
 use otherix_tlog::{ConsistencyProof, TreeHead, VerifierKey};
 use serde::Serialize;
 
-use super::verify::head_of;
+use super::verify::{self, Origin, head_of};
 use super::{checkpoint, parse_key};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::exit::Exit;
@@ -34,8 +34,8 @@ pub(crate) struct StatusArgs {
 
 pub(super) const HELP: &str = "\
 Shows the newest checkpoint, and for each node the number of events in the checkpoint that it keeps. Each is verified: \
-its signature, and by a proof of consistency that the log continues it. Exit code 1 if one is contradicted, a node has \
-found a contradiction itself, or the log signs nothing any more.
+its signature, and by a proof of consistency that the log continues it. Exit code 1 if one is contradicted or cannot \
+be used, a node has found a contradiction itself, or the log signs nothing any more.
 
 Examples:
   otherix audit status
@@ -47,7 +47,7 @@ struct WitnessStatus {
     node: String,
     /// The number of events in the checkpoint that it keeps.
     events: Option<u64>,
-    /// `consistent`, `none`, `contradicts` or `unusable`.
+    /// `consistent`, `earlier epoch`, `none`, `contradicts` or `unusable`.
     status: &'static str,
     /// What contradicts, or why its checkpoint cannot be used.
     error: Option<String>,
@@ -98,17 +98,20 @@ pub(super) async fn run(global: &GlobalArgs, args: StatusArgs, printer: &mut Pri
 /// Whether something is wrong.
 fn outcome(status: &Status) -> Result<(), Failure> {
     let contradicted = status.witnesses.iter().filter(|witness| witness.status == "contradicts").count();
-    let text = match (&status.stopped, contradicted) {
-        (None, 0) => return Ok(()),
-        (Some(stopped), _) => format!("the log signs nothing any more: {stopped}"),
-        (None, count) => format!("the log contradicts what {count} nodes have kept of it"),
+    let unusable = status.witnesses.iter().filter(|witness| witness.status == "unusable").count();
+    let text = match (&status.stopped, contradicted, unusable) {
+        (None, 0, 0) => return Ok(()),
+        (Some(stopped), ..) => format!("the log signs nothing any more: {stopped}"),
+        (None, 0, count) => format!("{count} nodes keep checkpoints that are not of this log and key"),
+        (None, count, _) => format!("the log contradicts what {count} nodes have kept of it"),
     };
     let hint = "somebody has changed recorded events, or restored the journal without a new epoch: compare it with \
         `otherix audit verify --live --checkpoint FILE`, and keep `witness.json` of the nodes as evidence";
     Err(Failure::new(Exit::Unexpected, ErrorCode::Conflict, text).hint(hint))
 }
 
-async fn nodes(client: &mut ControlPlaneClient) -> Result<Vec<NodeView>, Failure> {
+/// All nodes.
+pub(super) async fn nodes(client: &mut ControlPlaneClient) -> Result<Vec<NodeView>, Failure> {
     let (mut nodes, mut cursor) = (Vec::new(), None);
     loop {
         client.renew();
@@ -129,28 +132,34 @@ async fn witness(
 ) -> Result<WitnessStatus, Failure> {
     let found = node.conditions.iter().find(|condition| condition.kind == NodeConditionKind::LogContradiction);
     let status = |events, status, error| WitnessStatus { node: node.name.to_string(), events, status, error };
-    let kept = kept.map(|note| head_of(note.as_bytes(), key));
-    let size = kept.as_ref().and_then(|kept| kept.as_ref().ok()).map(TreeHead::size);
+    let origin = Origin::parse(key.name())?;
+    let kept = kept.map(|note| verify::kept("its own", note.as_bytes(), key, &origin));
+    let size = kept.as_ref().and_then(|kept| kept.as_ref().ok()).map(|kept| kept.head.size());
     if let Some(condition) = found {
         return Ok(status(size, "contradicts", Some(condition.detail.clone())));
     }
     let older = match kept {
         None => return Ok(status(None, "none", None)),
-        Some(Err(text)) => return Ok(status(None, "unusable", Some(text))),
-        Some(Ok(older)) => older,
+        Some(Err(fault)) => return Ok(status(None, "unusable", Some(fault.text))),
+        Some(Ok(kept)) if kept.epoch < origin.epoch => return Ok(status(size, "earlier epoch", None)),
+        Some(Ok(kept)) => kept.head,
     };
-    let error = if older.size() > head.size() {
-        // It may have been signed since.
+    // It may have been signed since.
+    let now = if older.size() > head.size() {
         let (_, note, _) = checkpoint(client).await?;
-        let now = head_of(note.as_bytes(), key).map_or(0, |now| now.size());
-        (older.size() > now).then(|| format!("the log has {now} events, and had {}", older.size()))
+        head_of(note.as_bytes(), key).unwrap_or(*head)
+    } else {
+        *head
+    };
+    let error = if older.size() > now.size() {
+        Some(format!("the log has {} events, and had {}", now.size(), older.size()))
     } else {
         client.renew();
-        let range = ConsistencyRange { from: older.size(), to: head.size() };
+        let range = ConsistencyRange { from: older.size(), to: now.size() };
         let answer = client.call::<ProveLogConsistency>(&range).await?.data;
         let hashes: Option<Vec<_>> = answer.hashes.iter().map(|hash| hash.parse().ok()).collect();
         let proof = hashes.and_then(ConsistencyProof::new);
-        let is_proven = proof.is_some_and(|proof| proof.verify(&older, head).is_ok());
+        let is_proven = proof.is_some_and(|proof| proof.verify(&older, &now).is_ok());
         (!is_proven).then(|| "the log does not continue the checkpoint that it keeps".to_owned())
     };
     Ok(match error {

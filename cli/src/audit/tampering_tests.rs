@@ -92,7 +92,14 @@ impl Export {
             export.range(from, to, epochs).unwrap();
         }
         export.finish(note.as_bytes()).unwrap();
-        let known = Known { key, older: Vec::new(), min_size: None, newest_since: None, given_up: Vec::new() };
+        let known = Known {
+            key,
+            older: Vec::new(),
+            min_size: None,
+            newest_since: None,
+            given_up: Vec::new(),
+            is_part: range.is_some(),
+        };
         Self { folder, known }
     }
 
@@ -151,7 +158,40 @@ fn what_was_signed_is_right_and_what_it_does_not_prove_is_said() {
     let export = Export::of(&events(600), &key(1, 1)).older("old", &note(&events(300), &key(1, 1)));
     let report = export.assert_right();
     assert_eq!(report.continued, ["old"]);
-    assert!(!report.unproven.iter().any(|line| line.contains("written the log anew")));
+    assert!(report.unproven.iter().any(|line| line.contains("what came after the first 300 events")), "{report:?}");
+    assert!(report.unproven.iter().any(|line| line.contains("no later events")));
+    let report = export.older("new", &note(&events(600), &key(1, 1))).assert_right();
+    assert!(!report.unproven.iter().any(|line| line.contains("anew")), "{report:?}");
+}
+
+/// The file `range` is part of the export: whoever cuts events off can add it.
+#[test]
+fn events_cut_off_with_a_file_that_says_so() {
+    let (all, key) = (events(600), key(1, 1));
+    let export = |bodies: &[Vec<u8>], from, to| {
+        let range = Some((from, to, [].as_slice()));
+        Export::with(bodies, &all, &note(&all, &key), key.public_key().clone(), range)
+    };
+    let mut cut = export(&all[..500], 1, 500);
+    let report = cut.assert_right();
+    assert!(report.unproven.iter().any(|line| line.contains("after 500, which are not in the export")));
+    cut.known.is_part = false;
+    cut.assert_fault(None, "alone: that takes --part");
+    export(&[], 1, 0).assert_fault(None, "no positions");
+    export(&[], 0, 0).assert_fault(None, "no positions");
+    // A checkpoint of another epoch is not compared with a part, which is said.
+    let key = SignerKey::from_seed(origin(2).parse().unwrap(), SignatureKind::Note, &[1; 32]);
+    let mut bodies = events(300);
+    bodies.push(restored(1311, 2, 300));
+    let epochs = [String::from_utf8(bodies[300].clone()).unwrap()];
+    bodies.extend((1312..=1400).map(|position| event(position, 2, "text")));
+    let range = Some((1312, 1400, epochs.as_slice()));
+    let part = Export::with(&bodies[301..], &bodies, &note(&bodies, &key), key.public_key().clone(), range);
+    let mut other = events(200);
+    other[9] = event(10, 1, "other");
+    let report = part.older("old", &note(&other, &self::key(1, 1))).assert_right();
+    assert_eq!(report.continued, Vec::<String>::new());
+    assert!(report.unproven.iter().any(|line| line.contains("`old` of epoch 1: that takes all events")), "{report:?}");
 }
 
 #[test]
@@ -446,7 +486,7 @@ fn a_checkpoint_ahead_of_the_events_and_events_ahead_of_the_checkpoint() {
     ahead.assert_fault(Some(591), "the event is missing");
     let behind = Export::with(&all, &all[..590], &note(&all[..590], &key), key.public_key().clone(), None);
     let report = behind.assert_right();
-    assert_eq!((report.events, report.size), (590, 590));
+    assert_eq!((report.events, report.size, report.last.get()), (590, 590, 590));
     let tail = report.unproven.iter().find(|line| line.contains("unsigned tail")).unwrap();
     assert!(tail.contains("10 events from position 591 to 600"), "{tail}");
 }

@@ -24,6 +24,8 @@ pub(super) struct Known {
     pub(super) newest_since: Option<Timestamp>,
     /// Files with events that new epochs gave up.
     pub(super) given_up: Vec<PathBuf>,
+    /// The export may be one of some positions. It says so itself, and so may one of which the rest was removed.
+    pub(super) is_part: bool,
 }
 
 /// What was verified.
@@ -85,10 +87,10 @@ impl Origin {
 }
 
 /// A checkpoint that somebody has kept.
-struct Kept {
+pub(super) struct Kept {
     name: String,
-    epoch: u32,
-    head: TreeHead,
+    pub(super) epoch: u32,
+    pub(super) head: TreeHead,
     is_continued: bool,
 }
 
@@ -100,7 +102,7 @@ pub(super) fn head_of(checkpoint: &[u8], key: &VerifierKey) -> Result<TreeHead, 
 }
 
 /// Verifies a checkpoint of the same cluster and key, of any epoch.
-fn kept(name: &str, checkpoint: &[u8], key: &VerifierKey, origin: &Origin) -> Result<Kept, Fault> {
+pub(super) fn kept(name: &str, checkpoint: &[u8], key: &VerifierKey, origin: &Origin) -> Result<Kept, Fault> {
     let fault = |text: String| Fault::somewhere(format!("the checkpoint `{name}` cannot be used: {text}"));
     let first_line = checkpoint.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let of: KeyName = String::from_utf8_lossy(first_line).parse().map_err(|_| fault("it has no origin".to_owned()))?;
@@ -196,6 +198,13 @@ pub(super) fn verify(folder: &ExportFolder, known: &Known) -> Result<Report, Ver
     };
     match folder.range()? {
         None => verification.all(folder.events()?),
+        Some((from, to)) if !known.is_part => Err(Fault::somewhere(format!(
+            "the export is said to have the positions {from} to {to} alone: that takes --part"
+        ))
+        .into()),
+        Some((from, to)) if from == 0 || from > to => {
+            Err(Fault::somewhere(format!("the export has no positions: `{from} {to}`")).into())
+        }
         Some(range) => verification.part(folder, range),
     }
 }
@@ -229,7 +238,7 @@ impl Verification<'_> {
     /// An export with all events.
     fn all(mut self, mut events: Lines) -> Result<Report, VerifyError> {
         self.compare_kept()?;
-        let (mut is_complete, mut unsigned) = (self.head.size() == 0, None);
+        let (mut is_complete, mut unsigned, mut last) = (self.head.size() == 0, None, Position::ZERO);
         while let Some(body) = events.next()? {
             let before = (self.sequence.epoch(), self.sequence.position());
             let Place { position, time, begins_epoch } = self.sequence.next(body)?;
@@ -243,7 +252,7 @@ impl Verification<'_> {
             }
             let leaf = self.compare(self.edge.size(), body, position)?;
             self.edge.append(leaf).map_err(|error| Fault::at(position, error.to_string()))?;
-            self.newest = Some(time);
+            (self.newest, last) = (Some(time), position);
             self.compare_kept()?;
             is_complete = self.edge.size() == self.head.size();
         }
@@ -262,13 +271,13 @@ impl Verification<'_> {
             return Err(Fault::somewhere(text).into());
         }
         if let Some((first, count)) = unsigned {
-            let last = self.sequence.position();
+            let end = self.sequence.position();
             self.unproven.push(format!(
-                "unsigned tail: {count} events from position {first} to {last} came after the checkpoint"
+                "unsigned tail: {count} events from position {first} to {end} came after the checkpoint"
             ));
         }
         self.earlier_epochs()?;
-        let (events, last) = (self.head.size(), self.sequence.position());
+        let events = self.head.size();
         self.report(events, Position::new(1), last)
     }
 
@@ -312,7 +321,8 @@ impl Verification<'_> {
             } else if given_up.is_empty() {
                 self.unproven.push(format!(
                     "declared loss: epoch {} gave up the events after position {position}, of which `{name}` covers \
-                     {}: what they were takes --given-up with the file that `otherixd restore` wrote",
+                     {}: what they were, and that those before are the same, takes --given-up with the file that \
+                     `otherixd restore` wrote",
                     kept.epoch + 1,
                     size - edge.size()
                 ));
@@ -358,8 +368,13 @@ impl Verification<'_> {
         if last.get() < to {
             return Err(Fault::at(last.next(), format!("the event is missing: the export is to end at {to}")).into());
         }
-        for kept in self.kept.iter_mut().filter(|kept| kept.epoch == self.origin.epoch) {
+        for kept in &mut self.kept {
             let (size, name) = (kept.head.size(), &kept.name);
+            if kept.epoch != self.origin.epoch {
+                let text = format!("that the log continues `{name}` of epoch {}: that takes all events", kept.epoch);
+                self.unproven.push(text);
+                continue;
+            }
             let edge = self.leaves.tiles.as_mut().map(|tiles| RightEdge::from_source(size, tiles));
             if !matches!(edge, Some(Ok(edge)) if edge.head() == kept.head) {
                 let text = format!("the log was written anew: its first {size} events are others than in `{name}`");
@@ -383,14 +398,20 @@ impl Verification<'_> {
             let newest = newest.map_or_else(|| "none".to_owned(), |newest| newest.to_string());
             return Err(Fault::at(last, format!("the newest event is too old: {newest}")).into());
         }
-        if known.older.is_empty() {
-            unproven.push(
+        let largest = kept.iter().filter(|kept| kept.is_continued).map(|kept| kept.head.size().min(head.size())).max();
+        match largest {
+            None => unproven.push(
                 "that whoever has the key has not written the log anew, or cut it off: that takes --checkpoint with \
                  one that somebody has kept"
                     .to_owned(),
-            );
+            ),
+            Some(size) if size < head.size() => unproven.push(format!(
+                "that whoever has the key has not written anew, or cut off, what came after the first {size} events: \
+                 that takes a newer checkpoint that somebody has kept"
+            )),
+            Some(_) => {}
         }
-        if known.min_size.is_none() && known.newest_since.is_none() && known.older.is_empty() {
+        if known.min_size.is_none() && known.newest_since.is_none() {
             unproven.push("that there are no later events: that takes --min-size or --max-age".to_owned());
         }
         unproven.push("the times of events: they are those of the control plane's clock".to_owned());

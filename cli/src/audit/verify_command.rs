@@ -1,10 +1,13 @@
 //! `otherix audit verify`.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use otherix_runtime::{Runtime, SystemRuntime};
+use otherix_schemas::id::NodeId;
 use otherix_schemas::log::LogView;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::violations::Violations;
@@ -14,7 +17,8 @@ use serde_json::json;
 
 use super::folder::ExportFolder;
 use super::sequence::Fault;
-use super::verify::{Known, Report, verify};
+use super::status::nodes;
+use super::verify::{Known, Origin, Report, head_of, kept, verify};
 use super::{export, file, log, mirror, parse_key};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::duration;
@@ -53,6 +57,10 @@ pub(crate) struct VerifyArgs {
     /// Compare the log with what the nodes keep of it, as the control plane tells it
     #[arg(long, requires = "live")]
     witnesses: bool,
+
+    /// Accept an export of some positions (`export --from --to`): nothing shows then that others exist
+    #[arg(long, conflicts_with = "live")]
+    part: bool,
 
     /// A file with events that a new epoch gave up, as `otherixd restore` wrote it; can be repeated
     #[arg(long, value_name = "FILE")]
@@ -101,14 +109,16 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 
 /// Carries out the command.
 pub(super) async fn run(global: &GlobalArgs, args: VerifyArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let VerifyArgs { path, live: _, key, checkpoints, min_size, max_age, witnesses, given_up, output } = args;
+    let VerifyArgs { path, live: _, key, checkpoints, min_size, max_age, witnesses, part, given_up, output } = args;
     let pinned = key.as_deref().map(parse_key).transpose()?;
     let newest_since = max_age.as_deref().map(since).transpose()?;
     let name = |path: &PathBuf| Ok::<_, Failure>((path.display().to_string(), read(path)?));
     let older = checkpoints.iter().map(name).collect::<Result<Vec<_>, _>>()?;
-    let known = |key: VerifierKey| Known { key, older: older.clone(), min_size, newest_since, given_up };
+    let known = |key: VerifierKey| Known { key, older: older.clone(), min_size, newest_since, given_up, is_part: part };
     let report = match (path, pinned) {
-        (Some(path), Some(key)) if path.is_file() => return verify_proof(&path, key, output, printer),
+        (Some(path), Some(key)) if path.is_file() => {
+            return verify_proof(&path, &known(key), output, printer);
+        }
         (Some(path), Some(key)) => {
             let folder = ExportFolder::open(&path).map_err(|error| file(&error))?;
             verify(&folder, &known(key))?
@@ -118,14 +128,26 @@ pub(super) async fn run(global: &GlobalArgs, args: VerifyArgs, printer: &mut Pri
             let view = log(&mut client).await?;
             let key = pinned.clone().map_or_else(|| parse_key(&view.key), Ok)?;
             let mut known = known(key);
+            let mut unusable = Vec::new();
             if witnesses {
-                known.older.extend(kept_by_nodes(&view));
+                let (usable, others) = kept_by_nodes(&view, &known.key)?;
+                (known.older, unusable) = ([known.older, usable].concat(), others);
             }
             let mut report = verify_live(&mut client, &known, printer).await?;
+            report.unproven.extend(unusable);
             if pinned.is_none() {
                 report.unproven.push("whose key it is: the control plane itself has told it; pass --key".to_owned());
             }
-            if !witnesses {
+            if witnesses {
+                client.renew();
+                let silent = nodes(&mut client).await?;
+                let silent = silent.iter().filter(|node| !report.continued.contains(&witness_name(node.id)));
+                let names: Vec<_> = silent.map(|node| node.name.to_string()).collect();
+                if !names.is_empty() {
+                    let text = format!("that these nodes have seen the same log: {}", names.join(", "));
+                    report.unproven.push(text);
+                }
+            } else {
                 report.unproven.push("that the nodes have seen the same log: that takes --witnesses".to_owned());
             }
             let copies = "that the columns of the journal and the read models agree with the events: that is what \
@@ -140,24 +162,50 @@ pub(super) async fn run(global: &GlobalArgs, args: VerifyArgs, printer: &mut Pri
     print(&report, output, printer)
 }
 
-/// The checkpoints of nodes, as the control plane tells them.
-pub(super) fn kept_by_nodes(view: &LogView) -> Vec<(String, Vec<u8>)> {
-    let witnesses = view.witnesses.iter();
-    witnesses.map(|witness| (format!("node {}", witness.node_id), witness.checkpoint.clone().into_bytes())).collect()
+/// What a node's checkpoint is called.
+fn witness_name(node: NodeId) -> String {
+    format!("node {node}")
+}
+
+/// Checkpoints, by what they are called.
+type Named = Vec<(String, Vec<u8>)>;
+
+/// The checkpoints of nodes, as the control plane tells them, and what is wrong with those that cannot be used.
+fn kept_by_nodes(view: &LogView, key: &VerifierKey) -> Result<(Named, Vec<String>), Fault> {
+    let origin = Origin::parse(key.name())?;
+    let (mut usable, mut unusable) = (Vec::new(), Vec::new());
+    for witness in &view.witnesses {
+        let (name, note) = (witness_name(witness.node_id), witness.checkpoint.as_bytes());
+        match kept(&name, note, key, &origin) {
+            Ok(_) => usable.push((name, note.to_vec())),
+            Err(fault) => unusable.push(fault.text),
+        }
+    }
+    Ok((usable, unusable))
+}
+
+/// A folder that only this user may read, and that is removed at the end.
+struct PrivateFolder(PathBuf);
+
+impl PrivateFolder {
+    fn create() -> std::io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("otherix-audit-{}", uuid::Uuid::new_v4()));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        let _may_be_missing = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 async fn verify_live(client: &mut ControlPlaneClient, known: &Known, printer: &mut Printer) -> Result<Report, Failure> {
-    let name = format!("otherix-audit-{}", uuid::Uuid::new_v4());
-    let folder = std::env::temp_dir().join(name);
-    let exported = export::write(client, &folder, (None, None), printer).await;
-    let verified = match exported {
-        Ok(_) => verify_temporary(client, &folder, known).await,
-        Err(failure) => Err(failure),
-    };
-    for folder in [folder.clone(), folder.with_extension("incomplete")] {
-        let _may_be_missing = std::fs::remove_dir_all(folder);
-    }
-    verified
+    let private = PrivateFolder::create().map_err(|error| file(&error))?;
+    let folder = private.0.join("export");
+    export::write(client, &folder, (None, None), printer).await?;
+    verify_temporary(client, &folder, known).await
 }
 
 /// Verifies what was exported, and that the stream has the same.
@@ -169,23 +217,40 @@ async fn verify_temporary(client: &mut ControlPlaneClient, folder: &Path, known:
     Ok(report)
 }
 
-fn verify_proof(path: &Path, key: VerifierKey, output: Format, printer: &mut Printer) -> Result<(), Failure> {
+fn verify_proof(path: &Path, known: &Known, output: Format, printer: &mut Printer) -> Result<(), Failure> {
     let refused = |text: String| Failure::from(Fault::somewhere(text));
+    let Known { key, older, min_size, newest_since, given_up, is_part } = known;
+    if newest_since.is_some() || !given_up.is_empty() || *is_part {
+        let text = "--max-age, --given-up and --part are for exports, not for a file with a proof";
+        return Err(Violations::one("path", text).into());
+    }
     let proof = EntryProof::parse(&read(path)?).map_err(|error| refused(failure::causes(&error)))?;
     let policy = Policy::of_log(key.clone()).map_err(|error| refused(error.to_string()))?;
     let verified = proof.verify_extra(&policy).map_err(|error| refused(failure::causes(&error)))?;
+    let head = verified.checkpoint().head();
+    if let Some(min) = min_size.filter(|min| head.size() < *min) {
+        return Err(refused(format!("the log has {} events, and must have {min}", head.size())));
+    }
+    let mut unproven = vec!["that the log has not been written anew since by whoever has the key".to_owned()];
+    for (name, note) in older {
+        let older = head_of(note, key).map_err(|text| refused(format!("`{name}` cannot be used: {text}")))?;
+        if older.size() != head.size() {
+            unproven.push(format!("that the log continues `{name}`: that takes an export"));
+        } else if older.root() != head.root() {
+            return Err(refused(format!("the log was written anew: its events are others than in `{name}`")));
+        }
+    }
     let event = proof.extra.as_deref().and_then(|event| std::str::from_utf8(event).ok()).unwrap_or_default();
-    let size = verified.checkpoint().head().size();
-    let index = proof.index;
+    let (size, index) = (head.size(), proof.index);
     match output {
         Format::Text => {
             printer.note(&format!("verified: the event is leaf {index} of {size} in the log {}", key.name()));
-            printer.note("not proven: that the log has not been written anew since by whoever has the key");
+            unproven.iter().for_each(|line| printer.note(&format!("not proven: {}", clean(line))));
             printer.text(&format!("{}\n", clean(event)))
         }
         Format::Json => printer.data(&json!({
             "log": key.name().as_str(), "index": index, "size": size,
-            "event": serde_json::from_str::<serde_json::Value>(event).ok(),
+            "event": serde_json::from_str::<serde_json::Value>(event).ok(), "not_proven": unproven,
         })),
     }
 }
