@@ -181,7 +181,7 @@ impl Handler {
                 let position = self.durable.borrow().position;
                 return consumers::handle(&call, position, self.consumers.as_ref()).await;
             }
-            RequestKind::Query => {
+            RequestKind::Query | RequestKind::Maintenance => {
                 return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));
             }
         };
