@@ -6,6 +6,7 @@
 //! A read model is a folder with its tables (`schema.sql`), its [`Projection`] and its queries; [`READ_MODELS`] lists
 //! them.
 
+mod beside;
 mod events;
 pub mod follow;
 pub mod history;
@@ -17,6 +18,7 @@ mod queue;
 pub mod read_models;
 pub mod rebuild;
 pub mod service;
+mod status;
 mod store;
 pub mod user;
 pub mod vm;

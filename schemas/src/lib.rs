@@ -26,6 +26,7 @@ pub mod node;
 pub mod outcome;
 pub mod permission;
 pub mod position;
+pub mod projection;
 pub mod request;
 pub mod subject;
 pub mod timestamp;

@@ -192,7 +192,7 @@ impl Handler {
                 }
                 return consumers::handle(&call, position, self.consumers.as_ref()).await;
             }
-            RequestKind::Query => {
+            RequestKind::Query | RequestKind::Maintenance => {
                 return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));
             }
         };

@@ -10,6 +10,7 @@ use std::time::Duration;
 use otherix_runtime::Runtime;
 use otherix_schemas::error::Causes;
 use otherix_schemas::position::Position;
+use otherix_schemas::projection::ProjectionErrorView;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -75,7 +76,7 @@ impl HistoryFollower {
             }
             let text = Causes(&error).to_string();
             tracing::error!(error = text, position = %self.position(), "the history cannot be updated");
-            self.progress.send_modify(|progress| progress.error = Some(text));
+            self.fail(self.position(), text);
             sleep(RETRY).await;
         }
     }
@@ -118,17 +119,29 @@ impl HistoryFollower {
     }
 
     async fn record(&self, position: Position, error: Option<ProjectionError>) {
-        let error = error.map(|error| Causes(&error).to_string());
-        let failed = error.is_some();
-        self.progress.send_modify(|progress| {
-            if error.is_some() && progress.error != error {
-                tracing::error!(error, %position, "the history has stopped");
-            }
-            (progress.position, progress.error) = (position, error);
-        });
-        if failed {
-            sleep(RETRY).await;
+        let Some(error) = error else {
+            self.progress.send_modify(|progress| (progress.position, progress.error) = (position, None));
+            return;
+        };
+        let text = Causes(&error).to_string();
+        if self.fail(position, text.clone()) {
+            tracing::error!(error = text, %position, "the history has stopped");
         }
+        sleep(RETRY).await;
+    }
+
+    /// Records why the history cannot be updated. Returns whether it is another reason than before.
+    fn fail(&self, position: Position, message: String) -> bool {
+        let time = self.runtime.now().ok();
+        self.progress.send_if_modified(|progress| {
+            progress.position = position;
+            let is_new = progress.error.as_ref() != Some(&message);
+            if is_new {
+                progress.last_error = Some(ProjectionErrorView { message: message.clone(), position, time });
+            }
+            progress.error = Some(message);
+            is_new
+        })
     }
 
     /// Pauses, unless a query waits for an event after `position`.
@@ -144,11 +157,11 @@ impl HistoryFollower {
         while let Err(error) = self.try_reset().await {
             let text = format!("cannot build the history again: {}", Causes(error.as_ref()));
             tracing::error!(error = text, "the history cannot be updated");
-            self.progress.send_modify(|progress| progress.error = Some(text));
+            self.fail(self.position(), text);
             sleep(RETRY).await;
         }
         self.shared.readers.replaced();
-        self.progress.send_replace(HistoryProgress::default());
+        self.progress.send_modify(|progress| (progress.position, progress.error) = (Position::ZERO, None));
     }
 
     async fn damage(&self) -> Result<Option<String>, FollowError> {

@@ -233,7 +233,7 @@ impl Queries {
     }
 }
 
-fn call<R: RequestType>(user: &str, body: Value, at: Option<AsOf>) -> Call {
+pub(crate) fn call<R: RequestType>(user: &str, body: Value, at: Option<AsOf>) -> Call {
     let user: UserId = user.parse().unwrap();
     let caller =
         Caller { key: user.clone(), id: user.clone(), name: user.to_string(), role: Role::Viewer, expires_at: None };
