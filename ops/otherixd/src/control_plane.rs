@@ -175,7 +175,7 @@ impl ControlPlane {
         };
         let (log_follower, log) = open_log(args, Arc::clone(&journal), &writer, (&events, nats.replicas), &signing)?;
         let relay = Relay::new(Arc::clone(&journal), &stream, inputs);
-        let turn = MirrorTurn::default();
+        let (turn, relayed) = (MirrorTurn::default(), relay.relayed());
         let mirror = Mirror::new(&stream, &events, Arc::clone(&journal), notes.clone(), Arc::clone(&turn));
         // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
@@ -186,7 +186,6 @@ impl ControlPlane {
         let (roster, callers) = (writer.roster(), writer.callers());
         let consumers = Arc::new(UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn));
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
-        let relayed = relay.relayed();
         spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
         spawn_part(&mut write_side, "relay", async { Ok(relay.run().await?) });
         ensure_admin(args, &nats, &former, callers.clone(), &requests).await?;
