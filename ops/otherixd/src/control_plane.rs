@@ -165,14 +165,7 @@ impl ControlPlane {
         let (durable, head, notes) = (writer.durable(), writer.head(), Notes::new(args.state.relay()));
         let Links { stream, events, claims, connections } = Links::open(&nats).await?;
         let signing = decision_key::load_or_create(&args.state)?;
-        let inputs = relay::Inputs {
-            notes: notes.clone(),
-            stored,
-            durable: durable.clone(),
-            signer: Arc::clone(&signing.signer),
-            replicas: nats.replicas,
-            runtime: Arc::clone(&runtime),
-        };
+        let inputs = relay_inputs(stored, &writer, &notes, &signing, nats.replicas);
         let (log_follower, log) = open_log(args, Arc::clone(&journal), &writer, (&events, nats.replicas), &signing)?;
         let relay = Relay::new(Arc::clone(&journal), &stream, inputs);
         let (turn, relayed) = (MirrorTurn::default(), relay.relayed());
@@ -273,6 +266,24 @@ fn spawn_lasting(
     run: impl Future<Output = ()> + Send + 'static,
 ) {
     spawn_part(parts, name, run.map(Ok));
+}
+
+/// What the relay of the journal needs.
+fn relay_inputs(
+    stored: mpsc::Receiver<StoredBatch>,
+    writer: &Writer<JournalStore>,
+    notes: &Notes,
+    signing: &DecisionSigning,
+    replicas: Option<usize>,
+) -> relay::Inputs {
+    relay::Inputs {
+        notes: notes.clone(),
+        stored,
+        durable: writer.durable(),
+        signer: Arc::clone(&signing.signer),
+        replicas,
+        runtime: SystemRuntime::shared(),
+    }
 }
 
 /// The transparency log of the journal.
