@@ -165,17 +165,10 @@ impl ControlPlane {
         let (durable, head, notes) = (writer.durable(), writer.head(), Notes::new(args.state.relay()));
         let Links { stream, events, claims, connections } = Links::open(&nats).await?;
         let signing = decision_key::load_or_create(&args.state)?;
-        let inputs = relay::Inputs {
-            notes: notes.clone(),
-            stored,
-            durable: durable.clone(),
-            signer: Arc::clone(&signing.signer),
-            replicas: nats.replicas,
-            runtime: Arc::clone(&runtime),
-        };
+        let inputs = relay_inputs(stored, &writer, &notes, &signing, nats.replicas);
         let (log_follower, log) = open_log(args, Arc::clone(&journal), &writer, (&events, nats.replicas), &signing)?;
         let relay = Relay::new(Arc::clone(&journal), &stream, inputs);
-        let turn = MirrorTurn::default();
+        let (turn, relayed) = (MirrorTurn::default(), relay.relayed());
         let mirror = Mirror::new(&stream, &events, Arc::clone(&journal), notes.clone(), Arc::clone(&turn));
         // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
@@ -186,7 +179,6 @@ impl ControlPlane {
         let (roster, callers) = (writer.roster(), writer.callers());
         let consumers = Arc::new(UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn));
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
-        let relayed = relay.relayed();
         spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
         spawn_part(&mut write_side, "relay", async { Ok(relay.run().await?) });
         ensure_admin(args, &nats, &former, callers.clone(), &requests).await?;
@@ -274,6 +266,24 @@ fn spawn_lasting(
     run: impl Future<Output = ()> + Send + 'static,
 ) {
     spawn_part(parts, name, run.map(Ok));
+}
+
+/// What the relay of the journal needs.
+fn relay_inputs(
+    stored: mpsc::Receiver<StoredBatch>,
+    writer: &Writer<JournalStore>,
+    notes: &Notes,
+    signing: &DecisionSigning,
+    replicas: Option<usize>,
+) -> relay::Inputs {
+    relay::Inputs {
+        notes: notes.clone(),
+        stored,
+        durable: writer.durable(),
+        signer: Arc::clone(&signing.signer),
+        replicas,
+        runtime: SystemRuntime::shared(),
+    }
 }
 
 /// The transparency log of the journal.
