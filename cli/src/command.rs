@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::manifest::{self, KindEntry, ManifestAction, ManifestArgs};
 use crate::output::Printer;
 use crate::output::format::Format;
-use crate::{context, events, man, network, node, user, vm};
+use crate::{context, events, man, network, node, schema, user, vm};
 
 /// The kinds of manifests, in the order in which resources are created.
 pub(crate) const KINDS: &[KindEntry] = &[KindEntry::of::<NetworkView>(), KindEntry::of::<VmView>()];
@@ -47,6 +47,7 @@ pub(crate) enum CliCommand {
     Events(events::EventsSubcommand),
     #[command(subcommand)]
     Explain(events::explain::ExplainSubcommand),
+    Schema(schema::SchemaArgs),
     /// Create the resources defined in manifests
     #[command(after_help = manifest::CREATE_EXAMPLES, after_long_help = manifest_help(manifest::CREATE_EXAMPLES))]
     Create(ManifestArgs),
@@ -117,6 +118,7 @@ impl CliCommand {
             Self::User(command) => user::run(global, *command, printer).await,
             Self::Events(command) => events::run(global, command, printer).await,
             Self::Explain(command) => events::explain::run(global, command, printer).await,
+            Self::Schema(args) => schema::run(global, args, printer).await,
             Self::Create(args) => manifest::run(global, ManifestAction::Create, KINDS, args, printer).await,
             Self::Delete(args) => manifest::run(global, ManifestAction::Delete, KINDS, args, printer).await,
             Self::Completion { shell } => printer.text(&completion::script(shell, Cli::command())),

@@ -12,6 +12,7 @@ pub mod projection;
 pub mod query;
 pub mod read_models;
 pub mod rebuild;
+mod schemas;
 pub mod service;
 mod store;
 pub mod user;

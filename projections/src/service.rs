@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use crate::follow::EventReader;
 use crate::query::{Listed, Page, QueryError};
 use crate::read_models::{ReadModels, ReadSnapshot, ReadSnapshotError};
-use crate::{events, network, node, user, vm};
+use crate::{events, network, node, schemas, user, vm};
 
 /// The queries of all read models.
 static SERVED: [&Queries; 4] = [&network::QUERIES, &vm::QUERIES, &node::QUERIES, &user::QUERIES];
@@ -76,6 +76,8 @@ impl Service {
                 let head = *head.borrow();
                 if call.request == Request::of::<ListEvents>() {
                     events::list(events.as_ref(), head, &call).await
+                } else if otherix_schemas::schema::QUERIES.contains(&call.request) {
+                    schemas::answer(head, &call)
                 } else {
                     handle(models, head, call).await
                 }
@@ -199,7 +201,7 @@ pub(crate) fn not_served(call: &Call) -> ErrorBody {
     ErrorBody::new(ErrorCode::Internal, format!("`{}` is not answered here", call.request.name))
 }
 
-fn encode<T: Serialize>(answer: &T) -> Result<Bytes, ErrorBody> {
+pub(crate) fn encode<T: Serialize>(answer: &T) -> Result<Bytes, ErrorBody> {
     serde_json::to_vec(answer)
         .map(Bytes::from)
         .map_err(|error| ErrorBody::new(ErrorCode::Internal, format!("the answer has no JSON form: {error}")))

@@ -26,6 +26,7 @@ pub mod outcome;
 pub mod permission;
 pub mod position;
 pub mod request;
+pub mod schema;
 pub mod subject;
 pub mod timestamp;
 pub mod user;

@@ -9,6 +9,8 @@ mod accounts;
 mod daemon;
 #[path = "control_plane/earlier_version.rs"]
 mod earlier_version;
+#[path = "control_plane/examples.rs"]
+mod examples;
 #[path = "control_plane/failures.rs"]
 mod failures;
 #[path = "control_plane/hostile.rs"]

@@ -9,7 +9,7 @@ use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
 use crate::json_schema;
 use crate::permission::Permission;
-use crate::{consumer, enrollment, event, network, node, user, vm};
+use crate::{consumer, enrollment, event, network, node, schema, user, vm};
 
 /// A type of request, declared on a marker type such as [`crate::network::CreateNetwork`].
 pub trait RequestType: Send + Sync + 'static {
@@ -115,7 +115,7 @@ impl Request {
     pub fn all() -> impl Iterator<Item = Self> {
         let commands = [network::COMMANDS, vm::COMMANDS, node::COMMANDS, user::COMMANDS, enrollment::COMMANDS];
         let lookups = [user::LOOKUPS, enrollment::LOOKUPS];
-        let queries = [network::QUERIES, vm::QUERIES, node::QUERIES, user::QUERIES, event::QUERIES];
+        let queries = [network::QUERIES, vm::QUERIES, node::QUERIES, user::QUERIES, event::QUERIES, schema::QUERIES];
         commands.into_iter().chain(lookups).chain([consumer::REQUESTS]).chain(queries).flatten().copied()
     }
 
