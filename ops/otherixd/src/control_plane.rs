@@ -169,7 +169,7 @@ impl ControlPlane {
             stored,
             durable: durable.clone(),
             signer: Arc::clone(&signing.signer),
-            replicas: nats.replicas,
+            settings: relay::StreamSettings { replicas: nats.replicas, limits: args.stream_limits() },
             runtime: Arc::clone(&runtime),
         };
         let relay = Relay::new(Arc::clone(&journal), &stream, inputs);

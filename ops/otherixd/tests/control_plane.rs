@@ -33,6 +33,8 @@ mod recovery;
 mod removal;
 #[path = "control_plane/requests.rs"]
 mod requests;
+#[path = "control_plane/retention.rs"]
+mod retention;
 #[path = "control_plane/sigkill.rs"]
 mod sigkill;
 #[path = "control_plane/users.rs"]

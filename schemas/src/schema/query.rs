@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::json_schema;
 use crate::permission::Permission;
@@ -32,6 +32,7 @@ pub struct NoBody {}
 pub struct SchemaView {
     pub name: String,
     /// A document of JSON Schema 2020-12, without references to others.
+    #[schemars(with = "Map<String, Value>")]
     pub schema: Schema,
 }
 
