@@ -1,4 +1,6 @@
 //! What the queries of all read models have in common: pages, and reading values from rows.
+//!
+//! Limits are written `LIMIT +?1`: SQLite compiles a statement with a plain `LIMIT ?1` again whenever a value is bound.
 
 use std::str::FromStr;
 

@@ -35,6 +35,9 @@ pub struct Desired {
     /// All known NICs of this node, including detached ones.
     #[serde(default)]
     pub nics: BTreeMap<NicId, DesiredNic>,
+    /// The node is a member of the cluster.
+    #[serde(default)]
+    pub is_member: bool,
     /// The node is part of another cluster now, which determines what is node-wide, such as the packet filter.
     #[serde(default)]
     pub has_left: bool,
@@ -106,7 +109,15 @@ impl Desired {
     /// Returns the desired state of a node that is not part of `cluster` any more: no devices of it.
     pub fn nothing(cluster: ClusterId, has_left: bool) -> Self {
         let cluster_addresses = ClusterAddresses::default();
-        Self { cluster, mesh: None, networks: BTreeMap::new(), nics: BTreeMap::new(), has_left, cluster_addresses }
+        Self {
+            cluster,
+            mesh: None,
+            networks: BTreeMap::new(),
+            nics: BTreeMap::new(),
+            is_member: false,
+            has_left,
+            cluster_addresses,
+        }
     }
 
     /// Returns the overlays that this node is to have.
@@ -175,7 +186,7 @@ pub fn desired(view: &ClusterView, cluster: ClusterId, node: NodeId) -> Desired 
         local_nics.map(|(id, nic)| (id, DesiredNic { generation: nic.generation(), tap: DesiredTap::of(id, nic) }));
     let nodes = view.mesh_peers().map(|(_, peer)| *peer.endpoint.socket_addr().ip()).collect();
     let cluster_addresses = ClusterAddresses { nodes, nats: BTreeSet::new() };
-    Desired { cluster, mesh, networks, nics: nics.collect(), has_left: false, cluster_addresses }
+    Desired { cluster, mesh, networks, nics: nics.collect(), is_member: true, has_left: false, cluster_addresses }
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use otherix_agent::device::mesh::MeshKind;
 use otherix_agent::model::desired::Want;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, ip_json, link, sh};
 use tokio::time::Instant;
 
 use crate::node::{Node, REPAIR, bridge, is_ready, is_up, link_names};
+use crate::taps::{attach_nic, detach_nic};
 
 #[tokio::test]
 async fn a_bridge_is_created_as_required_and_removed_completely() {
@@ -30,6 +32,36 @@ async fn a_bridge_is_created_as_required_and_removed_completely() {
     node.set_desired(2, Want::Nothing);
     assert_eq!(node.outcome(1).await, Outcome::Removed);
     assert_eq!(link_names(), ["lo"]);
+}
+
+/// The mesh device is not reconciled whenever a network is created or removed, only when the underlay may have changed.
+#[tokio::test]
+async fn our_devices_are_no_change_of_the_underlay() {
+    enter_new();
+    let mut node = Node::new();
+    node.settle().await;
+    let is_changed = |node: &mut Node| node.reconciler.notified(MeshKind::NAME).is_some();
+    is_changed(&mut node);
+    node.set_desired(1, bridge("br-app", 9000));
+    node.settle().await;
+    attach_nic(&mut node, 1, 1);
+    node.settle().await;
+    node.reconciler.is_due();
+    assert!(!is_changed(&mut node), "after creations");
+    detach_nic(&mut node, 1);
+    node.set_desired(1, Want::Nothing);
+    node.settle().await;
+    node.reconciler.is_due();
+    assert_eq!(link_names(), ["lo"]);
+    assert!(!is_changed(&mut node), "after removals");
+
+    sh("ip link add uplink0 type veth peer name outside0");
+    node.settle().await;
+    for script in ["ip link set uplink0 up", "ip link set uplink0 mtu 1400", "ip link set uplink0 down"] {
+        sh(script);
+        node.settle().await;
+        assert!(is_changed(&mut node), "after `{script}`");
+    }
 }
 
 #[tokio::test]

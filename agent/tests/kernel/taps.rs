@@ -39,7 +39,7 @@ pub(crate) fn attach_nic(node: &mut Node, number: u16, on: u16) -> String {
 }
 
 /// Detaches a NIC.
-fn detach_nic(node: &mut Node, number: u16) {
+pub(crate) fn detach_nic(node: &mut Node, number: u16) {
     node.desired.nics.insert(nic(number), DesiredNic { generation: Position::new(11), tap: None });
 }
 

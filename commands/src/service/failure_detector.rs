@@ -70,10 +70,13 @@ impl FailureDetector {
         self.checked.map(|checked| now.duration_since(checked)).filter(|since| *since <= self.heartbeat())
     }
 
-    /// Receiving was interrupted.
+    /// Receiving was interrupted. The time since the last check does not count, for nodes that were received in it too.
     pub(super) fn interrupted(&mut self) {
         if self.checked.take().is_some() {
             self.interruptions += 1;
+            for last in self.nodes.values_mut() {
+                last.receiving = last.receiving.min(self.receiving);
+            }
         }
     }
 

@@ -94,6 +94,16 @@ fn an_interruption_does_not_count_and_grants_one_heartbeat() {
     assert_eq!(fixture.first_failure([0, 5, 10, 15], &members).unwrap().0, 15);
 }
 
+/// The time between the last check and a heartbeat is not counted twice when the next check is late.
+#[test]
+fn an_interruption_after_a_heartbeat_grants_no_more_than_one_heartbeat() {
+    let (mut fixture, members) = (Fixture::new(), members([(1, true)]));
+    assert_eq!(fixture.first_failure([0], &members), None);
+    fixture.receive(1, 5);
+    // The check in second 10 is late. From there on a window and a heartbeat.
+    assert_eq!(fixture.first_failure(10..120, &members).unwrap().0, 30);
+}
+
 #[test]
 fn repeated_interruptions_do_not_keep_a_silent_node_reachable() {
     let (mut fixture, members) = (Fixture::new(), members([(1, true)]));

@@ -50,7 +50,7 @@ pub fn list(db: &Connection, part: NetworkPage) -> Result<Listed<NetworkView>, Q
     let NetworkPage { kind, page } = part;
     let query = format!(
         "{SELECT} WHERE created_position > ?1 AND (?2 IS NULL OR type = ?2)
-         ORDER BY created_position LIMIT ?3"
+         ORDER BY created_position LIMIT +?3"
     );
     let values = params![integer(page.after), kind.map(NetworkKind::as_str), page.rows()];
     let rows = all(db, &query, values, |row| Ok((position(row, "created_position")?, view(row)?)))?;

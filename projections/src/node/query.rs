@@ -73,7 +73,7 @@ pub fn list(db: &Connection, page: Page) -> Result<Listed<NodeView>, QueryError>
     for (node, condition) in all(db, &format!("{CONDITIONS} ORDER BY kind"), [], read_condition)? {
         conditions.entry(node).or_default().push(condition);
     }
-    let query = format!("{SELECT} WHERE joined_position > ?1 ORDER BY joined_position LIMIT ?2");
+    let query = format!("{SELECT} WHERE joined_position > ?1 ORDER BY joined_position LIMIT +?2");
     let rows = all(db, &query, params![integer(page.after), page.rows()], |row| {
         let id = parsed(row, "id")?;
         let on_node = counts.get(&id).copied().unwrap_or_default();

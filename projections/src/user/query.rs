@@ -30,7 +30,7 @@ pub fn by_name(db: &Connection, now: Option<Timestamp>, name: &UserName) -> Resu
 /// # Errors
 /// When the database fails or holds a malformed value.
 pub fn list(db: &Connection, now: Option<Timestamp>, page: Page) -> Result<Listed<UserView>, QueryError> {
-    let query = "SELECT * FROM users WHERE created_position > ?1 ORDER BY created_position LIMIT ?2";
+    let query = "SELECT * FROM users WHERE created_position > ?1 ORDER BY created_position LIMIT +?2";
     let values = params![integer(page.after), page.rows()];
     Ok(page.of(all(db, query, values, |row| Ok((position(row, "created_position")?, view(row, now)?)))?))
 }

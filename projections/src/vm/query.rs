@@ -45,7 +45,7 @@ pub fn by_name(db: &Connection, name: &VmName) -> Result<Option<VmView>, QueryEr
 /// # Errors
 /// When the database fails or holds a malformed value.
 pub fn list(db: &Connection, page: Page) -> Result<Listed<VmView>, QueryError> {
-    let query = format!("{SELECT} WHERE created_position > ?1 ORDER BY created_position LIMIT ?2");
+    let query = format!("{SELECT} WHERE created_position > ?1 ORDER BY created_position LIMIT +?2");
     let values = params![integer(page.after), page.rows()];
     Ok(page.of(all(db, &query, values, |row| Ok((position(row, "created_position")?, view(row)?)))?))
 }

@@ -31,9 +31,10 @@ impl SharedValue for GuestFilterState {
     fn compute(inputs: &PlanInputs<'_>) -> Self {
         let PlanInputs { desired, observed, failures, .. } = *inputs;
         let current = observed.firewall.guest_filter;
-        // It stays while devices are still to be removed, or their deletion is held.
-        let has_devices = || observed.owners().next().is_some();
-        let is_wanted = is_required(desired) || (current != Some(GuestFilter::Absent) && has_devices());
+        // Once written it stays, because to write it takes longer than to create a bridge. A node that was removed
+        // from the cluster keeps it while devices are still to be removed, or their deletion is held.
+        let may_stay = || desired.is_member || observed.owners().next().is_some();
+        let is_wanted = is_required(desired) || (current != Some(GuestFilter::Absent) && may_stay());
         let differs = match current {
             None => false,
             Some(GuestFilter::Absent) => is_wanted,

@@ -7,6 +7,7 @@ use crate::model::link::{Link, LinkChange};
 use crate::model::mesh_device::MESH;
 use crate::model::notification::Notification;
 use crate::model::observed::Observed;
+use crate::model::owner::{self, Owner};
 use crate::model::route::Prefix;
 
 /// The device kind of the mesh device, of which a node has one.
@@ -53,8 +54,12 @@ fn concerns_mesh(observed: &Observed, prefix: Prefix) -> bool {
     !prefix.is_default() && observed.mesh_addresses.range(prefix.first()..=prefix.last()).next().is_some()
 }
 
-/// Whether a foreign link, which the packets of the mesh may pass, is set up or down or gets another MTU.
+/// Whether a foreign link, which the packets of the mesh may pass, is set up or down or gets another MTU. A new link of
+/// ours is set up by the message that gives it its name and alias.
 fn changes_underlay(link: &Link, observed: &Observed) -> bool {
-    let before = observed.link(link.index);
-    before.is_some_and(|before| (before.mtu, before.up) != (link.mtu, link.up) && observed.owner(before).is_none())
+    let Some(before) = observed.link(link.index) else { return false };
+    (before.mtu, before.up) != (link.mtu, link.up)
+        && observed.owner(before).is_none()
+        && !owner::is_temporary(&link.name)
+        && link.alias.as_deref().is_none_or(|alias| alias.parse::<Owner>().is_err())
 }

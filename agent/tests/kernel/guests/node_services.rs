@@ -183,9 +183,15 @@ async fn without_a_gateway_the_node_does_not_exist_on_a_bridge() {
     }
 
     sh("ip link del guest");
+    node.desired.is_member = true;
     node.set_desired(1, Want::Nothing);
     assert_eq!(node.outcome(1).await, Outcome::Removed);
-    assert!(!sh("nft list tables").contains("otherix"), "removed with the last network");
+    assert_eq!(sh("nft list tables").matches("otherix_guests").count(), 4, "a member keeps them for the next network");
+    sh("nft flush table bridge otherix_guests");
+    node.run_until(REPAIR, || sh("nft list table bridge otherix_guests").contains("drop")).await;
+    node.desired.is_member = false;
+    node.settle().await;
+    assert!(!sh("nft list tables").contains("otherix"), "removed with the membership");
 }
 
 #[tokio::test]

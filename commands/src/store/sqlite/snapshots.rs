@@ -22,7 +22,7 @@ const DELETED: u32 = 16;
 const NEWEST: &str = "SELECT * FROM snapshots ORDER BY position DESC LIMIT 1";
 
 const DELETE_CHUNKS: &str = "DELETE FROM snapshot_chunks WHERE rowid IN (
-    SELECT rowid FROM snapshot_chunks WHERE position NOT IN (SELECT position FROM snapshots) LIMIT $1)";
+    SELECT rowid FROM snapshot_chunks WHERE position NOT IN (SELECT position FROM snapshots) LIMIT +$1)";
 
 /// Reads the newest snapshot, from one state of the database.
 pub(super) async fn newest(readers: &SqlitePool) -> Result<Option<StoredSnapshot>, StoreError> {

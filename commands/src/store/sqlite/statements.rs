@@ -52,7 +52,7 @@ const EVENTS: &str = concat!(insert_events!(), " WHERE ", is_as_expected!());
 // `$5` time before which records are deleted, `$6` at most how many.
 macro_rules! delete_records {
     () => {
-        "DELETE FROM handled WHERE rowid IN (SELECT rowid FROM handled WHERE at < $5 ORDER BY at LIMIT $6);"
+        "DELETE FROM handled WHERE rowid IN (SELECT rowid FROM handled WHERE at < $5 ORDER BY at LIMIT +$6);"
     };
 }
 
