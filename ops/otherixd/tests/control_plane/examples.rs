@@ -4,11 +4,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use otherix_testkit::nats::PROJECT;
 use otherix_testkit::python::{interpreter, modules};
 use otherix_testkit::tempdir;
 
 use crate::daemon::{OtherixdProcess, create, list_all, overlay};
+
+const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 fn example(name: &str) -> PathBuf {
     Path::new(PROJECT).join("ops/examples").join(name)
