@@ -8,7 +8,7 @@ SHELL := /bin/bash
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(CARGO_HOME)/bin:/usr/sbin:/sbin
 
-.PHONY: help setup build demo test soak traffic generate audit bench verify-go clean
+.PHONY: help setup build demo test soak traffic generate conformance audit bench verify-go clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -35,6 +35,10 @@ traffic: build ## Break and repair the networks of nodes, judged by traffic: BRE
 
 generate: setup ## Regenerate schemas, samples and reference
 	OTHERIX_GENERATE=1 cargo nextest run --workspace --locked -E 'test(generated)'
+
+conformance: ## Check schemas, samples and AsyncAPI with other implementations (installs 70 MB of packages)
+	@ops/setup conformance
+	@ops/conformance
 
 audit: setup ## Check licences, known vulnerabilities and sources of dependencies (installs cargo-deny)
 	@cargo deny --version >/dev/null 2>&1 || \

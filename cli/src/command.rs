@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::manifest::{self, KindEntry, ManifestAction, ManifestArgs};
 use crate::output::Printer;
 use crate::output::format::Format;
-use crate::{admin, audit, context, events, man, network, node, user, vm};
+use crate::{admin, audit, context, events, man, network, node, schema, user, vm};
 
 /// The kinds of manifests, in the order in which resources are created.
 pub(crate) const KINDS: &[KindEntry] = &[KindEntry::of::<NetworkView>(), KindEntry::of::<VmView>()];
@@ -47,6 +47,7 @@ pub(crate) enum CliCommand {
     Events(events::EventsSubcommand),
     #[command(subcommand)]
     Explain(events::explain::ExplainSubcommand),
+    Schema(schema::SchemaArgs),
     /// Show what has changed between two moments, and by whom
     #[command(after_help = events::diff::HELP)]
     Diff(events::diff::DiffArgs),
@@ -126,6 +127,7 @@ impl CliCommand {
             Self::User(command) => user::run(global, *command, printer).await,
             Self::Events(command) => events::run(global, command, printer).await,
             Self::Explain(command) => events::explain::run(global, command, printer).await,
+            Self::Schema(args) => schema::run(global, args, printer).await,
             Self::Diff(args) => events::diff::run(global, args, printer).await,
             Self::Admin(command) => admin::run(global, command, printer).await,
             Self::Bisect(command) => events::bisect::run(global, command, printer).await,

@@ -22,6 +22,7 @@ mod output;
 #[cfg(test)]
 mod reference;
 mod resource;
+mod schema;
 mod trace;
 mod usage;
 mod user;

@@ -17,6 +17,7 @@ pub mod query;
 mod queue;
 pub mod read_models;
 pub mod rebuild;
+mod schemas;
 pub mod service;
 mod status;
 mod store;

@@ -25,7 +25,7 @@ use crate::follow::EventReader;
 use crate::history::{History, is_interrupted};
 use crate::query::{Listed, Page, QueryError};
 use crate::read_models::{ReadModels, ReadSnapshot, ReadSnapshotError};
-use crate::{events, network, node, status, user, vm};
+use crate::{events, network, node, schemas, status, user, vm};
 
 /// The queries of all read models.
 static SERVED: [&Queries; 4] = [&network::QUERIES, &vm::QUERIES, &node::QUERIES, &user::QUERIES];
@@ -102,6 +102,8 @@ impl Inputs {
             history.answer(events.as_ref(), (at, head), call, queries.answer).await
         } else if call.request == Request::of::<ListEvents>() {
             events::list(events.as_ref(), head, &call).await
+        } else if otherix_schemas::schema::QUERIES.contains(&call.request) {
+            schemas::answer(head, &call)
         } else {
             handle(models, head, call).await
         }

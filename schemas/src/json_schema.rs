@@ -44,6 +44,11 @@ pub fn schema_id(name: &str) -> String {
     format!("urn:otherix:schema:{name}")
 }
 
+/// The name in the `$id` of a JSON Schema; a text that is none is a name itself.
+pub(crate) fn schema_name(id: &str) -> &str {
+    id.strip_prefix("urn:otherix:schema:").unwrap_or(id)
+}
+
 /// The JSON Schema of `T` under this name.
 pub(crate) fn schema<T: JsonSchema>(name: &str) -> Schema {
     let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(|schema: &mut Schema| {

@@ -28,6 +28,7 @@ pub mod permission;
 pub mod position;
 pub mod projection;
 pub mod request;
+pub mod schema;
 pub mod subject;
 pub mod timestamp;
 pub mod user;

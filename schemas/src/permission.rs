@@ -136,7 +136,7 @@ impl Permission {
             Self::ImageRead => "see images",
             Self::EventRead => "read decisions and outcomes",
             Self::AuditRead => "read events about users, too, and have durable consumers",
-            Self::ClusterRead => "see the cluster's settings",
+            Self::ClusterRead => "see the cluster's settings, and the schemas of its messages",
             Self::ClusterManage => "change the cluster's settings",
             Self::UserSelf => "see one's own user, and obtain its credential",
             Self::UserRead => "see all users",

@@ -7,6 +7,7 @@
 //! - a VM is created with its NIC on a ready node, or not at all, and no network with NICs is deleted;
 //! - a node shows its membership in the mesh, and the last reported state of its peers;
 //! - events are listed and followed as they are stored, each with its cause;
+//! - schemas are printed as they are checked in;
 //! - the state at an earlier position or time is printed as it was then;
 //! - the same idempotency key and body return the first answer again, and another body is refused.
 #![expect(
@@ -25,6 +26,7 @@ mod node;
 mod nodes;
 mod past;
 mod requests;
+mod schemas;
 mod transcript;
 mod transcripts;
 mod vm_manifests;

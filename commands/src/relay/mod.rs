@@ -8,6 +8,7 @@
 //!
 //! Cancel-safety: [`Relay::run`] may be dropped at any await; the next run determines what was done.
 
+mod age;
 mod definition;
 mod direct;
 pub mod durables;
@@ -39,6 +40,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::store::{Entry, EventStore};
 use crate::writer::{Durable, StoredBatch};
+pub use definition::{StreamLimits, StreamSettings};
 pub use error::RelayError;
 use error::{RelayInterruption, Retry};
 pub use notes::{NoteError, Notes};
@@ -95,7 +97,7 @@ pub struct Relay<S> {
     signer: Arc<DecisionSigner>,
     /// Creation time of the stream that was last found to be a copy.
     created: Option<String>,
-    replicas: Option<usize>,
+    settings: StreamSettings,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -108,8 +110,7 @@ pub struct Inputs {
     pub durable: watch::Receiver<Durable>,
     /// Signs the heads of the chain of decisions for live subscribers.
     pub signer: Arc<DecisionSigner>,
-    /// Replicas of a stream that is created; if `None`, as many as the one before had, or one.
-    pub replicas: Option<usize>,
+    pub settings: StreamSettings,
     pub runtime: Arc<dyn Runtime>,
 }
 
@@ -127,13 +128,13 @@ struct Burst {
 impl<S: EventStore> Relay<S> {
     /// Returns a relay of what the writer stores.
     pub fn new(store: Arc<S>, nats: &JetStream, inputs: Inputs) -> Self {
-        let Inputs { notes, stored, durable, signer, replicas, runtime } = inputs;
+        let Inputs { notes, stored, durable, signer, settings, runtime } = inputs;
         let mut context = nats.context();
         context.set_timeout(ACK);
         let (relayed, connects) = (watch::Sender::default(), nats.connects());
         let live = Position::ZERO;
         let created = None;
-        Self { store, context, stored, durable, relayed, connects, live, notes, signer, created, replicas, runtime }
+        Self { store, context, stored, durable, relayed, connects, live, notes, signer, created, settings, runtime }
     }
 
     /// Returns the progress of the relay.
@@ -149,7 +150,7 @@ impl<S: EventStore> Relay<S> {
     pub async fn inspect(&self) -> Result<(), RelayError> {
         let mut retry = Retry::new(self.runtime.as_ref());
         loop {
-            match stream::compare(&self.context, self.store.as_ref(), &self.notes, self.replicas).await {
+            match stream::compare(&self.context, self.store.as_ref(), &self.notes, self.settings).await {
                 Ok(_) => return Ok(()),
                 Err(RelayInterruption::Ended(error)) => return Err(error),
                 Err(interruption) => retry.wait(&interruption).await,
@@ -302,8 +303,8 @@ impl<S: EventStore> Relay<S> {
         let gaps = self.store.gaps().await.map_err(RelayError::from)?;
         let info = stream::info(&self.context).await?.ok_or(RelayInterruption::Changed)?;
         let is_unchanged = self.created.as_deref() == Some(&info.created.to_string())
-            && stream::is_as_defined(&info)
-            && stream::is_whole(&info, &gaps)
+            && stream::is_as_defined(&info, self.settings.limits)
+            && stream::is_whole(&info, &gaps, self.settings.limits)
             && (!idle || info.state.last_sequence == self.relayed.borrow().position.get());
         if !is_unchanged {
             return Err(RelayInterruption::Changed);
@@ -318,9 +319,12 @@ impl<S: EventStore> Relay<S> {
         // sent then. After a start, all clients reconnect and read the stream.
         let Relayed { position, settled, .. } = *self.relayed.borrow();
         let until = if settled > 0 { position } else { store.head().await.map_err(RelayError::from)? };
-        let position = match stream::compare(context, store, notes, self.replicas).await? {
+        let settings = self.settings;
+        let position = match stream::compare(context, store, notes, settings).await? {
             StreamCondition::Copy(position) => position,
-            StreamCondition::Filling(position) => stream::fill(context, store, notes, position..until).await?,
+            StreamCondition::Filling(position) => {
+                stream::fill(context, store, (notes, settings.limits), position..until).await?
+            }
             StreamCondition::Foreign { why, differs } => {
                 tracing::error!(
                     why,
@@ -328,8 +332,11 @@ impl<S: EventStore> Relay<S> {
                     "the stream is not a copy of the journal and is rebuilt"
                 );
                 self.relayed.send_modify(|relayed| relayed.rebuilds += 1);
-                stream::recreate(context, notes, differs, self.replicas).await?;
-                stream::fill(context, store, notes, Position::ZERO..until).await?
+                // What the limits would delete is not stored again.
+                let oldest = age::before(store, settings.limits.max_age, self.runtime.now().ok()).await;
+                let after = oldest.map_err(RelayError::from)?.min(until);
+                stream::recreate(context, notes, differs, settings, after).await?;
+                stream::fill(context, store, (notes, settings.limits), after..until).await?
             }
         };
         durables::restore(context, notes, CONTROL).await.map_err(RelayInterruption::Durables)?;

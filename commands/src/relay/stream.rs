@@ -5,11 +5,11 @@ use std::ops::Range;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::{Info, RawMessageErrorKind};
+use async_nats::jetstream::stream::{Info, RawMessageErrorKind, State};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::STREAM;
 
-use super::definition::{self, GAP_SUBJECT, Phase};
+use super::definition::{self, GAP_SUBJECT, Phase, StreamLimits, StreamSettings};
 use super::notes::Notes;
 use super::survey::{Survey, survey};
 use super::{Burst, CONTROL, RelayError, RelayInterruption, Waiting, check, durables, publish, subject_of};
@@ -48,43 +48,49 @@ pub(super) fn failed(error: impl Into<async_nats::Error>) -> RelayInterruption {
 }
 
 /// Returns whether a stream has as many messages as an event store with these gaps up to the stream's last sequence.
-pub(super) fn is_whole(info: &Info, gaps: &[Gap]) -> bool {
-    let last = info.state.last_sequence;
-    let within = gaps.iter().filter(|gap| gap.next.get() <= last);
-    let missing: u64 = within.map(Gap::positions).sum();
-    let first = gaps.iter().find(|gap| gap.kept == Position::ZERO).map_or(1, |gap| gap.next.get());
-    last == 0 || (info.state.first_sequence == first && info.state.messages == last - missing)
+/// With limits, it may begin at any event.
+pub(super) fn is_whole(info: &Info, gaps: &[Gap], limits: StreamLimits) -> bool {
+    let State { first_sequence: first, last_sequence: last, messages, .. } = info.state;
+    if last == 0 || (limits.is_limited() && messages == 0 && first == last + 1) {
+        return true;
+    }
+    let is_within = |gap: &&Gap| gap.next.get() <= last && gap.next.get() > first;
+    let missing: u64 = gaps.iter().filter(is_within).map(Gap::positions).sum();
+    let natural = gaps.iter().find(|gap| gap.kept == Position::ZERO).map_or(1, |gap| gap.next.get());
+    let may_begin_here = first == natural || (limits.is_limited() && first > natural);
+    may_begin_here && Some(messages) == (last + 1).checked_sub(first + missing)
 }
 
 /// Returns whether a stream has the required definition.
-pub(super) fn is_as_defined(info: &Info) -> bool {
-    definition::wanted(info.config.clone(), Phase::of(&info.config)) == info.config
+pub(super) fn is_as_defined(info: &Info, limits: StreamLimits) -> bool {
+    definition::wanted(info.config.clone(), Phase::of(&info.config), limits) == info.config
 }
 
-/// Compares the stream with the event store. It is created, with this number of replicas, if there is no event yet; a
-/// changed definition is reset.
+/// Compares the stream with the event store. It is created if there is no event yet; a changed definition is reset.
 pub(super) async fn compare<S: EventStore>(
     context: &Context,
     store: &S,
     notes: &Notes,
-    replicas: Option<usize>,
+    settings: StreamSettings,
 ) -> Result<StreamCondition, RelayInterruption> {
     let head = store.head().await.map_err(RelayError::from)?;
     let Some(info) = info(context).await? else {
         if head != Position::ZERO {
             return Ok(StreamCondition::Foreign { why: "it does not exist", differs: None });
         }
-        context.create_stream(definition::new(Phase::InUse, replicas.unwrap_or(1))).await.map_err(failed)?;
+        context.create_stream(definition::new(Phase::InUse, settings, Position::ZERO)).await.map_err(failed)?;
         return Ok(StreamCondition::Copy(Position::ZERO));
     };
-    let phase = Phase::of(&info.config);
+    let (phase, limits) = (Phase::of(&info.config), settings.limits);
     // Before its content is compared: a changed limit may be deleting messages.
-    let defined = is_as_defined(&info) || reset_definition(context, &info, phase).await?;
+    let defined = is_as_defined(&info, limits) || reset_definition(context, &info, phase, limits).await?;
     let last = Position::new(info.state.last_sequence);
     let gaps = store.gaps().await.map_err(RelayError::from)?;
     let created = info.created.to_string();
-    let known = notes.verified().as_deref() == Some(&created) && last <= head && is_whole(&info, &gaps);
-    if !(known && is_last(context, store, last).await?) {
+    let known = notes.verified().as_deref() == Some(&created) && last <= head && is_whole(&info, &gaps, limits);
+    // Nothing may be left of a stream with limits.
+    let is_last = known && (info.state.messages == 0 || is_last(context, store, last).await?);
+    if !is_last {
         let survey = survey(context, store).await.map_err(RelayInterruption::Survey)?;
         if let Some(foreign) = judge(&survey, head)? {
             return Ok(foreign);
@@ -114,9 +120,14 @@ fn judge(survey: &Survey, head: Position) -> Result<Option<StreamCondition>, Rel
 }
 
 /// Resets a changed definition. Returns whether that is possible.
-async fn reset_definition(context: &Context, info: &Info, phase: Phase) -> Result<bool, RelayInterruption> {
-    tracing::warn!("the definition of stream `{STREAM}` was changed and is reset");
-    let Err(error) = context.update_stream(definition::wanted(info.config.clone(), phase)).await else {
+async fn reset_definition(
+    context: &Context,
+    info: &Info,
+    phase: Phase,
+    limits: StreamLimits,
+) -> Result<bool, RelayInterruption> {
+    tracing::warn!("the definition of stream `{STREAM}` is another one and is reset");
+    let Err(error) = context.update_stream(definition::wanted(info.config.clone(), phase, limits)).await else {
         return Ok(true);
     };
     if let CreateStreamErrorKind::JetStream(cause) = error.kind()
@@ -151,21 +162,23 @@ async fn message_at(context: &Context, position: Position) -> Result<Option<Stre
     }
 }
 
-/// Deletes the stream, if there is one, and creates a new one to be filled. If no number of replicas is given, it has
-/// as many as the one before.
+/// Deletes the stream, if there is one, and creates a new one, to be filled with the events after a position. If no
+/// number of replicas is given, it has as many as the one before.
 pub(super) async fn recreate(
     context: &Context,
     notes: &Notes,
     differs: Option<Position>,
-    replicas: Option<usize>,
+    settings: StreamSettings,
+    after: Position,
 ) -> Result<(), RelayInterruption> {
     let present = info(context).await?;
-    let replicas = replicas.or(present.as_ref().map(|info| info.config.num_replicas)).unwrap_or(1);
+    let replicas = settings.replicas.or(present.as_ref().map(|info| info.config.num_replicas));
+    let settings = StreamSettings { replicas, ..settings };
     if present.is_some() {
         durables::save(context, notes, CONTROL, differs).await.map_err(RelayInterruption::Durables)?;
         context.delete_stream(STREAM).await.map_err(failed)?;
     }
-    context.create_stream(definition::new(Phase::Filling, replicas)).await.map_err(failed)?;
+    context.create_stream(definition::new(Phase::Filling, settings, after)).await.map_err(failed)?;
     Ok(())
 }
 
@@ -174,7 +187,7 @@ pub(super) async fn recreate(
 pub(super) async fn fill<S: EventStore>(
     context: &Context,
     store: &S,
-    notes: &Notes,
+    (notes, limits): (&Notes, StreamLimits),
     range: Range<Position>,
 ) -> Result<Position, RelayInterruption> {
     let mut last = range.start;
@@ -204,7 +217,7 @@ pub(super) async fn fill<S: EventStore>(
     }
     durables::restore(context, notes, CONTROL).await.map_err(RelayInterruption::Durables)?;
     let filled = info(context).await?.ok_or(RelayInterruption::Changed)?;
-    context.update_stream(definition::wanted(filled.config, Phase::InUse)).await.map_err(failed)?;
+    context.update_stream(definition::wanted(filled.config, Phase::InUse, limits)).await.map_err(failed)?;
     Ok(last)
 }
 

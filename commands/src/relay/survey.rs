@@ -1,5 +1,5 @@
 //! Compares a stream with the event store, message by message: the first difference, and whether the stream has events
-//! that the store lacks. Never changes anything.
+//! that the store lacks. Never changes anything. A stream with limits may lack its oldest events.
 //!
 //! Cancel-safety: no state is kept; the ephemeral consumer of a dropped survey expires.
 
@@ -21,6 +21,7 @@ use otherix_schemas::subject::{self, EVENTS_DOMAIN, STREAM};
 use otherix_schemas::value::Vni;
 use serde::Deserialize;
 
+use super::definition::StreamLimits;
 use super::direct::DirectReader;
 use crate::store::{Entry, EventStore, StoreError};
 
@@ -35,6 +36,11 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub struct Survey {
     /// The stream's last sequence.
     pub last: Position,
+    /// The first position that the stream was compared from: it has limits, and may lack the events before.
+    pub first: Option<Position>,
+    /// Number of positions after the event store's head whose events a stream with limits has deleted: nobody can tell
+    /// what they have assigned.
+    pub deleted: u64,
     /// The first difference from the event store.
     pub differs: Option<Difference>,
     /// The first event of this epoch (or a later one) that the event store lacks.
@@ -81,6 +87,9 @@ pub struct StreamReader {
     messages: Messages,
     /// The stream's last sequence.
     pub last: Position,
+    /// Whether the stream may delete its oldest events, also while it is read.
+    is_limited: bool,
+    context: Context,
 }
 
 /// Where the messages come from.
@@ -101,9 +110,11 @@ impl StreamReader {
     pub async fn open_as_client(client: &Client, first: Position) -> Result<Self, SurveyError> {
         let context = async_nats::jetstream::with_domain(client.clone(), EVENTS_DOMAIN);
         let stream = context.get_stream(STREAM).await.map_err(failed)?;
-        let last = Position::new(stream.cached_info().state.last_sequence);
+        let info = stream.cached_info();
+        let last = Position::new(info.state.last_sequence);
         let reader = DirectReader::open(client, first.get(), last.get(), SILENCE).await?;
-        Ok(Self { messages: Messages::Direct(Box::new(reader)), last })
+        let is_limited = StreamLimits::of(&info.config).is_limited();
+        Ok(Self { messages: Messages::Direct(Box::new(reader)), last, is_limited, context })
     }
 
     /// Opens the stream at its first message from `first` on.
@@ -112,7 +123,8 @@ impl StreamReader {
     /// If the stream cannot be read, or does not exist.
     pub async fn open(context: &Context, first: Position) -> Result<Self, SurveyError> {
         let stream = context.get_stream(STREAM).await.map_err(failed)?;
-        let last = Position::new(stream.cached_info().state.last_sequence);
+        let info = stream.cached_info();
+        let (last, is_limited) = (Position::new(info.state.last_sequence), StreamLimits::of(&info.config).is_limited());
         let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: first.get().max(1) };
         let config = OrderedConfig { deliver_policy, ..OrderedConfig::default() };
         let consumer = stream.create_consumer(config).await.map_err(failed)?;
@@ -120,7 +132,7 @@ impl StreamReader {
             0 => Messages::None,
             _ => Messages::Consumer(Box::new(consumer.messages().await.map_err(failed)?)),
         };
-        Ok(Self { messages, last })
+        Ok(Self { messages, last, is_limited, context: context.clone() })
     }
 
     /// Returns the next message; none at the end.
@@ -146,6 +158,12 @@ impl StreamReader {
         }
         Ok(Some(StreamMessage { position, message: message.message }))
     }
+}
+
+/// Returns the position at which the stream begins now.
+async fn first_position(context: &Context) -> Result<Position, SurveyError> {
+    let stream = context.get_stream(STREAM).await.map_err(failed)?;
+    Ok(Position::new(stream.cached_info().state.first_sequence))
 }
 
 /// What a message claims to be, whatever its version.
@@ -234,10 +252,14 @@ pub async fn survey_as_client<S: EventStore>(client: &Client, store: &S) -> Resu
 
 async fn compare<S: EventStore>(mut reader: StreamReader, store: &S) -> Result<Survey, SurveyError> {
     // An empty store may replace one that was lost: events of any cluster may be its own.
-    let empty = store.head().await? == Position::ZERO;
-    let cluster = (!empty).then_some(store.identity().cluster);
-    let mut entries = Entries { store, read: Position::ZERO, page: VecDeque::new(), ended: false };
-    let mut survey = Survey { last: reader.last, ..Survey::default() };
+    let head = store.head().await?;
+    let cluster = (head != Position::ZERO).then_some(store.identity().cluster);
+    let first = if reader.is_limited { Some(first_position(&reader.context).await?) } else { None };
+    let read = first.map_or(Position::ZERO, |first| Position::new(first.get().saturating_sub(1)));
+    let mut entries = Entries { store, read, page: VecDeque::new(), ended: false };
+    let mut survey = Survey { last: reader.last, first, ..Survey::default() };
+    let mut missing = Missing::default();
+    let mut later = 0;
     while let Some(found) = reader.next().await? {
         let mut here = None;
         while let Some(entry) = entries.up_to(found.position).await? {
@@ -245,15 +267,40 @@ async fn compare<S: EventStore>(mut reader: StreamReader, store: &S) -> Result<S
                 here = Some(entry);
                 break;
             }
-            survey.differs(entry.position, "an event is missing");
+            missing.add(entry.position);
         }
+        later += u64::from(found.position > head);
         survey.compare(found.claims_one_of(cluster, store.identity().epoch), &found, here.as_ref());
     }
     // The stream may lack events before its last sequence.
     if let Some(entry) = entries.up_to(survey.last).await? {
-        survey.differs(entry.position, "an event is missing");
+        missing.add(entry.position);
+        missing.add(survey.last);
+    }
+    if let Some((first, last)) = missing.0 {
+        // Events are deleted in order: if the stream does not begin later by now, one is missing in its midst.
+        let is_deleted = reader.is_limited && last < first_position(&reader.context).await?;
+        if !is_deleted && survey.differs.is_none_or(|differs| first < differs.position) {
+            survey.differs = Some(Difference { position: first, what: "an event is missing" });
+        }
+    }
+    survey.deleted =
+        if reader.is_limited { survey.last.get().saturating_sub(head.get()).saturating_sub(later) } else { 0 };
+    if survey.deleted > 0 {
+        survey.lost = Some(head.next());
     }
     Ok(survey)
+}
+
+/// The first and the last event that the stream lacks.
+#[derive(Default)]
+struct Missing(Option<(Position, Position)>);
+
+impl Missing {
+    fn add(&mut self, position: Position) {
+        let first = self.0.map_or(position, |(first, _)| first);
+        self.0 = Some((first, position));
+    }
 }
 
 impl Survey {

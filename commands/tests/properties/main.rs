@@ -1,7 +1,8 @@
 //! Invariants for any sequence of commands: names, bridges and NAT subnets are unique, a VNI or mesh address is never
 //! assigned twice, a public key belongs to one node, a removed node never returns and is never awaited, no NIC is
-//! attached to a deleted network, names and keys of users are unique, there is an admin once there was one, and the
-//! state is a function of the events: replaying a prefix gives the state at that position.
+//! attached to a deleted network, names and keys of users are unique, there is an admin once there was one, events are
+//! caused by those that their declarations name, and the state is a function of the events: replaying a prefix gives
+//! the state at that position.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 #[path = "../support/builders.rs"]
@@ -72,6 +73,17 @@ fn with_current_generations(given: &Given, mut command: Command) -> Command {
     command
 }
 
+/// The further events of a command have its first one as their cause: their declarations say so.
+fn check_causes(decided: &[EventEnvelope]) -> Result<(), TestCaseError> {
+    let Some((first, further)) = decided.split_first() else { return Ok(()) };
+    let cause = first.event.declaration().name();
+    for envelope in further {
+        let declaration = envelope.event.declaration();
+        prop_assert!(declaration.provenance.causes.contains(&cause), "{} after {cause}", declaration.name());
+    }
+    Ok(())
+}
+
 /// Executes the commands, checks all invariants after each, and compares every state with a replay.
 fn check(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Result<(), TestCaseError> {
     let vni = |number: u32| number.try_into().unwrap();
@@ -92,6 +104,7 @@ fn check(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Re
         if given.envelopes.len() > before {
             states.push(given.state.clone());
         }
+        check_causes(given.envelopes.get(before..).unwrap_or_default())?;
         check_invariants(&given)?;
         check_vms(&given)?;
         check_mesh(&given)?;

@@ -20,6 +20,7 @@ mod races;
 mod recovery;
 mod relay;
 mod relay_repair;
+mod retention;
 mod support;
 mod users;
 mod writer;

@@ -31,13 +31,13 @@ struct StreamAhead {
     backup: JournalFolder,
 }
 
-fn copy(folder: &JournalFolder) -> JournalFolder {
+pub(crate) fn copy(folder: &JournalFolder) -> JournalFolder {
     let backup = JournalFolder::new();
     fs::copy(folder.path(), backup.path()).unwrap();
     backup
 }
 
-async fn close(pipeline: Pipeline) {
+pub(crate) async fn close(pipeline: Pipeline) {
     let journal = pipeline.writer.stop().await;
     pipeline.relay.await.unwrap().unwrap();
     journal.close().await;

@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use futures::stream::StreamExt;
 use otherix_commands::config::StoreIdentity;
-use otherix_commands::relay::{Inputs, Relay, RelayError, Relayed};
+use otherix_commands::relay::{Inputs, Relay, RelayError, Relayed, StreamSettings};
 use otherix_commands::store::{EventStore, SqliteStore};
 use otherix_commands::writer::Durable;
 use otherix_runtime::SystemRuntime;
@@ -52,10 +52,14 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     pub(crate) async fn start(folder: &JournalFolder, connection: &JetStream) -> Self {
+        Self::start_with(folder, connection, StreamSettings::default()).await
+    }
+
+    pub(crate) async fn start_with(folder: &JournalFolder, connection: &JetStream, settings: StreamSettings) -> Self {
         let mut writer = RunningWriter::start(folder.open().await).await;
         let stored = std::mem::replace(&mut writer.stored, mpsc::channel(1).1);
         let (durable, runtime) = (writer.durable.clone(), SystemRuntime::shared());
-        let inputs = Inputs { notes: folder.notes(), stored, durable, signer: signer(), replicas: None, runtime };
+        let inputs = Inputs { notes: folder.notes(), stored, durable, signer: signer(), settings, runtime };
         let relay = Relay::new(Arc::clone(&writer.journal), connection, inputs);
         let relayed = relay.relayed();
         let relay = tokio::spawn(relay.run());
@@ -82,12 +86,21 @@ pub(crate) fn one_shot_relay(
     connection: &JetStream,
     head: u64,
 ) -> Relay<SqliteStore> {
+    one_shot_relay_with(folder, journal, connection, (head, StreamSettings::default()))
+}
+
+pub(crate) fn one_shot_relay_with(
+    folder: &JournalFolder,
+    journal: &Arc<SqliteStore>,
+    connection: &JetStream,
+    (head, settings): (u64, StreamSettings),
+) -> Relay<SqliteStore> {
     let head = Position::new(head);
     let StoreIdentity { cluster, epoch } = journal.identity();
     let decisions = DecisionHead { cluster, epoch, position: head, digest: ChainDigest::START };
     let (_, durable) = watch::channel(Durable { position: head, decisions });
     let (stored, runtime) = (mpsc::channel(1).1, SystemRuntime::shared());
-    let inputs = Inputs { notes: folder.notes(), stored, durable, signer: signer(), replicas: None, runtime };
+    let inputs = Inputs { notes: folder.notes(), stored, durable, signer: signer(), settings, runtime };
     Relay::new(Arc::clone(journal), connection, inputs)
 }
 

@@ -7,6 +7,7 @@ use std::{fs, io};
 
 use clap::{Parser, Subcommand};
 use otherix_commands::config::ClusterConfig;
+use otherix_commands::relay::StreamLimits;
 use otherix_commands::service::Settings;
 use otherix_schemas::node::UNREACHABLE_AFTER;
 use otherix_schemas::value::{Ipv4Subnet, Mtu, SubnetError, Vni, VniRange};
@@ -210,6 +211,14 @@ pub(crate) struct RunArgs {
     /// MTU of the underlay between the nodes, in bytes; the MTU of overlays is 110 less.
     #[arg(long, value_name = "BYTES", default_value = "1500", value_parser = mtu)]
     pub(crate) underlay_mtu: Mtu,
+    /// How long events stay on the stream and its mirror, such as 30d, 12h or 10m; for ever when absent. The journal
+    /// keeps all: those that the stream no longer has are read by the request `event.list`.
+    #[arg(long, value_name = "DURATION", value_parser = max_age)]
+    pub(crate) stream_max_age: Option<Duration>,
+    /// Size of the stream, and of its mirror, in bytes (at least 65536), above which the oldest events are deleted
+    /// there; no limit when absent.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(65536..))]
+    pub(crate) stream_max_bytes: Option<u32>,
     /// Time without a heartbeat after which a node is unreachable, in ms; heartbeats are sent every 5 s. For tests.
     #[arg(long, value_name = "MS", hide = true, default_value_t = UNREACHABLE_AFTER_MS,
         value_parser = clap::value_parser!(u64).range(300..))]
@@ -255,6 +264,11 @@ impl RunArgs {
         Settings { mesh: self.mesh_supernet, unreachable_after: Duration::from_millis(self.unreachable_after_ms) }
     }
 
+    /// How much the stream keeps.
+    pub(crate) fn stream_limits(&self) -> StreamLimits {
+        StreamLimits { max_age: self.stream_max_age.unwrap_or_default(), max_bytes: self.stream_max_bytes }
+    }
+
     /// Settings that decisions depend on.
     pub(crate) fn config(&self) -> ClusterConfig {
         ClusterConfig { mesh: self.mesh_supernet, vnis: self.vni_range, underlay_mtu: self.underlay_mtu }
@@ -268,6 +282,24 @@ fn vni_range(text: &str) -> Result<VniRange, String> {
     };
     let (first, last) = text.split_once('-').ok_or("must be two VNIs, such as `1000-2000`")?;
     VniRange::new(vni(first)?, vni(last)?).map_err(|error| error.to_string())
+}
+
+/// Parses an age: at least two seconds, as the server remembers the ids of messages for one.
+fn max_age(text: &str) -> Result<Duration, String> {
+    let rule = "must be a number with a unit (s, m, h, d), such as `30d`, and at least 2s";
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(rule)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(rule.to_owned()),
+    };
+    let number = number.parse::<u32>().map_err(|_| rule)?;
+    let age = Duration::from_secs(u64::from(number) * seconds);
+    // The server counts nanoseconds in 63 bits.
+    let is_in_range = (2..=100 * 365 * 86_400).contains(&age.as_secs());
+    if is_in_range { Ok(age) } else { Err(rule.to_owned()) }
 }
 
 fn mesh_supernet(text: &str) -> Result<Ipv4Subnet, String> {
@@ -294,6 +326,10 @@ mod tests {
         OtherixdArgs::command().debug_assert();
         assert!(vni_range("5-4").is_err() && vni_range("0-4").is_err() && vni_range("4").is_err());
         assert_eq!(vni_range("1000-16777215"), Ok(VniRange::DEFAULT));
+        for bad in ["", "d", "1s", "30", "30 d", "-1d", "1.5d", "1w", "40000d", "ü"] {
+            assert!(max_age(bad).is_err(), "{bad}");
+        }
+        assert_eq!(max_age("30d"), Ok(Duration::from_secs(30 * 86_400)));
         assert!(mtu("177").is_err() && mtu("178").is_ok());
     }
 }

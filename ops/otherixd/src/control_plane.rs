@@ -165,7 +165,8 @@ impl ControlPlane {
         let (durable, head, notes) = (writer.durable(), writer.head(), Notes::new(args.state.relay()));
         let Links { stream, events, claims, connections } = Links::open(&nats).await?;
         let signing = decision_key::load_or_create(&args.state)?;
-        let inputs = relay_inputs(stored, &writer, &notes, &signing, nats.replicas);
+        let settings = relay::StreamSettings { replicas: nats.replicas, limits: args.stream_limits() };
+        let inputs = relay_inputs(stored, &writer, &notes, &signing, settings);
         let (log_follower, log) = open_log(args, Arc::clone(&journal), &writer, (&events, nats.replicas), &signing)?;
         let relay = Relay::new(Arc::clone(&journal), &stream, inputs);
         let (turn, relayed) = (MirrorTurn::default(), relay.relayed());
@@ -274,14 +275,14 @@ fn relay_inputs(
     writer: &Writer<JournalStore>,
     notes: &Notes,
     signing: &DecisionSigning,
-    replicas: Option<usize>,
+    settings: relay::StreamSettings,
 ) -> relay::Inputs {
     relay::Inputs {
         notes: notes.clone(),
         stored,
         durable: writer.durable(),
         signer: Arc::clone(&signing.signer),
-        replicas,
+        settings,
         runtime: SystemRuntime::shared(),
     }
 }

@@ -79,6 +79,15 @@ fn report(name: &'static str, survey: &Survey) -> Result<(), BoxError> {
     if let Some(Difference { position, what }) = survey.differs {
         return Err(StreamError::Differs { name, position: position.get(), what }.into());
     }
-    writeln!(std::io::stdout(), "the {name} is identical up to position {}", survey.last)?;
+    match survey.first {
+        None => writeln!(std::io::stdout(), "the {name} is identical up to position {}", survey.last)?,
+        // It has limits.
+        Some(first) if first > survey.last => {
+            writeln!(std::io::stdout(), "the {name} has deleted all events up to position {}", survey.last)?;
+        }
+        Some(first) => {
+            writeln!(std::io::stdout(), "the {name} is identical from position {first} to {}", survey.last)?;
+        }
+    }
     Ok(())
 }

@@ -9,6 +9,8 @@ mod accounts;
 mod daemon;
 #[path = "control_plane/earlier_version.rs"]
 mod earlier_version;
+#[path = "control_plane/examples.rs"]
+mod examples;
 #[path = "control_plane/failures.rs"]
 mod failures;
 #[path = "control_plane/hostile.rs"]
@@ -33,6 +35,8 @@ mod recovery;
 mod removal;
 #[path = "control_plane/requests.rs"]
 mod requests;
+#[path = "control_plane/retention.rs"]
+mod retention;
 #[path = "control_plane/sigkill.rs"]
 mod sigkill;
 #[path = "control_plane/users.rs"]

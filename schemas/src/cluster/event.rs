@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{
-    Assigned, DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId,
+    Assigned, DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape,
+    StreamId,
 };
 use crate::id::ClusterId;
 use crate::position::Position;
@@ -113,6 +114,7 @@ impl StoredShape for ClusterRestoredV1 {
     const TYPE: &'static str = "dev.otherix.cluster.restored.v1";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A new epoch began after a restore from a backup";
+    const PROVENANCE: EventProvenance = EventProvenance::SUPERSEDED;
     type Event = ClusterRestored;
 
     fn upcast(self) -> Result<ClusterRestored, StoredError> {
@@ -134,6 +136,8 @@ impl StoredShape for ClusterRestoredV2 {
     const TYPE: &'static str = "dev.otherix.cluster.restored.v2";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A new epoch began after a restore from a backup";
+    const PROVENANCE: EventProvenance =
+        EventProvenance { when: "`otherixd restore --new-epoch` begins a new epoch.", requests: &[], causes: &[] };
     type Event = ClusterRestored;
 
     fn upcast(self) -> Result<ClusterRestored, StoredError> {

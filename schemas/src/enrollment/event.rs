@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, EventDeclaration, EventVisitor, StreamId, same_shape};
+use crate::event::{Event, EventDeclaration, EventProvenance, EventVisitor, StreamId, same_shape};
 use crate::id::{JoinTokenId, NodeId};
 use crate::timestamp::Timestamp;
 use crate::value::{NodeName, UserKey};
@@ -157,20 +157,26 @@ pub struct NodeKeyRevokedV1 {
 
 /// Implements an event of a join token.
 macro_rules! token_event {
-    ($event:ident, $variant:ident, $stored:ident { $($field:ident),* }, $type:literal, $summary:literal) => {
+    (
+        $event:ident, $variant:ident, $stored:ident { $($field:ident),* }, $type:literal, $summary:literal,
+        $provenance:expr
+    ) => {
         same_shape!(
             $event, $stored { $($field),* }, |event| StreamId::JoinToken(event.token_id),
-            |event| Event::Enrollment(EnrollmentEvent::$variant(event)), Administration, $type, $summary
+            |event| Event::Enrollment(EnrollmentEvent::$variant(event)), Administration, $type, $summary, $provenance
         );
     };
 }
 
 /// Implements an event of a node's keys.
 macro_rules! key_event {
-    ($event:ident, $variant:ident, $stored:ident { $($field:ident),* }, $type:literal, $summary:literal) => {
+    (
+        $event:ident, $variant:ident, $stored:ident { $($field:ident),* }, $type:literal, $summary:literal,
+        $provenance:expr
+    ) => {
         same_shape!(
             $event, $stored { $($field),* }, |event| StreamId::NodeKey(event.node_id),
-            |event| Event::Enrollment(EnrollmentEvent::$variant(event)), Administration, $type, $summary
+            |event| Event::Enrollment(EnrollmentEvent::$variant(event)), Administration, $type, $summary, $provenance
         );
     };
 }
@@ -180,40 +186,63 @@ token_event!(
     TokenCreated,
     JoinTokenCreatedV1 { token_id, node_name, key, expires_at, max_uses },
     "dev.otherix.join-token.created.v1",
-    "A join token was created"
+    "A join token was created",
+    EventProvenance {
+        when: "A join token is created.",
+        requests: &["join-token.create"],
+        causes: &["node-key.revoked"]
+    }
 );
 token_event!(
     JoinTokenRevoked,
     TokenRevoked,
     JoinTokenRevokedV1 { token_id },
     "dev.otherix.join-token.revoked.v1",
-    "A join token was revoked"
+    "A join token was revoked",
+    EventProvenance { when: "A join token is revoked.", requests: &["join-token.revoke"], causes: &[] }
 );
 key_event!(
     NodeKeyRegistered,
     KeyRegistered,
     NodeKeyRegisteredV1 { node_id, name, key, token_id },
     "dev.otherix.node-key.registered.v1",
-    "A machine has redeemed a join token, and may join as a node"
+    "A machine has redeemed a join token, and may join as a node",
+    EventProvenance { when: "A machine redeems a join token.", requests: &["node.enroll"], causes: &[] }
 );
 key_event!(
     NodeKeyOffered,
     KeyOffered,
     NodeKeyOfferedV1 { node_id, name, key },
     "dev.otherix.node-key.offered.v1",
-    "A node has made another key"
+    "A node has made another key",
+    EventProvenance {
+        when: "An agent has made another key for its node.",
+        requests: &["node.rotate-key"],
+        causes: &[]
+    }
 );
 key_event!(
     NodeKeyChanged,
     KeyChanged,
     NodeKeyChangedV1 { node_id, name, key },
     "dev.otherix.node-key.changed.v1",
-    "A node uses its other key"
+    "A node uses its other key",
+    EventProvenance {
+        when: "The agent of a node that has joined before starts with its other key for the first time.",
+        requests: &["node.join"],
+        causes: &["node.changed", "node.reachable"]
+    }
 );
 key_event!(
     NodeKeyRevoked,
     KeyRevoked,
     NodeKeyRevokedV1 { node_id, name },
     "dev.otherix.node-key.revoked.v1",
-    "The keys of a node were revoked"
+    "The keys of a node were revoked",
+    EventProvenance {
+        when: "A node is removed, or its join token is revoked before an agent joined with it. What was redeemed \
+            with a token that is forgotten, and never used, is revoked when the next token is created.",
+        requests: &["join-token.create", "join-token.revoke", "node.delete"],
+        causes: &["join-token.revoked", "node-key.revoked", "node.removed"]
+    }
 );

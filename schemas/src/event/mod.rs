@@ -1,6 +1,7 @@
 //! Events. A decision on a command yields [`Event`]s, and all state is a fold of them. The module of a resource
 //! declares its events and the frozen shapes in which they are stored ([`StoredShape`]).
 
+mod provenance;
 mod query;
 mod same_shape;
 mod search;
@@ -10,6 +11,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
+pub use self::provenance::EventProvenance;
 pub use self::query::{EventPage, EventRange, ListEvents, QUERIES};
 pub(crate) use self::same_shape::same_shape;
 pub use self::search::{EventQuery, EventSearch, EventType, EventTypeError, NAMES_MAX};

@@ -4,7 +4,7 @@
 macro_rules! same_shape {
     (
         $event:ident, $stored:ident { $($field:ident),* }, $stream:expr, $wrap:expr, $family:ident, $type:literal,
-        $summary:literal
+        $summary:literal, $provenance:expr
     ) => {
         impl $crate::event::DomainEvent for $event {
             type Stored = $stored;
@@ -29,6 +29,7 @@ macro_rules! same_shape {
             const TYPE: &'static str = $type;
             const FAMILY: $crate::event::Family = $crate::event::Family::$family;
             const SUMMARY: &'static str = $summary;
+            const PROVENANCE: $crate::event::EventProvenance = $provenance;
             type Event = $event;
 
             fn upcast(self) -> Result<$event, $crate::event::StoredError> {

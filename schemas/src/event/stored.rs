@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::{DomainEvent, Event, EventVisitor, Family};
+use super::{DomainEvent, Event, EventProvenance, EventVisitor, Family};
 use crate::id::{NetworkId, NicId};
 use crate::json_schema;
 
@@ -20,6 +20,9 @@ pub trait StoredShape: Serialize + DeserializeOwned + JsonSchema {
 
     /// What happened, on one line.
     const SUMMARY: &'static str;
+
+    /// Why it is recorded; [`EventProvenance::SUPERSEDED`] if a newer shape is.
+    const PROVENANCE: EventProvenance;
 
     /// The event that the shape is read as.
     type Event: DomainEvent;
@@ -59,6 +62,8 @@ pub struct EventDeclaration {
     pub family: Family,
     /// What happened, on one line.
     pub summary: &'static str,
+    /// Why it is recorded.
+    pub provenance: EventProvenance,
     read: fn(Value) -> Result<Event, StoredError>,
     schema: fn(&str) -> Schema,
 }
@@ -69,6 +74,7 @@ impl EventDeclaration {
             type_name: S::TYPE,
             family: S::FAMILY,
             summary: S::SUMMARY,
+            provenance: S::PROVENANCE,
             read: read::<S>,
             schema: json_schema::schema::<S>,
         }
@@ -87,6 +93,17 @@ impl EventDeclaration {
     /// What happened, in the past tense: the event's token in subjects.
     pub fn event_name(&self) -> &'static str {
         self.schema_name().split('.').nth(1).unwrap_or_default()
+    }
+
+    /// `<aggregate>.<event>`: the name without the version.
+    pub fn name(&self) -> &'static str {
+        self.schema_name().rsplit_once('.').map_or("", |(name, _)| name)
+    }
+
+    /// The version of the shape, from 1.
+    pub fn version(&self) -> u32 {
+        let digits = self.schema_name().rsplit_once(".v").map_or("", |(_, digits)| digits);
+        digits.parse().unwrap_or_default()
     }
 
     /// The JSON Schema of the data.

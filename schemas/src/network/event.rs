@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{BridgeSpec, Egress, NetworkKind, NetworkSpec, OverlaySpec, Ownership};
 use crate::event::{
-    Assigned, DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId,
+    Assigned, DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape,
+    StreamId,
 };
 use crate::id::NetworkId;
 use crate::value::{Ipv4Subnet, Mtu, Nat, NetworkName, VlanId, Vni};
@@ -146,6 +147,8 @@ impl StoredShape for NetworkCreatedV1 {
     const TYPE: &'static str = "dev.otherix.network.created.v1";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A network was created";
+    const PROVENANCE: EventProvenance =
+        EventProvenance { when: "A network is created.", requests: &["network.create"], causes: &[] };
     type Event = NetworkCreated;
 
     fn upcast(self) -> Result<NetworkCreated, StoredError> {
@@ -180,6 +183,11 @@ impl StoredShape for NetworkDeletedV1 {
     const TYPE: &'static str = "dev.otherix.network.deleted.v1";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A network was deleted";
+    const PROVENANCE: EventProvenance = EventProvenance {
+        when: "A network is deleted. Nodes report its removal in `node.reconciled`.",
+        requests: &["network.delete"],
+        causes: &[],
+    };
     type Event = NetworkDeleted;
 
     fn upcast(self) -> Result<NetworkDeleted, StoredError> {

@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::tap_name;
-use crate::event::{DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId};
+use crate::event::{
+    DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape, StreamId,
+};
 use crate::id::{NetworkId, NicId, NodeId, VmId};
 use crate::value::MacAddress;
 
@@ -143,6 +145,8 @@ impl StoredShape for NicAttachedV1 {
     const TYPE: &'static str = "dev.otherix.nic.attached.v1";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A NIC was attached to a network";
+    const PROVENANCE: EventProvenance =
+        EventProvenance { when: "A VM with a network is created.", requests: &["vm.create"], causes: &["vm.created"] };
     type Event = NicAttached;
 
     fn upcast(self) -> Result<NicAttached, StoredError> {
@@ -158,6 +162,11 @@ impl StoredShape for NicBoundV1 {
     const TYPE: &'static str = "dev.otherix.nic.bound.v1";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A NIC's tap was assigned to a node";
+    const PROVENANCE: EventProvenance = EventProvenance {
+        when: "A VM with a network is created: the NIC is on the VM's node.",
+        requests: &["vm.create"],
+        causes: &["vm.created"],
+    };
     type Event = NicBound;
 
     fn upcast(self) -> Result<NicBound, StoredError> {
@@ -170,6 +179,8 @@ impl StoredShape for NicDetachedV1 {
     const TYPE: &'static str = "dev.otherix.nic.detached.v1";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A NIC was detached from its network and deleted";
+    const PROVENANCE: EventProvenance =
+        EventProvenance { when: "A VM with a NIC is deleted.", requests: &["vm.delete"], causes: &[] };
     type Event = NicDetached;
 
     fn upcast(self) -> Result<NicDetached, StoredError> {

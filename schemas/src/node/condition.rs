@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, StreamId, same_shape};
+use crate::event::{Event, EventProvenance, StreamId, same_shape};
 use crate::id::NodeId;
 use crate::timestamp::Timestamp;
 
@@ -60,7 +60,12 @@ same_shape!(
     |event| Event::Node(NodeEvent::ConditionsChanged(event)),
     Outcome,
     "dev.otherix.node.conditions-changed.v1",
-    "A condition of a node has begun, or is over"
+    "A condition of a node has begun, or is over",
+    EventProvenance {
+        when: "The control plane finds a condition of a node, or that it is over.",
+        requests: &[],
+        causes: &["node.conditions-changed"]
+    }
 );
 
 /// A condition of a node as queries return it.

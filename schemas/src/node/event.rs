@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{NodeConditionsChanged, NodeConditionsChangedV1};
 use crate::event::{
-    Assigned, DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId,
-    same_shape,
+    Assigned, DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape,
+    StreamId, same_shape,
 };
 use crate::id::{NetworkId, NodeId};
 use crate::outcome::{Outcome, ResourceOutcome, ResourceRef};
@@ -251,6 +251,11 @@ impl StoredShape for NodeChangedV1 {
     const TYPE: &'static str = "dev.otherix.node.changed.v1";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A node's membership in the mesh began or changed";
+    const PROVENANCE: EventProvenance = EventProvenance {
+        when: "An agent starts and offers a mesh key or an endpoint that is not recorded.",
+        requests: &["node.join"],
+        causes: &["node.joined", "node.reachable"],
+    };
     type Event = NodeChanged;
 
     fn upcast(self) -> Result<NodeChanged, StoredError> {
@@ -263,6 +268,7 @@ impl StoredShape for NodeReconciledV1 {
     const TYPE: &'static str = "dev.otherix.node.reconciled.v1";
     const FAMILY: Family = Family::Outcome;
     const SUMMARY: &'static str = "A node reported outcomes of networks";
+    const PROVENANCE: EventProvenance = EventProvenance::SUPERSEDED;
     type Event = NodeReconciled;
 
     fn upcast(self) -> Result<NodeReconciled, StoredError> {
@@ -281,11 +287,11 @@ impl StoredShape for NodeReconciledV1 {
 macro_rules! node_event {
     (
         $event:ident, $variant:ident, $stored:ident { $($field:ident),* }, $family:ident, $type:literal,
-        $summary:literal
+        $summary:literal, $provenance:expr
     ) => {
         same_shape!(
             $event, $stored { $($field),* }, |event| StreamId::Node(event.node_id),
-            |event| Event::Node(NodeEvent::$variant(event)), $family, $type, $summary
+            |event| Event::Node(NodeEvent::$variant(event)), $family, $type, $summary, $provenance
         );
     };
 }
@@ -296,7 +302,12 @@ node_event!(
     NodeJoinedV1 { node_id, name },
     Decision,
     "dev.otherix.node.joined.v1",
-    "A node joined the cluster"
+    "A node joined the cluster",
+    EventProvenance {
+        when: "The agent of a machine that has redeemed a join token starts for the first time.",
+        requests: &["node.join"],
+        causes: &[]
+    }
 );
 node_event!(
     NodeUnreachable,
@@ -304,7 +315,12 @@ node_event!(
     NodeUnreachableV1 { node_id, last_heard_at },
     Decision,
     "dev.otherix.node.unreachable.v1",
-    "A node became unreachable"
+    "A node became unreachable",
+    EventProvenance {
+        when: "The control plane has received nothing from the node for 15 s.",
+        requests: &[],
+        causes: &["node.unreachable"]
+    }
 );
 node_event!(
     NodeReachable,
@@ -312,7 +328,12 @@ node_event!(
     NodeReachableV1 { node_id },
     Decision,
     "dev.otherix.node.reachable.v1",
-    "A node is reachable again"
+    "A node is reachable again",
+    EventProvenance {
+        when: "A node that was unreachable sends a heartbeat, a report, or a join request.",
+        requests: &["node.join", "node.report"],
+        causes: &["node.reachable", "node.unreachable"]
+    }
 );
 node_event!(
     NodeRemoved,
@@ -320,7 +341,8 @@ node_event!(
     NodeRemovedV1 { node_id, name },
     Decision,
     "dev.otherix.node.removed.v1",
-    "A node was removed from the cluster"
+    "A node was removed from the cluster",
+    EventProvenance { when: "A node is removed.", requests: &["node.delete"], causes: &[] }
 );
 node_event!(
     NodeReconciled,
@@ -328,7 +350,13 @@ node_event!(
     NodeReconciledV2 { node_id, incarnation, sequence, results },
     Outcome,
     "dev.otherix.node.reconciled.v2",
-    "A node reported outcomes of networks or NICs"
+    "A node reported outcomes of networks or NICs",
+    EventProvenance {
+        when: "A node reports outcomes that differ from the recorded ones: after a decision, after a repair, or \
+            because something on the node has changed.",
+        requests: &["node.report"],
+        causes: &["network.created", "network.deleted", "nic.attached", "nic.bound", "nic.detached", "node.reachable"]
+    }
 );
 node_event!(
     NodeDescribed,
@@ -336,5 +364,10 @@ node_event!(
     NodeDescribedV1 { node_id, arch },
     Outcome,
     "dev.otherix.node.described.v1",
-    "A node told what kind of machine it is"
+    "A node told what kind of machine it is",
+    EventProvenance {
+        when: "An agent starts and tells an architecture that is not recorded.",
+        requests: &["node.join"],
+        causes: &["node-key.changed", "node.changed", "node.joined", "node.reachable"]
+    }
 );

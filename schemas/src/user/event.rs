@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::UserRole;
-use crate::event::{Event, EventDeclaration, EventVisitor, StreamId, same_shape};
+use crate::event::{Event, EventDeclaration, EventProvenance, EventVisitor, StreamId, same_shape};
 use crate::id::UserUuid;
 use crate::timestamp::Timestamp;
 use crate::value::{UserKey, UserName};
@@ -137,10 +137,13 @@ pub struct UserDeletedV1 {
 
 /// Implements an event of a user.
 macro_rules! user_event {
-    ($event:ident, $variant:ident, $stored:ident { $($field:ident),* }, $type:literal, $summary:literal) => {
+    (
+        $event:ident, $variant:ident, $stored:ident { $($field:ident),* }, $type:literal, $summary:literal,
+        $provenance:expr
+    ) => {
         same_shape!(
             $event, $stored { $($field),* }, |event| StreamId::User(event.user_id),
-            |event| Event::User(UserEvent::$variant(event)), Administration, $type, $summary
+            |event| Event::User(UserEvent::$variant(event)), Administration, $type, $summary, $provenance
         );
     };
 }
@@ -150,27 +153,42 @@ user_event!(
     Created,
     UserCreatedV1 { user_id, name, role, key, expires_at },
     "dev.otherix.user.created.v1",
-    "A user was created"
+    "A user was created",
+    EventProvenance {
+        when: "A user is created; the first administrator by the first start of the control plane.",
+        requests: &["user.create"],
+        causes: &[]
+    }
 );
 user_event!(
     UserRoleChanged,
     RoleChanged,
     UserRoleChangedV1 { user_id, name, role },
     "dev.otherix.user.role-changed.v1",
-    "A user has another role"
+    "A user has another role",
+    EventProvenance { when: "A user gets another role.", requests: &["user.set-role"], causes: &[] }
 );
 user_event!(
     UserKeyRotated,
     KeyRotated,
     UserKeyRotatedV1 { user_id, name, key, expires_at },
     "dev.otherix.user.key-rotated.v1",
-    "A user has another key"
+    "A user has another key",
+    EventProvenance { when: "A user gets another key.", requests: &["user.rotate"], causes: &[] }
 );
 user_event!(
     UserRevoked,
     Revoked,
     UserRevokedV1 { user_id, name },
     "dev.otherix.user.revoked.v1",
-    "A user's credential was revoked"
+    "A user's credential was revoked",
+    EventProvenance { when: "A user is revoked.", requests: &["user.revoke"], causes: &[] }
 );
-user_event!(UserDeleted, Deleted, UserDeletedV1 { user_id, name }, "dev.otherix.user.deleted.v1", "A user was deleted");
+user_event!(
+    UserDeleted,
+    Deleted,
+    UserDeletedV1 { user_id, name },
+    "dev.otherix.user.deleted.v1",
+    "A user was deleted",
+    EventProvenance { when: "A user is deleted.", requests: &["user.delete"], causes: &[] }
+);

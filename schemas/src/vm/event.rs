@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Arch;
-use crate::event::{DomainEvent, Event, EventDeclaration, EventVisitor, Family, StoredError, StoredShape, StreamId};
+use crate::event::{
+    DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape, StreamId,
+};
 use crate::id::{NodeId, VmId};
 use crate::value::{ImageUrl, UserId, VmName};
 
@@ -125,6 +127,7 @@ impl StoredShape for VmCreatedV1 {
     const TYPE: &'static str = "dev.otherix.vm.created.v1";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A VM was created, and placed on a node";
+    const PROVENANCE: EventProvenance = EventProvenance::SUPERSEDED;
     type Event = VmCreated;
 
     fn upcast(self) -> Result<VmCreated, StoredError> {
@@ -138,6 +141,8 @@ impl StoredShape for VmCreatedV2 {
     const TYPE: &'static str = "dev.otherix.vm.created.v2";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A VM was created, and placed on a node";
+    const PROVENANCE: EventProvenance =
+        EventProvenance { when: "A VM is created.", requests: &["vm.create"], causes: &[] };
     type Event = VmCreated;
 
     fn upcast(self) -> Result<VmCreated, StoredError> {
@@ -150,6 +155,8 @@ impl StoredShape for VmDeletedV1 {
     const TYPE: &'static str = "dev.otherix.vm.deleted.v1";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A VM was deleted";
+    const PROVENANCE: EventProvenance =
+        EventProvenance { when: "A VM is deleted.", requests: &["vm.delete"], causes: &["nic.detached"] };
     type Event = VmDeleted;
 
     fn upcast(self) -> Result<VmDeleted, StoredError> {

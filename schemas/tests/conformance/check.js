@@ -1,7 +1,7 @@
 // Checks the generated contract with independent implementations: Ajv compiles every JSON Schema in strict mode and
 // validates every golden sample and the views of the fixture, and the AsyncAPI parser accepts the document.
 //
-// Run by hand after a change of the schemas:   cd schemas/tests/conformance && npm install && npm run check
+// `make conformance` runs it.
 
 import fs from "node:fs";
 import path from "node:path";
@@ -9,7 +9,7 @@ import { Parser, fromFile } from "@asyncapi/parser";
 import Ajv from "ajv/dist/2020.js";
 import * as yaml from "js-yaml";
 
-const schemas = path.resolve(import.meta.dirname, "../..");
+const schemas = process.env.SCHEMAS ?? path.resolve(import.meta.dirname, "../..");
 const read = (...parts) => JSON.parse(fs.readFileSync(path.join(schemas, ...parts)));
 const files = (folder) => fs.readdirSync(path.join(schemas, folder)).filter((name) => name.endsWith(".json"));
 const failures = [];

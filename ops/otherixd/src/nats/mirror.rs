@@ -11,7 +11,7 @@ use async_nats::jetstream::context::{CreateStreamError, DeleteStreamError, GetSt
 use async_nats::jetstream::stream::{Config, External, Info, Source};
 use async_nats::jetstream::{Context, ErrorCode};
 use otherix_commands::relay::durables::{self, DurablesError};
-use otherix_commands::relay::{Notes, RelayError, Survey, SurveyError, survey};
+use otherix_commands::relay::{Notes, RelayError, StreamLimits, Survey, SurveyError, survey};
 use otherix_commands::store::{EventStore, StoreError};
 use otherix_schemas::position::Position;
 use otherix_schemas::subject::STREAM;
@@ -103,6 +103,14 @@ impl<J: EventStore> Mirror<J> {
             mirror: mirror.as_ref().map_or(0, |info| info.state.last_sequence),
             stream: source.state.last_sequence,
         };
+        if source.state.messages == 0 {
+            // There is nothing to mirror: a stream with limits may have deleted all.
+            progress.stream = progress.mirror;
+        }
+        if let Some(mirror) = mirror.as_ref().filter(|mirror| has_other_limits(mirror, &expected)) {
+            let limited = StreamLimits::of(&expected).apply(mirror.config.clone());
+            self.events.update_stream(limited).await.map_err(MirrorError::Create)?;
+        }
         if !mirror.as_ref().is_some_and(|mirror| matches(mirror, &expected, source)) {
             if mirror.is_some() {
                 tracing::warn!("the clients' mirror of the events is outdated; recreating it");
@@ -162,27 +170,34 @@ fn definition(source: &Info) -> Config {
         storage: source.config.storage,
         num_replicas: source.config.num_replicas,
         metadata: HashMap::from([(SOURCE_CREATED.to_owned(), source.created.to_string())]),
-        ..Config::default()
+        ..StreamLimits::of(&source.config).apply(Config::default())
     }
 }
 
-/// Whether the mirror has the expected definition, including no limits, and can be a copy of the source.
+/// Whether the mirror has other limits than its source, which may be changed. One without limits that had some lacks
+/// events, and so does its source, which is made again.
+fn has_other_limits(mirror: &Info, expected: &Config) -> bool {
+    StreamLimits::of(&mirror.config) != StreamLimits::of(expected) && StreamLimits::of(expected).is_limited()
+}
+
+/// Whether the mirror has the expected definition, and can be a copy of the source. Other limits than no limits are
+/// changed without making it again.
 fn matches(mirror: &Info, expected: &Config, source: &Info) -> bool {
     let actual = &mirror.config;
     actual.mirror == expected.mirror
         && (actual.allow_direct, actual.mirror_direct) == (expected.allow_direct, expected.mirror_direct)
         && actual.metadata.get(SOURCE_CREATED) == expected.metadata.get(SOURCE_CREATED)
-        && actual.max_age.is_zero()
+        && (StreamLimits::of(expected).is_limited() || !StreamLimits::of(actual).is_limited())
         && actual.max_messages < 1
-        && actual.max_bytes < 1
         && actual.max_messages_per_subject < 1
-        && can_be_prefix(mirror, source)
+        && can_be_prefix(mirror, source, StreamLimits::of(expected).is_limited())
 }
 
-/// Whether the mirror's messages can be a prefix of the stream's.
-fn can_be_prefix(mirror: &Info, source: &Info) -> bool {
+/// Whether the mirror's messages can be a prefix of the stream's. With limits, each deletes its oldest ones by itself.
+fn can_be_prefix(mirror: &Info, source: &Info, is_limited: bool) -> bool {
     let (mirror, source) = (&mirror.state, &source.state);
     match mirror.last_sequence.cmp(&source.last_sequence) {
+        Ordering::Less | Ordering::Equal if is_limited => true,
         Ordering::Less => mirror.messages <= source.messages,
         Ordering::Equal => (mirror.messages, mirror.first_sequence) == (source.messages, source.first_sequence),
         Ordering::Greater => false,

@@ -1,0 +1,100 @@
+//! The examples for programs in `ops/examples/`, run as the documentation says.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use otherix_testkit::python::{interpreter, modules};
+use otherix_testkit::tempdir;
+
+use crate::daemon::{OtherixdProcess, create, list_all, overlay};
+
+const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+fn example(name: &str) -> PathBuf {
+    Path::new(PROJECT).join("ops/examples").join(name)
+}
+
+/// Runs an example as the first administrator: in Python or, if its name ends with `.mjs`, in JavaScript.
+async fn run(daemon: &OtherixdProcess, name: &str, arguments: &[&str]) -> Output {
+    let folder = tempdir().unwrap();
+    let mut command = if name.ends_with(".mjs") {
+        // Modules are looked up beside the file that imports them.
+        let installed = Path::new(PROJECT).join(".tools/node/node_modules");
+        assert!(installed.is_dir(), "`{}` does not exist: run `make setup`", installed.display());
+        symlink(installed, folder.path().join("node_modules")).unwrap();
+        let copy = folder.path().join(name);
+        std::fs::copy(example(name), &copy).unwrap();
+        let mut command = Command::new("node");
+        command.arg(copy);
+        command
+    } else {
+        let mut command = Command::new(interpreter());
+        command.arg(example(name)).env("PYTHONPATH", modules());
+        command
+    };
+    command.args(arguments).env("OTHERIX_NATS_URL", daemon.url().await);
+    command.env("OTHERIX_CREDENTIALS", daemon.credentials("admin")).env_remove("OTHERIX_CA");
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Follows the events until there were so many; returns their positions.
+async fn follow(daemon: &OtherixdProcess, name: &str, note: &Path, count: usize) -> Vec<u64> {
+    let output = run(daemon, name, &[note.to_str().unwrap(), &count.to_string()]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn events_are_followed_live_and_after_the_stream_has_deleted_them() {
+    let daemon = OtherixdProcess::start_with(&["--stream-max-age", "2s"]).await;
+    let admin = daemon.connect("admin").await;
+    for name in ["a", "b", "c"] {
+        create(&admin, &overlay(name)).await;
+    }
+    let first = daemon.position(1);
+    let notes = tempdir().unwrap();
+    for (name, network) in [("follow.py", "d"), ("follow.mjs", "e")] {
+        let note = notes.path().join(name);
+        let before = usize::try_from(first).unwrap() - 1;
+        assert_eq!(follow(&daemon, name, &note, before + 1).await, (1..=first).collect::<Vec<_>>(), "{name}");
+        // It was interrupted, and continues with what happened meanwhile, and then live.
+        let waiting = follow(&daemon, name, &note, 3);
+        let next = async {
+            create(&admin, &overlay(network)).await;
+        };
+        let (found, ()) = tokio::join!(waiting, next);
+        assert_eq!(found, [first + 1, first + 2, first + 3], "{name}");
+        assert_eq!(std::fs::read_to_string(&note).unwrap().trim(), (first + 3).to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_network_is_created_once_however_often_it_is_requested() {
+    let daemon = OtherixdProcess::start().await;
+    let admin = daemon.connect("admin").await;
+    for (number, name) in [(0, "create_network.py"), (1, "create_network.mjs")] {
+        let arguments = [&format!("net-{number}"), &format!("br-{number}"), &format!("order-{number}")];
+        let arguments = arguments.map(String::as_str);
+        let first = run(&daemon, name, &arguments).await;
+        assert!(first.status.success(), "{}", text(&first.stderr));
+        let again = run(&daemon, name, &arguments).await;
+        assert_eq!(text(&again.stdout), text(&first.stdout), "{}", text(&again.stderr));
+        let networks = list_all(&admin).await;
+        assert_eq!(networks.len(), number + 1);
+        assert!(text(&first.stdout).contains(&networks[number].id.to_string()), "{}", text(&first.stdout));
+    }
+
+    // Another key is another request; the same key for something else is refused.
+    for name in ["create_network.py", "create_network.mjs"] {
+        let taken = run(&daemon, name, &["net-0", "br-0"]).await;
+        assert!(text(&taken.stderr).starts_with("conflict: "), "{}", text(&taken.stderr));
+        let other = run(&daemon, name, &["net-b", "br-b", "order-0"]).await;
+        assert!(text(&other.stderr).starts_with("idempotency_key_mismatch: "), "{}", text(&other.stderr));
+    }
+    assert_eq!(list_all(&admin).await.len(), 2);
+}
