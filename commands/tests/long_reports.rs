@@ -1,8 +1,7 @@
 //! Reports that are longer than one event may be.
-#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed assumption is a failed test")]
 
 #[path = "support/builders.rs"]
-#[allow(dead_code, reason = "each test binary that includes this file uses a part of it")]
 mod builders;
 #[path = "support/decisions.rs"]
 mod decisions;

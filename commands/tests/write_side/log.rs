@@ -278,6 +278,7 @@ async fn work(writer: &RunningWriter<SqliteStore>, prefix: &str, count: usize) -
 /// Prints what the log adds to the processor time of commands; measured rather than pinned, as machines differ.
 #[tokio::test]
 #[ignore = "a measurement: run it alone, with --release"]
+#[expect(clippy::print_stdout, reason = "the measured figures are printed")]
 async fn the_cost_of_the_log() {
     let (mut with, mut without) = (0, 0);
     for round in 0..5 {
