@@ -86,7 +86,7 @@ enum Considered {
     /// A checkpoint of fewer events than are kept: whoever carries messages can repeat one.
     Older { text: String, note: String },
     /// This has to be proven.
-    Claim(Claim),
+    Claim(Box<Claim>),
 }
 
 /// What has to be proven before a checkpoint is kept.
@@ -294,7 +294,7 @@ impl Witness {
             self.lost(claim, at);
             return Ok(Considered::Settled);
         }
-        Ok(Considered::Claim(claim))
+        Ok(Considered::Claim(Box::new(claim)))
     }
 
     /// Follows a new epoch that does not continue what is kept, and tells of it: only an operator knows whether so many

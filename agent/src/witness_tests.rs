@@ -94,7 +94,7 @@ impl Node {
         match self.consider(&log.answer(size)) {
             Considered::Claim(claim) => {
                 let proof = log.proof(claim.older.size(), claim.newer.size());
-                self.witness.judge(claim, Some(proof), None);
+                self.witness.judge(*claim, Some(proof), None);
             }
             Considered::Settled => {}
             // It is told for a minute.
@@ -113,7 +113,7 @@ impl Node {
 
     fn claim(&self, log: &Log, size: usize) -> Claim {
         match self.consider(&log.answer(size)) {
-            Considered::Claim(claim) => claim,
+            Considered::Claim(claim) => *claim,
             other => panic!("{other:?}"),
         }
     }

@@ -107,7 +107,7 @@ pub async fn follow(inputs: WitnessInputs) {
             }
             Considered::Claim(claim) => match prove(&connection, &claim).await {
                 Ok(proof) => {
-                    witness.judge(claim, proof, at);
+                    witness.judge(*claim, proof, at);
                     patience.proven(&witness);
                 }
                 Err(error) => {
