@@ -336,6 +336,7 @@ impl Heartbeats {
             key: answer.log_key,
             contradiction: answer.log_contradiction,
             cluster: head.cluster,
+            epoch: head.epoch,
         }));
         if let Some(text) = answer.set_back {
             shared.note_set_back(text);

@@ -108,7 +108,9 @@ pub fn read(folder: &Path) -> Result<Status, StatusError> {
         withdrawn: WithdrawnNetworks::read(folder).map_err(StatusError::Withdrawn)?,
         problem: problem.map_err(|error| StatusError::Problem(error.into()))?,
         contradiction: contradiction::read(folder).map_err(StatusError::Contradiction)?,
-        log_contradiction: witness::read(folder).map_err(StatusError::Witness)?.and_then(|file| file.contradiction),
+        log_contradiction: witness::read(folder)
+            .map_err(StatusError::Witness)?
+            .and_then(|file| file.contradiction.or(file.given_up)),
         has_left: left::has_left(folder),
     })
 }

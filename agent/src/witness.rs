@@ -10,32 +10,26 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use otherix_runtime::{LogLimit, files};
 use otherix_schemas::decision_chain::DecisionKey;
-use otherix_schemas::error::{Causes, ErrorCode};
+use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
-use otherix_schemas::log::{CHECKPOINT_MAX, ConsistencyRange, ProveLogConsistency, SignedLogKey};
+use otherix_schemas::log::{CHECKPOINT_MAX, SignedLogKey};
 use otherix_schemas::node::CONDITION_DETAIL_MAX;
+use otherix_schemas::position::Epoch;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_tlog::{ConsistencyProof, Policy, TreeHead, VerifierKey};
-use otherix_transport::Connection;
-use otherix_transport::request::{CallError, CallOptions};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+
+pub use self::follow::{WitnessInputs, follow};
+
+mod follow;
 
 const FILE: &str = "witness.json";
 
 /// What [`accept`] renames the file to.
 const ACCEPTED: &str = "witness-before-release.json";
-
-/// How long a control plane may refuse to prove that the log goes on.
-const PROOF_WITHIN: Duration = Duration::from_secs(60);
-
-/// Time-out of a request for a proof.
-const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Checkpoints of earlier epochs that are kept.
 const EARLIER_MAX: usize = 16;
@@ -63,6 +57,9 @@ pub struct WitnessFile {
     #[serde(default)]
     pub earlier: Vec<String>,
     pub contradiction: Option<LogContradiction>,
+    /// Which events a new epoch does not have. The node follows that, and tells of it until an operator accepts it.
+    #[serde(default)]
+    pub given_up: Option<LogContradiction>,
 }
 
 /// What the answer to a heartbeat tells of the log.
@@ -73,6 +70,23 @@ pub struct LogAnswer {
     pub contradiction: Option<String>,
     /// The cluster of the answer's signed head.
     pub cluster: ClusterId,
+    /// The epoch of the answer's signed head.
+    pub epoch: Epoch,
+}
+
+/// How an answer compares with what is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Considered {
+    /// It told of no checkpoint, and none is kept.
+    Nothing,
+    /// It told of what is kept now, or contradicts it.
+    Settled,
+    /// It cannot be used, for this reason.
+    Unusable(String),
+    /// A checkpoint of fewer events than are kept: whoever carries messages can repeat one.
+    Older { text: String, note: String },
+    /// This has to be proven.
+    Claim(Box<Claim>),
 }
 
 /// What has to be proven before a checkpoint is kept.
@@ -115,6 +129,8 @@ fn believe(key: &str, note: &str) -> Result<Believed, String> {
 pub struct Witness {
     path: PathBuf,
     state: Arc<Mutex<WitnessFile>>,
+    /// Why the control plane has not proven for a minute that the log goes on.
+    unproven: Arc<Mutex<Option<String>>>,
 }
 
 /// Reads the file of a state folder.
@@ -132,7 +148,7 @@ pub fn read(folder: &Path) -> io::Result<Option<WitnessFile>> {
 /// # Errors
 /// If the file cannot be read or renamed.
 pub fn accept(folder: &Path) -> io::Result<Option<LogContradiction>> {
-    let contradiction = read(folder)?.and_then(|file| file.contradiction);
+    let contradiction = read(folder)?.and_then(|file| file.contradiction.or(file.given_up));
     if contradiction.is_some() {
         files::rename(&folder.join(FILE), &folder.join(ACCEPTED))?;
     }
@@ -146,7 +162,7 @@ impl Witness {
     /// If the file cannot be read or parsed.
     pub fn load(folder: &Path) -> io::Result<Self> {
         let state = read(folder)?.unwrap_or_default();
-        Ok(Self { path: folder.join(FILE), state: Arc::new(Mutex::new(state)) })
+        Ok(Self { path: folder.join(FILE), state: Arc::new(Mutex::new(state)), unproven: Arc::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, WitnessFile> {
@@ -158,14 +174,20 @@ impl Witness {
         self.lock().checkpoint.clone()
     }
 
-    /// What contradicts it. Forgets all if an operator has accepted the other log.
+    /// What contradicts it, or is not proven. Forgets all if an operator has accepted the other log.
     pub fn contradiction(&self) -> Option<String> {
         let mut state = self.lock();
-        if state.contradiction.is_some() && matches!(files::read(&self.path), Ok(None)) {
+        let is_told = state.contradiction.is_some() || state.given_up.is_some();
+        if is_told && matches!(files::read(&self.path), Ok(None)) {
             tracing::warn!("an operator has accepted another transparency log than the one that this node knew");
             *state = WitnessFile::default();
         }
-        state.contradiction.as_ref().map(|contradiction| contradiction.text.clone())
+        let told = state.contradiction.as_ref().or(state.given_up.as_ref());
+        told.map(|told| told.text.clone()).or_else(|| self.unproven().clone())
+    }
+
+    fn unproven(&self) -> MutexGuard<'_, Option<String>> {
+        self.unproven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, state: &mut WitnessFile, new: WitnessFile) {
@@ -185,16 +207,6 @@ impl Witness {
     fn keep(&self, key: &VerifierKey, note: String) {
         let mut state = self.lock();
         let new = WitnessFile { key: Some(key.to_string()), checkpoint: Some(note), ..state.clone() };
-        self.write(&mut state, new);
-    }
-
-    fn keep_after_loss(&self, key: &VerifierKey, note: String) {
-        let mut state = self.lock();
-        let mut earlier = state.earlier.clone();
-        earlier.extend(state.checkpoint.clone());
-        let first = earlier.len().saturating_sub(EARLIER_MAX);
-        let earlier = earlier.split_off(first);
-        let new = WitnessFile { key: Some(key.to_string()), checkpoint: Some(note), earlier, ..state.clone() };
         self.write(&mut state, new);
     }
 
@@ -219,18 +231,20 @@ impl Witness {
         state.contradiction = told;
     }
 
-    /// Compares what an answer tells with what is kept. Returns what has to be proven.
-    fn consider(
-        &self,
-        answer: &LogAnswer,
-        trusted: &DecisionKey,
-        now: Option<Timestamp>,
-    ) -> Result<Option<Claim>, String> {
+    /// Compares what an answer tells with what is kept.
+    fn consider(&self, answer: &LogAnswer, trusted: &DecisionKey, now: Option<Timestamp>) -> Considered {
+        self.compare(answer, trusted, now).unwrap_or_else(Considered::Unusable)
+    }
+
+    fn compare(&self, answer: &LogAnswer, trusted: &DecisionKey, at: Option<Timestamp>) -> Result<Considered, String> {
         let kept = self.lock().clone();
         if let Some(text) = answer.contradiction.as_ref().filter(|_| kept.checkpoint.is_some()) {
-            self.contradict(&format!("the control plane says so: {text}"), None, now);
+            self.contradict(&format!("the control plane says so: {text}"), None, at);
         }
-        let Some((note, signed)) = answer.checkpoint.as_ref().zip(answer.key.as_ref()) else { return Ok(None) };
+        let Some((note, signed)) = answer.checkpoint.as_ref().zip(answer.key.as_ref()) else {
+            let missing = Considered::Unusable("it tells of no checkpoint".to_owned());
+            return Ok(if kept.checkpoint.is_some() { missing } else { Considered::Nothing });
+        };
         if note.len() > CHECKPOINT_MAX {
             return Err("it is too long".to_owned());
         }
@@ -239,20 +253,22 @@ impl Witness {
         if newer.cluster != answer.cluster.to_string() {
             return Err(format!("it is of cluster {}", newer.cluster));
         }
+        // What is told of the epoch counts only as signed for this heartbeat.
+        if newer.epoch != answer.epoch.get() {
+            return Err(format!("it is of epoch {}, and the control plane of epoch {}", newer.epoch, answer.epoch));
+        }
         let Some((key, checkpoint)) = kept.key.as_ref().zip(kept.checkpoint.as_ref()) else {
             tracing::info!(key = told, events = newer.head.size(), "this node is a witness of the transparency log");
             self.keep(&newer.key, note.clone());
-            return Ok(None);
+            return Ok(Considered::Settled);
         };
         let older = believe(key, checkpoint).map_err(|error| format!("`{FILE}` is damaged: {error}"))?;
         let contradict = |text: String| {
-            self.contradict(&text, Some(note.clone()), now);
-            Ok(None)
+            self.contradict(&text, Some(note.clone()), at);
+            Ok(Considered::Settled)
         };
         if older.cluster != newer.cluster {
-            tracing::warn!(before = older.cluster, now = newer.cluster, "this node is in another cluster now");
-            self.keep_after_loss(&newer.key, note.clone());
-            return Ok(None);
+            return contradict(format!("it is of cluster {}, and was of {}", newer.cluster, older.cluster));
         }
         if older.key.as_bytes() != newer.key.as_bytes() {
             return contradict(format!("its key is {} now, and was {}", newer.key, older.key));
@@ -263,113 +279,59 @@ impl Witness {
         }
         let is_new_epoch = newer.epoch > older.epoch;
         if !is_new_epoch && now < before {
-            return contradict(format!("it has {now} events now, and had {before}"));
+            let text = format!("it has {now} events now, and had {before}");
+            return Ok(Considered::Older { text, note: note.clone() });
         }
         if !is_new_epoch && now == before {
             if newer.head == older.head {
-                return Ok(None);
+                return Ok(Considered::Settled);
             }
             let (new, old) = (newer.head.root(), older.head.root());
             return contradict(format!("the first {now} events have the root {new} now, and had {old}"));
         }
+        let claim = Claim { note: note.clone(), older: older.head, newer: newer.head, key: newer.key, is_new_epoch };
         if is_new_epoch && now < before {
-            self.lost(&newer.key, note.clone(), before);
-            return Ok(None);
+            self.lost(claim, at);
+            return Ok(Considered::Settled);
         }
-        Ok(Some(Claim { note: note.clone(), older: older.head, newer: newer.head, key: newer.key, is_new_epoch }))
+        Ok(Considered::Claim(Box::new(claim)))
     }
 
-    fn lost(&self, key: &VerifierKey, note: String, before: u64) {
-        tracing::warn!(
-            before,
-            "a new epoch of the control plane does not have all events that this node has a checkpoint of: their end \
-             was given up"
+    /// Follows a new epoch that does not continue what is kept, and tells of it: only an operator knows whether so many
+    /// events were given up.
+    fn lost(&self, claim: Claim, at: Option<Timestamp>) {
+        let before = claim.older.size();
+        let text = format!(
+            "a new epoch does not have all of the {before} events that this node has a checkpoint of: if they were \
+             given up by a restore, run `otherix-agent release`"
         );
-        self.keep_after_loss(key, note);
+        tracing::error!(%text, "the transparency log of the control plane has lost events");
+        let mut state = self.lock();
+        let mut earlier = state.earlier.clone();
+        earlier.extend(state.checkpoint.clone());
+        let first = earlier.len().saturating_sub(EARLIER_MAX);
+        let earlier = earlier.split_off(first);
+        let lost = LogContradiction { at, text, checkpoint: Some(claim.note.clone()) };
+        let given_up = state.given_up.clone().or(Some(lost));
+        let (key, checkpoint) = (Some(claim.key.to_string()), Some(claim.note));
+        let new = WitnessFile { key, checkpoint, earlier, given_up, ..state.clone() };
+        self.write(&mut state, new);
     }
 
     /// Keeps a checkpoint if the proof shows that it goes on from the one that is kept.
     fn judge(&self, claim: Claim, proof: Option<ConsistencyProof>, now: Option<Timestamp>) {
-        let Claim { note, key, older, newer, is_new_epoch } = claim;
-        let verified = proof.map(|proof| proof.verify(&older, &newer));
+        let verified = proof.map(|proof| proof.verify(&claim.older, &claim.newer));
         match verified {
-            Some(Ok(())) => self.keep(&key, note),
-            _ if is_new_epoch => self.lost(&key, note, older.size()),
+            Some(Ok(())) => self.keep(&claim.key, claim.note),
+            _ if claim.is_new_epoch => self.lost(claim, now),
             _ => {
+                let Claim { note, older, newer, .. } = claim;
                 let (size, before) = (newer.size(), older.size());
                 let text = format!("its {size} events do not begin with the {before} that this node has kept");
                 self.contradict(&text, Some(note), now);
             }
         }
     }
-}
-
-/// What [`follow`] works with.
-#[derive(Clone, Debug)]
-pub struct WitnessInputs {
-    pub connection: Connection,
-    pub witness: Witness,
-    /// What the last answer to a heartbeat told.
-    pub answers: watch::Receiver<Option<LogAnswer>>,
-    /// The control plane's key.
-    pub trust: crate::trust::Trust,
-    /// Has a heartbeat sent at once.
-    pub heartbeat_wanted: Arc<Notify>,
-}
-
-/// Witnesses the log until the connection is closed.
-pub async fn follow(inputs: WitnessInputs) {
-    let WitnessInputs { connection, witness, mut answers, trust, heartbeat_wanted } = inputs;
-    let mut refused_since: Option<Instant> = None;
-    while answers.changed().await.is_ok() {
-        let (answer, trusted) = (answers.borrow_and_update().clone(), trust.key());
-        let Some((answer, trusted)) = answer.zip(trusted) else { continue };
-        let (was_known, now) = (witness.contradiction().is_some(), connection.runtime().now().ok());
-        match witness.consider(&answer, &trusted, now) {
-            Ok(Some(claim)) => match prove(&connection, &claim).await {
-                Ok(proof) => {
-                    refused_since = None;
-                    witness.judge(claim, proof, now);
-                }
-                Err(error) => {
-                    tracing::debug!(error = %Causes(&error), "no proof that the transparency log goes on");
-                    let since = *refused_since.get_or_insert_with(Instant::now);
-                    if is_answer(&error) && since.elapsed() > PROOF_WITHIN {
-                        let text = format!("the control plane does not prove that it goes on: {}", Causes(&error));
-                        witness.contradict(&text, Some(claim.note), now);
-                    }
-                }
-            },
-            Ok(None) => refused_since = None,
-            Err(error) => {
-                static UNUSABLE: LogLimit = LogLimit::new();
-                if let Some(hits) = UNUSABLE.hit() {
-                    tracing::warn!(error, hits, "a checkpoint of the transparency log cannot be used");
-                }
-            }
-        }
-        if !was_known && witness.contradiction().is_some() {
-            heartbeat_wanted.notify_one();
-        }
-    }
-}
-
-/// Whether the control plane has answered, and not only failed.
-fn is_answer(error: &CallError) -> bool {
-    match error {
-        CallError::Refused(body) => body.error.code != ErrorCode::Unavailable,
-        CallError::Malformed(_) => true,
-        CallError::NoService { .. } | CallError::TimedOut { .. } | CallError::Transport { .. } => false,
-    }
-}
-
-/// Asks for the proof; `None` if the answer is none.
-async fn prove(connection: &Connection, claim: &Claim) -> Result<Option<ConsistencyProof>, CallError> {
-    let range = ConsistencyRange { from: claim.older.size(), to: claim.newer.size() };
-    let options = CallOptions { timeout: TIMEOUT, idempotency_key: None };
-    let answer = connection.call::<ProveLogConsistency>(&range, options).await?.data;
-    let hashes: Option<Vec<_>> = answer.hashes.iter().map(|hash| hash.parse().ok()).collect();
-    Ok(hashes.and_then(ConsistencyProof::new))
 }
 
 #[cfg(test)]

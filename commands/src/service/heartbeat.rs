@@ -298,8 +298,18 @@ impl PresenceRecorder {
         }
     }
 
-    /// Accepts a heartbeat if it is that of a member of the cluster.
+    /// Accepts a heartbeat if it is that of a member of the cluster. What any other tells of the log is compared, too.
     fn admit(&mut self, message: &Message) -> Result<Accepted, ErrorBody> {
+        let accepted = self.admit_member(message);
+        if accepted.is_err()
+            && let Ok(Heartbeat { checkpoint: Some(note), .. }) = serde_json::from_slice(&message.payload)
+        {
+            self.log.heard_of_stranger(note);
+        }
+        accepted
+    }
+
+    fn admit_member(&mut self, message: &Message) -> Result<Accepted, ErrorBody> {
         let (sender, now) = (Sender::attested(&message.headers), self.presence.runtime.now().ok());
         let caller = authorize(sender.as_ref(), Permission::NodeReport, &self.callers.borrow(), now)?;
         let not_its_own = || {

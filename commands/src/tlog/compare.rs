@@ -1,37 +1,61 @@
 //! Compares the journal's tree with what is known of the log elsewhere.
 
+use std::sync::Arc;
+
 use otherix_schemas::error::Causes;
-use otherix_tlog::{Hash, RightEdge, TileBuilder, TreeHead, VerifiedTiles};
+use otherix_tlog::tile::TILE_WIDTH;
+use otherix_tlog::{Hash, RightEdge, TreeHead, VerifiedTiles};
 
 use super::follow::{FollowError, LogFollower, Tree};
-use super::handle::HeardNode;
+use super::handle::Heard;
+use super::resume::rebuilt_path;
 use super::stop::{CheckpointOrigin, LogStop};
 use crate::store::EventStore;
 
 impl<S: EventStore> LogFollower<S> {
-    /// Compares the events of the last tile with the journal: whoever has changed them has not made the tree again.
-    pub(super) async fn check_last(&self, tree: &Tree, builder: &TileBuilder) -> Result<(), FollowError> {
-        let Some(tile) = builder.partial().find(|tile| tile.tile().level() == 0) else { return Ok(()) };
-        let before = builder.head().size() - u64::from(tile.tile().width());
-        let after = tree.numbering.position_of(before);
-        let entries = self.inputs.store.read(after, u32::from(tile.tile().width())).await?;
-        for (entry, hash) in entries.iter().zip(tile.hashes()) {
-            if Hash::of_leaf(&entry.body) != *hash {
-                let difference = format!("the event at position {} is not the one that was signed", entry.position);
-                self.contradicted(CheckpointOrigin::File, difference);
-                break;
-            }
+    /// Compares the events of the last tile with the journal, as whoever has changed them may not have made the tree
+    /// again. Returns how they differ.
+    pub(super) async fn check_last(&self, tree: &Tree, head: TreeHead) -> Result<Option<String>, FollowError> {
+        let Some(last) = head.size().checked_sub(1) else { return Ok(None) };
+        let index = last / u64::from(TILE_WIDTH);
+        let hashes = self.blocking(tree, move |tiles, _| {
+            let opened = VerifiedTiles::open(&head, tiles);
+            Ok(opened.and_then(|mut tiles| tiles.hashes(0, index).map(<[Hash]>::to_vec)))
+        });
+        let hashes = hashes.await?.map_err(|error| FollowError::Tree(Causes(&error).to_string()))?;
+        let after = tree.numbering.position_of(index * u64::from(TILE_WIDTH));
+        let entries = self.inputs.store.read(after, u32::from(TILE_WIDTH)).await?;
+        let changed = entries.iter().zip(&hashes).find(|(entry, hash)| Hash::of_leaf(&entry.body) != **hash);
+        Ok(changed.map(|(entry, _)| format!("the event at position {} is not the one that was signed", entry.position)))
+    }
+
+    /// Compares the tree with the checkpoints in the log's database. If it was made again and continues them all, its
+    /// tiles replace those of the log.
+    pub(super) async fn compare_stored(&mut self, tree: &mut Tree) -> Result<(), FollowError> {
+        let stored = self.in_log(tree, |log, epoch| Ok((log.checkpoint(epoch)?, log.contradictions(epoch)?)));
+        let (checkpoint, contradictions) = stored.await?;
+        for note in checkpoint.into_iter().chain(contradictions) {
+            self.compare(tree, CheckpointOrigin::File, &note).await?;
+        }
+        if tree.is_rebuilt() && !self.handle.is_contradicted() {
+            self.store_partial(tree).await?;
+            let path = rebuilt_path(&self.inputs.path);
+            self.in_log(tree, move |log, _| log.adopt(&path)).await?;
+            tree.tiles = Arc::clone(&tree.log);
         }
         Ok(())
     }
 
-    pub(super) async fn node_heard(&mut self, tree: &mut Tree, heard: HeardNode) -> Result<(), FollowError> {
-        let HeardNode { node, checkpoint } = heard;
-        if let Some(note) = checkpoint {
-            let difference = self.compare(tree, CheckpointOrigin::Node(node), &note).await?;
+    pub(super) async fn heard(&mut self, tree: &mut Tree, heard: Heard) -> Result<(), FollowError> {
+        let Heard { from, checkpoint } = heard;
+        let difference = match checkpoint {
+            Some(note) => self.compare(tree, from, &note).await?,
+            None => None,
+        };
+        if let CheckpointOrigin::Node(node) = from {
             self.handle.compared(node, difference);
+            self.told.insert(node);
         }
-        self.told.insert(node);
         Ok(())
     }
 
@@ -66,9 +90,7 @@ impl<S: EventStore> LogFollower<S> {
         };
         match &difference {
             Some(text) => {
-                let kept = note.to_owned();
-                self.blocking(tree, move |tiles, epoch| tiles.keep_contradiction(epoch, &kept)).await?;
-                self.contradicted(from, text.clone());
+                self.contradicted(tree, from, note, text.clone()).await?;
             }
             None => self.remember(&head),
         }
@@ -84,9 +106,18 @@ impl<S: EventStore> LogFollower<S> {
         Ok(())
     }
 
-    pub(super) fn contradicted(&self, from: CheckpointOrigin, difference: String) {
-        if self.handle.stopped().is_some_and(|stop| matches!(stop, LogStop::Contradiction { .. })) {
-            return;
+    /// Keeps a checkpoint that the journal does not continue, and stops signing.
+    pub(super) async fn contradicted(
+        &self,
+        tree: &Tree,
+        from: CheckpointOrigin,
+        note: &str,
+        difference: String,
+    ) -> Result<(), FollowError> {
+        let kept = note.to_owned();
+        self.in_log(tree, move |log, epoch| log.keep_contradiction(epoch, &kept)).await?;
+        if self.handle.is_contradicted() {
+            return Ok(());
         }
         let stop = LogStop::Contradiction { from, difference };
         tracing::error!(
@@ -96,6 +127,7 @@ impl<S: EventStore> LogFollower<S> {
             "the transparency log signs no checkpoints any more; commands go on"
         );
         self.handle.set_stopped(Some(stop));
+        Ok(())
     }
 }
 

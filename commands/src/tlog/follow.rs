@@ -12,13 +12,12 @@ use otherix_schemas::error::Causes;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::log::SignedLogKey;
 use otherix_schemas::position::{Epoch, Position};
-use otherix_tlog::tile::{ENTRY_MAX, TileHashes};
+use otherix_tlog::tile::TileHashes;
 use otherix_tlog::{Checkpoint, Hash, Policy, SignerKey, TileBuilder, TreeHead};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::compare::ahead;
-use super::handle::{HeardNode, LogHandle, Published};
+use super::handle::{Heard, LogHandle, Published};
 use super::numbering::LeafNumbering;
 use super::stop::{CheckpointOrigin, LogStop};
 use super::tiles::{TileStore, TileStoreError};
@@ -72,7 +71,7 @@ pub struct Inputs<S> {
     pub key: SignerKey,
     /// The public key, with the signature of the decision key.
     pub signed_key: SignedLogKey,
-    /// How long reachable nodes may take after a start to tell which checkpoint they keep.
+    /// How long nodes may take after [`LogFollower::run`] has begun to tell which checkpoint they keep.
     pub settle: Duration,
     pub runtime: Arc<dyn Runtime>,
 }
@@ -80,10 +79,10 @@ pub struct Inputs<S> {
 /// The follower of a journal.
 pub struct LogFollower<S> {
     pub(super) inputs: Inputs<S>,
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
     pub(super) policy: Policy,
     pub(super) handle: LogHandle,
-    heard: mpsc::Receiver<HeardNode>,
+    heard: mpsc::Receiver<Heard>,
     /// Nodes that have told which checkpoint they keep.
     pub(super) told: BTreeSet<NodeId>,
     started: Instant,
@@ -104,8 +103,6 @@ pub(super) enum FollowError {
     OtherKey,
     #[error("the event at position {position} is leaf {expected}, and the tree has {found}")]
     Numbering { position: Position, expected: u64, found: u64 },
-    #[error("the event at position {0} is longer than 65,535 bytes, which no bundle of entries can have")]
-    Long(Position),
     #[error("cannot read the stream of checkpoints")]
     Stream(#[source] SinkError),
     #[error("a checkpoint cannot be signed")]
@@ -118,20 +115,29 @@ pub(super) enum FollowError {
 
 /// The tree so far.
 pub(super) struct Tree {
+    /// The log's database.
+    pub(super) log: Arc<TileStore>,
+    /// Where the tiles of this tree are: the log's database, or another one while the tree is made again and has not
+    /// been found to continue what was signed.
     pub(super) tiles: Arc<TileStore>,
     pub(super) builder: TileBuilder,
     pub(super) numbering: LeafNumbering,
     pub(super) position: Position,
-    signed: u64,
+    pub(super) signed: u64,
     /// Full tiles that are not stored yet.
     pub(super) complete: Vec<TileHashes>,
     /// Whether all tiles of the tree are stored.
     pub(super) is_stored: bool,
     /// A checkpoint that has not been published yet.
-    unpublished: Option<String>,
+    pub(super) unpublished: Option<String>,
 }
 
 impl Tree {
+    /// Whether the tree is made again, apart from the tiles of what was signed.
+    pub(super) fn is_rebuilt(&self) -> bool {
+        !Arc::ptr_eq(&self.log, &self.tiles)
+    }
+
     /// The tiles that have to be stored before the tree can be read, in the order of writing.
     pub(super) fn unstored(&mut self) -> Vec<TileHashes> {
         let mut tiles = std::mem::take(&mut self.complete);
@@ -147,7 +153,8 @@ impl<S: EventStore> LogFollower<S> {
     /// If the key is not that of a log.
     pub fn new(inputs: Inputs<S>) -> Result<(Self, LogHandle), otherix_tlog::CheckpointError> {
         let policy = Policy::of_log(inputs.key.public_key().clone())?;
-        let (handle, heard) = LogHandle::new(inputs.signed_key.clone(), Arc::clone(&inputs.runtime));
+        let (handle, heard) =
+            LogHandle::new(inputs.signed_key.clone(), Some(policy.clone()), Arc::clone(&inputs.runtime));
         let follower = Self {
             epoch: inputs.store.identity().epoch,
             policy,
@@ -163,6 +170,8 @@ impl<S: EventStore> LogFollower<S> {
 
     /// Follows until the writer ends. Whatever fails, commands are not affected.
     pub async fn run(mut self) {
+        // Nodes can only tell what they keep once heartbeats are answered.
+        self.started = Instant::now();
         loop {
             match self.follow().await {
                 Ok(()) => return,
@@ -172,7 +181,10 @@ impl<S: EventStore> LogFollower<S> {
                         let error = Causes(&error);
                         tracing::error!(%error, hits, "the transparency log signs no checkpoints: trying again");
                     }
-                    self.handle.set_stopped(Some(LogStop::failure(&error)));
+                    // A contradiction outlasts failures.
+                    if !self.handle.is_contradicted() {
+                        self.handle.set_stopped(Some(LogStop::failure(&error)));
+                    }
                 }
             }
             tokio::time::sleep(RETRY).await;
@@ -186,9 +198,7 @@ impl<S: EventStore> LogFollower<S> {
         let mut tree = self.resume().await?;
         let newest = self.inputs.sink.newest(self.epoch).await.map_err(FollowError::Stream)?;
         self.catch_up(&mut tree).await?;
-        for note in self.blocking(&tree, |tiles, epoch| tiles.contradictions(epoch)).await? {
-            self.compare(&mut tree, CheckpointOrigin::File, &note).await?;
-        }
+        self.compare_stored(&mut tree).await?;
         if let Some(note) = newest {
             self.compare(&mut tree, CheckpointOrigin::Stream, &note).await?;
         }
@@ -197,7 +207,7 @@ impl<S: EventStore> LogFollower<S> {
             let is_waiting = is_due || tree.unpublished.is_some();
             tokio::select! {
                 heard = self.heard.recv() => match heard {
-                    Some(heard) => self.node_heard(&mut tree, heard).await?,
+                    Some(heard) => self.heard(&mut tree, heard).await?,
                     None => return Ok(()),
                 },
                 changed = self.inputs.durable.changed(), if !is_due => match changed {
@@ -218,75 +228,6 @@ impl<S: EventStore> LogFollower<S> {
         }
     }
 
-    /// Runs something on the log's database, away from other tasks.
-    pub(super) async fn blocking<T: Send + 'static>(
-        &self,
-        tree: &Tree,
-        work: impl FnOnce(&TileStore, Epoch) -> Result<T, TileStoreError> + Send + 'static,
-    ) -> Result<T, FollowError> {
-        let (tiles, epoch) = (Arc::clone(&tree.tiles), self.epoch);
-        let task = self.inputs.runtime.run_blocking("log database", move || work(&tiles, epoch));
-        Ok(task.await.map_err(|_| FollowError::Interrupted)??)
-    }
-
-    /// Opens the database, and continues the tree of its newest checkpoint.
-    async fn resume(&mut self) -> Result<Tree, FollowError> {
-        let numbering = LeafNumbering::new(self.inputs.store.gaps().await?);
-        let (path, epoch) = (self.inputs.path.clone(), self.epoch);
-        let open = move || {
-            let tiles = TileStore::open(&path)?;
-            tiles.begin(epoch)?;
-            let checkpoint = tiles.checkpoint(epoch)?;
-            Ok::<_, TileStoreError>((tiles, checkpoint))
-        };
-        let opened = self.inputs.runtime.run_blocking("open the log", open).await;
-        let (tiles, checkpoint) = opened.map_err(|_| FollowError::Interrupted)??;
-        let (tiles, head) = (Arc::new(tiles), self.inputs.durable.borrow().position);
-        let mut tree = Tree {
-            tiles: Arc::clone(&tiles),
-            builder: TileBuilder::default(),
-            numbering,
-            position: Position::ZERO,
-            signed: 0,
-            complete: Vec::new(),
-            is_stored: true,
-            unpublished: None,
-        };
-        if let Some(note) = checkpoint {
-            let signed = self.policy.verify(note.as_bytes()).map_err(|_| FollowError::OtherKey)?;
-            let signed_head = *signed.checkpoint().head();
-            tree.signed = signed_head.size();
-            if signed_head.size() > tree.numbering.size_at(head) {
-                let difference = ahead(&signed_head, tree.numbering.size_at(head));
-                self.contradicted(CheckpointOrigin::File, difference);
-            }
-            let resumed = self.blocking(&tree, move |mut tiles, _| Ok(TileBuilder::resume(&signed_head, &mut tiles)));
-            match resumed.await? {
-                // If the journal is behind, its tree is made again, and compared.
-                Ok(_) if signed_head.size() > tree.numbering.size_at(head) => {}
-                Ok(builder) => {
-                    tree.position = tree.numbering.position_of(signed_head.size());
-                    self.check_last(&tree, &builder).await?;
-                    tree.builder = builder;
-                }
-                Err(error) => {
-                    let error = Causes(&error).to_string();
-                    tracing::error!(error, "the tiles of the transparency log are damaged: making them again");
-                    self.blocking(&tree, |tiles, _| tiles.discard_tiles()).await?;
-                }
-            }
-            tree.unpublished = Some(note.clone());
-            self.recent.insert(signed_head.size(), *signed_head.root());
-            let position = tree.numbering.position_of(signed_head.size());
-            self.handle.publish(Published { note, head: signed_head, position, signed_at: None });
-        }
-        self.handle.set_tiles(tiles);
-        if !self.handle.stopped().is_some_and(|stop| matches!(stop, LogStop::Contradiction { .. })) {
-            self.handle.set_stopped(None);
-        }
-        Ok(tree)
-    }
-
     /// Appends all durable events.
     pub(super) async fn catch_up(&mut self, tree: &mut Tree) -> Result<(), FollowError> {
         let until = self.inputs.durable.borrow_and_update().position;
@@ -299,9 +240,6 @@ impl<S: EventStore> LogFollower<S> {
                 let (expected, found) = (tree.numbering.size_at(entry.position) - 1, tree.builder.head().size());
                 if expected != found {
                     return Err(FollowError::Numbering { position: entry.position, expected, found });
-                }
-                if entry.body.len() > ENTRY_MAX {
-                    return Err(FollowError::Long(entry.position));
                 }
                 tree.is_stored = false;
                 let appended = tree.builder.append(Hash::of_leaf(&entry.body));
@@ -318,15 +256,15 @@ impl<S: EventStore> LogFollower<S> {
         Ok(())
     }
 
-    /// Whether checkpoints may be signed: nothing contradicts, and the reachable nodes have told what they keep, or
-    /// have had time to.
+    /// Whether checkpoints may be signed: nothing contradicts, and all nodes have told what they keep, or have had time
+    /// to. A journal without nodes may be one that has lost them.
     fn may_sign(&self) -> bool {
         if self.handle.stopped().is_some() {
             return false;
         }
-        let roster = self.inputs.roster.borrow();
-        let mut reachable = roster.members.iter().filter(|(_, is_reachable)| **is_reachable);
-        self.started.elapsed() >= self.inputs.settle || reachable.all(|(node, _)| self.told.contains(node))
+        let members = &self.inputs.roster.borrow().members;
+        let have_told = !members.is_empty() && members.keys().all(|node| self.told.contains(node));
+        have_told || self.started.elapsed() >= self.inputs.settle
     }
 
     /// Signs the tree: first all is stored, then others hear of it.

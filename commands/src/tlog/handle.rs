@@ -13,14 +13,20 @@ use otherix_schemas::log::{
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_tlog::tile::Resource;
-use otherix_tlog::{ConsistencyProof, TileSource, TreeHead, VerifiedTiles};
-use tokio::sync::mpsc;
+use otherix_tlog::{ConsistencyProof, Policy, TileSource, TreeHead, VerifiedTiles};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::stop::LogStop;
+use super::stop::{CheckpointOrigin, LogStop};
 use super::tiles::{TileStore, TileStoreError};
 
 /// Heartbeats that may wait for the follower; more are dropped, as each node sends another one soon.
 const WAITING_MAX: usize = 4096;
+
+/// Requests that read tiles at the same time; others wait.
+const READERS_MAX: usize = 2;
+
+/// Checkpoints of witnesses in a view, in bytes, at most: an answer is one message of 1 MiB.
+const VIEW_NOTES_MAX: usize = 640 * 1024;
 
 /// The newest checkpoint.
 #[derive(Clone, Debug)]
@@ -33,8 +39,9 @@ pub(super) struct Published {
 
 /// What a heartbeat told of the log.
 #[derive(Clone, Debug)]
-pub(super) struct HeardNode {
-    pub(super) node: NodeId,
+pub(super) struct Heard {
+    pub(super) from: CheckpointOrigin,
+    /// One that the log's key has signed.
     pub(super) checkpoint: Option<String>,
 }
 
@@ -45,14 +52,19 @@ struct Shared {
     stopped: Option<LogStop>,
     witnesses: BTreeMap<NodeId, String>,
     contradictions: BTreeMap<NodeId, String>,
+    /// The last one that was in a heartbeat of no member.
+    stranger: Option<String>,
 }
 
 /// The log, for those that ask about it. Clones share their content.
 #[derive(Clone, Debug)]
 pub struct LogHandle {
     key: SignedLogKey,
+    /// What shows that the key has signed a checkpoint.
+    policy: Option<Arc<Policy>>,
     shared: Arc<Mutex<Shared>>,
-    heard: mpsc::Sender<HeardNode>,
+    heard: mpsc::Sender<Heard>,
+    readers: Arc<Semaphore>,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -75,14 +87,20 @@ pub enum LogUnavailable {
 
 impl LogHandle {
     /// A log that nobody follows yet, and the receiver of what heartbeats tell.
-    pub(super) fn new(key: SignedLogKey, runtime: Arc<dyn Runtime>) -> (Self, mpsc::Receiver<HeardNode>) {
+    pub(super) fn new(
+        key: SignedLogKey,
+        policy: Option<Policy>,
+        runtime: Arc<dyn Runtime>,
+    ) -> (Self, mpsc::Receiver<Heard>) {
         let (heard, receiver) = mpsc::channel(WAITING_MAX);
-        (Self { key, shared: Arc::default(), heard, runtime }, receiver)
+        let policy = policy.map(Arc::new);
+        let readers = Arc::new(Semaphore::new(READERS_MAX));
+        (Self { key, policy, shared: Arc::default(), heard, readers, runtime }, receiver)
     }
 
     /// A log without events that never signs anything.
     pub fn idle(key: SignedLogKey, runtime: Arc<dyn Runtime>) -> Self {
-        Self::new(key, runtime).0
+        Self::new(key, None, runtime).0
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -106,6 +124,11 @@ impl LogHandle {
         self.lock().stopped.clone()
     }
 
+    /// Whether the journal does not continue a checkpoint.
+    pub(super) fn is_contradicted(&self) -> bool {
+        matches!(self.lock().stopped, Some(LogStop::Contradiction { .. }))
+    }
+
     /// Notes whether the journal continues what a node keeps.
     pub(super) fn compared(&self, node: NodeId, difference: Option<String>) {
         let mut shared = self.lock();
@@ -115,9 +138,18 @@ impl LogHandle {
         };
     }
 
-    /// A node has told which checkpoint it keeps. Returns how the journal is known to differ from it.
+    /// Whether the log's key has signed a checkpoint.
+    fn is_signed(&self, note: &str) -> bool {
+        let published = self.lock().published.as_ref().is_some_and(|published| published.note == note);
+        let verifies = |policy: &Arc<Policy>| policy.verify(note.as_bytes()).is_ok();
+        published || note.len() <= CHECKPOINT_MAX && self.policy.as_ref().is_some_and(verifies)
+    }
+
+    /// A node has told which checkpoint it keeps; one that the log's key has not signed counts as none. Returns how the
+    /// journal is known to differ from it.
     pub fn heard(&self, node: NodeId, checkpoint: Option<String>) -> Option<String> {
-        let checkpoint = checkpoint.filter(|note| note.len() <= CHECKPOINT_MAX);
+        let known = self.lock().witnesses.get(&node).cloned();
+        let checkpoint = checkpoint.filter(|note| known.as_ref() == Some(note) || self.is_signed(note));
         let contradiction = {
             let mut shared = self.lock();
             match &checkpoint {
@@ -129,8 +161,20 @@ impl LogHandle {
             }
             shared.contradictions.get(&node).cloned()
         };
-        let _dropped_if_full = self.heard.try_send(HeardNode { node, checkpoint });
+        let _dropped_if_full = self.heard.try_send(Heard { from: CheckpointOrigin::Node(node), checkpoint });
         contradiction
+    }
+
+    /// Somebody who is not a member of the cluster has told of a checkpoint: a journal that has lost its nodes learns
+    /// by it what was signed. Only the log's own signature counts.
+    pub fn heard_of_stranger(&self, checkpoint: String) {
+        if self.lock().stranger.as_ref() == Some(&checkpoint) || !self.is_signed(&checkpoint) {
+            return;
+        }
+        let heard = Heard { from: CheckpointOrigin::Stranger, checkpoint: Some(checkpoint.clone()) };
+        if self.heard.try_send(heard).is_ok() {
+            self.lock().stranger = Some(checkpoint);
+        }
     }
 
     /// Forgets nodes that are not members.
@@ -154,7 +198,11 @@ impl LogHandle {
     pub fn view(&self) -> LogView {
         let shared = self.lock();
         let published = shared.published.as_ref();
-        let witnesses = shared.witnesses.iter();
+        let mut bytes = 0;
+        let witnesses = shared.witnesses.iter().take_while(|(_, note)| {
+            bytes += note.len();
+            bytes <= VIEW_NOTES_MAX
+        });
         LogView {
             key: self.key.key.clone(),
             checkpoint: published.map(|published| published.note.clone()),
@@ -173,6 +221,11 @@ impl LogHandle {
         shared.tiles.clone().zip(head).ok_or(LogUnavailable::NoCheckpoint)
     }
 
+    /// Waits until tiles may be read. The permit lasts as long as the work, even if nobody waits for that any more.
+    async fn reading(&self) -> Result<OwnedSemaphorePermit, LogUnavailable> {
+        Arc::clone(&self.readers).acquire_owned().await.map_err(|_| LogUnavailable::Interrupted)
+    }
+
     /// Proves that the log has grown from one size to another.
     ///
     /// # Errors
@@ -183,7 +236,9 @@ impl LogHandle {
         if from > to || to > head.size() {
             return Err(LogUnavailable::Sizes);
         }
+        let permit = self.reading().await?;
         let prove = move || {
+            let _permit = permit;
             let failed = |error: &(dyn std::error::Error + 'static)| {
                 LogUnavailable::Tiles(otherix_schemas::error::Causes(error).to_string())
             };
@@ -200,7 +255,9 @@ impl LogHandle {
     /// If a path is none of a tile, or the database fails.
     pub async fn tiles(&self, paths: Vec<String>) -> Result<LogTiles, LogUnavailable> {
         let (tiles, _) = self.current()?;
+        let permit = self.reading().await?;
         let read = move || {
+            let _permit = permit;
             let read = |path: String| match path.parse() {
                 Ok(Resource::Tile(tile)) => {
                     let content = tiles.as_ref().tile(tile)?;

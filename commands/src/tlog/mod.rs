@@ -11,6 +11,7 @@ mod compare;
 mod follow;
 mod handle;
 mod numbering;
+mod resume;
 mod stop;
 mod tiles;
 

@@ -51,6 +51,8 @@ pub enum TileStoreError {
     Newer(PathBuf),
     #[error("cannot read or write the log's database")]
     Access(#[from] rusqlite::Error),
+    #[error("cannot delete the tiles that were made again")]
+    Rebuilt(#[source] std::io::Error),
     #[error("a number in the log's database is out of range")]
     Range,
 }
@@ -66,6 +68,13 @@ fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     Ok(connection)
+}
+
+fn adopt(writer: &mut Connection) -> Result<(), rusqlite::Error> {
+    let transaction = writer.transaction()?;
+    transaction.execute("DELETE FROM main.tiles", [])?;
+    transaction.execute("INSERT INTO main.tiles SELECT level, number, hashes FROM rebuilt.tiles", [])?;
+    transaction.commit()
 }
 
 impl TileStore {
@@ -106,13 +115,16 @@ impl TileStore {
         Ok(transaction.commit()?)
     }
 
-    /// Deletes the tiles, which are then made again.
+    /// Replaces the tiles by those of another database, all or none.
     ///
     /// # Errors
-    /// If the database fails.
-    pub fn discard_tiles(&self) -> Result<(), TileStoreError> {
-        lock(&self.writer).execute("DELETE FROM tiles", [])?;
-        Ok(())
+    /// If a database fails.
+    pub fn adopt(&self, other: &Path) -> Result<(), TileStoreError> {
+        let mut writer = lock(&self.writer);
+        writer.execute("ATTACH DATABASE ?1 AS rebuilt", [other.to_string_lossy()])?;
+        let adopted = adopt(&mut writer);
+        writer.execute("DETACH DATABASE rebuilt", [])?;
+        Ok(adopted?)
     }
 
     /// The newest checkpoint of an epoch.

@@ -24,7 +24,7 @@ use super::support::{DEADLINE, JournalFolder, RunningWriter, create, sql};
 
 /// A stream in memory, which can be lost.
 #[derive(Clone, Default)]
-struct MemorySink(Arc<Mutex<Vec<String>>>);
+pub(super) struct MemorySink(pub(super) Arc<Mutex<Vec<String>>>);
 
 impl CheckpointSink for MemorySink {
     fn newest(&self, _: Epoch) -> BoxFuture<'_, Result<Option<String>, SinkError>> {
@@ -38,15 +38,25 @@ impl CheckpointSink for MemorySink {
     }
 }
 
-struct RunningLog {
-    writer: RunningWriter<SqliteStore>,
-    handle: LogHandle,
-    key: SignerKey,
+pub(super) struct RunningLog {
+    pub(super) writer: RunningWriter<SqliteStore>,
+    pub(super) handle: LogHandle,
+    pub(super) key: SignerKey,
     task: JoinHandle<()>,
 }
 
 impl RunningLog {
-    async fn start(folder: &JournalFolder, path: &Path, sink: &MemorySink) -> Self {
+    pub(super) async fn start(folder: &JournalFolder, path: &Path, sink: &MemorySink) -> Self {
+        Self::start_settling(folder, path, sink, [Duration::ZERO; 2]).await
+    }
+
+    /// Runs the follower some time after it was made; nodes have `settle` then.
+    pub(super) async fn start_settling(
+        folder: &JournalFolder,
+        path: &Path,
+        sink: &MemorySink,
+        [settle, delay]: [Duration; 2],
+    ) -> Self {
         let writer = RunningWriter::start(folder.open().await).await;
         let identity = writer.journal.identity();
         let name = origin(identity.cluster, identity.epoch).parse().unwrap();
@@ -59,10 +69,11 @@ impl RunningLog {
             path: path.to_owned(),
             key: key.clone(),
             signed_key: SignedLogKey::new(key.public_key().to_string(), &signer()),
-            settle: Duration::ZERO,
+            settle,
             runtime: SystemRuntime::shared(),
         };
         let (follower, handle) = LogFollower::new(inputs).unwrap();
+        tokio::time::sleep(delay).await;
         Self { writer, handle, key, task: tokio::spawn(follower.run()) }
     }
 
@@ -75,7 +86,7 @@ impl RunningLog {
     }
 
     /// Creates so many networks, and waits until a checkpoint covers them.
-    async fn grow(&self, prefix: &str, count: usize) -> TreeHead {
+    pub(super) async fn grow(&self, prefix: &str, count: usize) -> TreeHead {
         for number in 0..count {
             self.writer.execute(create(&format!("{prefix}-{number}"))).await.unwrap();
         }
@@ -88,7 +99,7 @@ impl RunningLog {
         self.head_of(&self.handle.checkpoint().unwrap())
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         let Self { writer, task, .. } = self;
         let journal = writer.stop().await;
         task.await.unwrap();
@@ -96,11 +107,11 @@ impl RunningLog {
     }
 }
 
-fn log_path(folder: &JournalFolder) -> PathBuf {
+pub(super) fn log_path(folder: &JournalFolder) -> PathBuf {
     folder.path().with_file_name("log.db")
 }
 
-async fn head_of_journal(journal: &SqliteStore, upto: u64) -> TreeHead {
+pub(super) async fn head_of_journal(journal: &SqliteStore, upto: u64) -> TreeHead {
     let mut edge = RightEdge::EMPTY;
     for entry in journal.read(Position::ZERO, 10_000).await.unwrap() {
         if entry.position.get() <= upto {
@@ -162,20 +173,21 @@ async fn a_lost_or_damaged_database_is_made_again_and_gives_the_same_log() {
 }
 
 /// A checkpoint of the log's own key that the journal does not continue.
-async fn assert_stops(log: RunningLog, sink: &MemorySink, expected: &str) {
-    log.writer.execute(create("after")).await.unwrap();
+pub(super) async fn assert_stops(log: RunningLog, sink: &MemorySink, expected: &str) {
+    let number = log.writer.durable.borrow().position;
+    log.writer.execute(create(&format!("after-{number}"))).await.unwrap();
     let stopped = wait_for(DEADLINE, "the log to stop", async || log.handle.view().stopped.ok_or(())).await;
     assert!(stopped.contains(expected), "{stopped}");
     let count = sink.0.lock().unwrap().len();
     // Commands go on, and nothing is signed for them in more than the interval of checkpoints.
     let before = log.handle.view().position;
-    log.writer.execute(create("later")).await.unwrap();
+    log.writer.execute(create(&format!("later-{number}"))).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!((log.handle.view().position, sink.0.lock().unwrap().len()), (before, count));
     log.stop().await;
 }
 
-fn note(log: &RunningLog, size: u64, root: Hash) -> String {
+pub(super) fn note(log: &RunningLog, size: u64, root: Hash) -> String {
     let head = TreeHead::new(size, root).unwrap();
     Checkpoint::new(log.key.public_key().name().clone(), head).sign(&log.key).unwrap().to_string()
 }

@@ -16,6 +16,7 @@ mod join_tokens;
 mod journal;
 mod keys;
 mod log;
+mod log_forks;
 mod races;
 mod recovery;
 mod relay;

@@ -14,6 +14,9 @@ use otherix_transport::Nats;
 use super::daemon::{DEADLINE, OtherixdProcess, call, create, overlay, tool};
 use super::recovery::{restore_backup, stopped_with_backup};
 
+/// A control plane without nodes signs 15 s after its start.
+const SIGNED_WITHIN: Duration = Duration::from_secs(15 + DEADLINE.as_secs());
+
 async fn log(connection: &Nats) -> LogView {
     call(connection, Request::of::<GetLog>(), &NoConditions {}, None).await.unwrap().data
 }
@@ -25,7 +28,7 @@ fn head_of(view: &LogView) -> TreeHead {
 
 /// Waits until a checkpoint covers all events.
 async fn signed(daemon: &OtherixdProcess, admin: &Nats) -> LogView {
-    wait_for(DEADLINE, "a checkpoint of all events", async || {
+    wait_for(SIGNED_WITHIN, "a checkpoint of all events", async || {
         let view = log(admin).await;
         if view.position.get() == bodies(daemon).len() as u64 { Ok(view) } else { Err(view) }
     })
@@ -76,7 +79,7 @@ async fn checkpoints_are_those_of_the_journal_and_survive_kills() {
         ConsistencyProof::new(hashes).unwrap().verify(&older, &newest).unwrap();
     }
     let stream = daemon.mirror().await.get_stream(CHECKPOINT_STREAM).await.unwrap();
-    wait_for(DEADLINE, "the newest checkpoint on the stream", async || {
+    wait_for(SIGNED_WITHIN, "the newest checkpoint on the stream", async || {
         let subject = checkpoint_subject(Epoch::FIRST);
         let last = stream.get_last_raw_message_by_subject(&subject).await.map_err(|error| error.to_string())?;
         let text = String::from_utf8(last.payload.to_vec()).unwrap();
@@ -120,7 +123,7 @@ async fn a_new_epoch_begins_a_new_log_that_continues_what_was_kept() {
     let admin = daemon.connect("admin").await;
     create(&admin, &overlay("in-the-new-epoch")).await;
     let all = bodies(&daemon);
-    let after = wait_for(DEADLINE, "a checkpoint of all events", async || {
+    let after = wait_for(SIGNED_WITHIN, "a checkpoint of all events", async || {
         let view = log(&admin).await;
         let is_new = view.checkpoint.is_some() && head_of(&view).size() == all.len() as u64;
         if is_new { Ok(view) } else { Err(view) }
