@@ -113,12 +113,23 @@ impl Follower {
 
     async fn build(&self, events: &dyn EventReader) -> Result<SharedStore, RebuildError> {
         let store = self.store.beside().await?;
+        match self.fill(&store, events).await {
+            Ok(()) => Ok(store),
+            Err(error) => {
+                discard(&store).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Applies all events to new read models.
+    async fn fill(&self, store: &SharedStore, events: &dyn EventReader) -> Result<(), RebuildError> {
         let mut after = Position::ZERO;
         loop {
             let begin = Instant::now();
-            let next = self.extend(&store, events, after).await?;
+            let next = self.extend(store, events, after).await?;
             if next == after {
-                return Ok(store);
+                return Ok(());
             }
             after = next;
             // Commands, and the read models that are in use, have half of the time.
@@ -144,7 +155,10 @@ impl Follower {
 
     /// Replaces the read models by new ones.
     pub(crate) async fn adopt(&self, new: SharedStore, events: &dyn EventReader) {
-        let result = self.try_adopt(new, events).await;
+        let result = self.try_adopt(new.clone(), events).await;
+        if result.is_err() {
+            discard(&new).await;
+        }
         // Whichever file is in place is opened.
         while let Err(error) = self.reopen().await {
             let text = format!("cannot open the read models: {}", Causes(error.as_ref()));
@@ -169,5 +183,12 @@ impl Follower {
         let _no_queries = self.readers.pause().await;
         self.readers.replaced();
         self.store.replace_by(new).await
+    }
+}
+
+/// Removes the file of new read models that do not take the place of the old ones.
+async fn discard(new: &SharedStore) {
+    if let Err(error) = new.discard().await {
+        tracing::error!(error = %Causes(error.as_ref()), "the file of an unfinished rebuild remains");
     }
 }

@@ -332,6 +332,13 @@ impl SharedStore {
         Ok(Self::new(new, Arc::clone(&self.runtime)))
     }
 
+    /// As [`Store::discard`].
+    pub(crate) async fn discard(&self) -> Result<(), ReadError> {
+        let store = Arc::clone(&self.store);
+        let discard = move || store.lock().unwrap_or_else(PoisonError::into_inner).discard();
+        Ok(self.runtime.run_blocking("remove read models", discard).await??)
+    }
+
     /// As [`Store::replace_by`].
     pub(crate) async fn replace_by(&self, new: Self) -> Result<(), RebuildError> {
         let (old, new) = (Arc::clone(&self.store), new.store);

@@ -144,7 +144,17 @@ impl Store {
     pub(crate) fn beside(&self) -> Result<Self, OpenError> {
         let path = with_suffix(&self.path, NEW);
         remove_database(&path)?;
-        Self::open(&path, self.cluster, Position::ZERO, self.projections)
+        let new = Self::open(&path, self.cluster, Position::ZERO, self.projections);
+        if new.is_err() {
+            remove_database(&path)?;
+        }
+        new
+    }
+
+    /// Closes and removes the file.
+    pub(crate) fn discard(&mut self) -> Result<(), OpenError> {
+        self.close()?;
+        remove_database(&self.path)
     }
 
     /// Replaces the file by that of `new`. Both are closed, and neither is usable until [`Store::reopen`].

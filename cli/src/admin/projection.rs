@@ -28,7 +28,7 @@ pub(crate) enum ProjectionSubcommand {
     /// Show how far each read model is, and the last rebuild
     #[command(after_help = STATUS_HELP)]
     Status(OutputArgs),
-    /// Build the read models again from the events, beside those in use, and replace these
+    /// Build the read models, except `history`, again from the events, beside those in use, and replace these
     #[command(after_help = REBUILD_HELP)]
     Rebuild(OutputArgs),
 }
@@ -58,7 +58,8 @@ const REBUILD_HELP: &str = "\
 Needs the permission cluster:manage. Commands and queries go on; queries wait some milliseconds when the old read \
 models are replaced. Shows the progress until it is done; if the command is interrupted, the rebuild goes on. If the \
 control plane ends or a rebuild fails, the old read models stay in use. A rebuild that is running already is followed \
-and no other one begun.
+and no other one begun. `history` is not rebuilt by it: while the control plane is stopped, its file history.db may \
+be removed, and is then built again.
 
 Examples:
   otherix admin projection rebuild

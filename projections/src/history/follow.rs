@@ -3,7 +3,6 @@
 //!
 //! Cancel-safety: as that of the read models ([`crate::follow`]).
 
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +26,9 @@ const GATHER: Duration = Duration::from_millis(50);
 
 /// Pause before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// The history has events that were given up: it must be begun again.
+struct GivenUp;
 
 /// Keeps the history up to date.
 pub struct HistoryFollower {
@@ -53,7 +55,13 @@ impl HistoryFollower {
     pub async fn run(self, head: watch::Receiver<Position>, events: Arc<dyn EventReader>) {
         loop {
             let error = tokio::select! {
-                Err(error) = self.follow(head.clone(), events.as_ref()) => error,
+                ended = self.follow(head.clone(), events.as_ref()) => match ended {
+                    Ok(GivenUp) => {
+                        self.reset("it has events that were given up").await;
+                        continue;
+                    }
+                    Err(error) => error,
+                },
                 () = self.shared.readers.suspected.notified() => {
                     match self.damage().await {
                         Ok(Some(damage)) => self.reset(&damage).await,
@@ -89,7 +97,7 @@ impl HistoryFollower {
         &self,
         mut head: watch::Receiver<Position>,
         events: &dyn EventReader,
-    ) -> Result<Infallible, FollowError> {
+    ) -> Result<GivenUp, FollowError> {
         loop {
             let last = *head.borrow_and_update();
             let after = self.position();
@@ -107,11 +115,11 @@ impl HistoryFollower {
             let store = Arc::clone(&self.store);
             let apply = move || {
                 let events = decode(&stored, after)?;
-                let applied = store.lock().unwrap_or_else(PoisonError::into_inner).apply(&events);
+                let applied = store.lock().unwrap_or_else(PoisonError::into_inner).apply(after, &events);
                 applied.map_err(FollowError::from)
             };
             match self.runtime.run_blocking("record history", apply).await?? {
-                (_, Some(ProjectionError::GivenUp { .. })) => self.reset("it has events that were given up").await,
+                (_, Some(ProjectionError::GivenUp { .. })) => return Ok(GivenUp),
                 (position, error) => self.record(position, error).await,
             }
             self.wait(self.position(), begin.elapsed()).await;

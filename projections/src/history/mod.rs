@@ -86,7 +86,12 @@ impl History {
         }
         self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, position.max(*wanted)) < position);
         let reached = progress.wait_for(|progress| progress.position >= position);
-        timeout(limit, reached).await.is_ok_and(|reached| reached.is_ok())
+        let reached = timeout(limit, reached).await.is_ok_and(|reached| reached.is_ok());
+        if !reached {
+            // Nobody waits any more: the history leaves time to others again.
+            self.wanted.send_if_modified(|wanted| *wanted == position && std::mem::take(wanted) == position);
+        }
+        reached
     }
 
     /// Runs a query on the read models as they were at `position`, for `limit` at most.

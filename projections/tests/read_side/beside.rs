@@ -1,9 +1,13 @@
 //! A rebuild while commands and queries go on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use otherix_projections::READ_MODELS;
+use otherix_projections::follow::{EventReader, ReadError};
 use otherix_projections::history;
 use otherix_projections::read_models;
 use otherix_projections::service::Inputs;
@@ -33,15 +37,18 @@ struct Served {
 
 impl Served {
     fn start(write: &WriteSide, folder: &std::path::Path) -> Self {
+        Self::start_with(write, folder, Arc::new(JournalEvents(Arc::clone(&write.journal))))
+    }
+
+    fn start_with(write: &WriteSide, folder: &std::path::Path, events: Arc<dyn EventReader>) -> Self {
         let (runtime, cluster, head) = (SystemRuntime::shared(), write.cluster(), write.head());
-        let events = Arc::new(JournalEvents(Arc::clone(&write.journal)));
         let path = folder.join("read-models.db");
         let (follower, models) =
             read_models::open_with(&path, cluster, head, Arc::clone(&runtime), READ_MODELS).unwrap();
         let (history_follower, history) = history::open(&folder.join("history.db"), cluster, head, runtime).unwrap();
         let mut tasks = JoinSet::new();
-        tasks.spawn(follower.run(write.head_receiver(), Arc::clone(&events) as _));
-        tasks.spawn(history_follower.run(write.head_receiver(), Arc::clone(&events) as _));
+        tasks.spawn(follower.run(write.head_receiver(), Arc::clone(&events)));
+        tasks.spawn(history_follower.run(write.head_receiver(), Arc::clone(&events)));
         Self { inputs: Inputs { models, history, head: write.head_receiver(), events }, tasks }
     }
 
@@ -174,5 +181,49 @@ async fn a_rebuild_that_fails_leaves_the_old_ones_in_use() {
     let network = served.status().await.projections.remove(0);
     assert_eq!((network.state, network.position), (ProjectionState::Following, write.head()));
     assert_eq!(network.last_error.map(|error| error.message), Some(error.message));
+    served.stop().await;
+}
+
+/// The journal, of which the events after a position cannot be read by what begins again.
+struct Broken {
+    journal: JournalEvents,
+    at: AtomicU64,
+}
+
+impl EventReader for Broken {
+    fn read(&self, after: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {
+        Box::pin(async move {
+            if after.get() == self.at.load(Ordering::SeqCst) {
+                return Err("the disk is broken".into());
+            }
+            self.journal.read(after, limit).await
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_rebuild_that_fails_leaves_no_file() {
+    let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
+    let path = folder.path().join("read-models.db");
+    write.create("net-1").await;
+    let journal = JournalEvents(Arc::clone(&write.journal));
+    let broken = Arc::new(Broken { journal, at: AtomicU64::new(u64::MAX) });
+    let served = Served::start_with(&write, folder.path(), Arc::clone(&broken) as _);
+    assert!(served.inputs.history.reach(write.head(), DEADLINE).await);
+    assert_eq!(served.ask::<ListNetworks>().await.unwrap().data.len(), 1);
+    // At the beginning, and when all events are applied.
+    for at in [0, write.head().get()] {
+        broken.at.store(at, Ordering::SeqCst);
+        let failed = served.rebuild().await;
+        assert_eq!(failed.state, RebuildState::Failed);
+        assert!(failed.error.unwrap().contains("the disk is broken"));
+        let left = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name());
+        let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains(".new")).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    broken.at.store(u64::MAX, Ordering::SeqCst);
+    assert_eq!(served.rebuild().await.state, RebuildState::Done);
+    assert_eq!(served.ask::<ListNetworks>().await.unwrap().data.len(), 1);
+    assert!(path.exists());
     served.stop().await;
 }
