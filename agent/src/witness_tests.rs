@@ -4,7 +4,7 @@ use otherix_tlog::{Checkpoint, Hash, RightEdge, SignatureKind, SignerKey};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::follow::{PROOF_WITHIN, Patience};
+use super::follow::{PROOF_WITHIN, ProofDeadlines};
 use super::*;
 
 const CLUSTER: ClusterId = ClusterId::new(Uuid::from_u128(1));
@@ -99,11 +99,11 @@ impl Node {
             Considered::Settled => {}
             // It is told for a minute.
             Considered::Older { text, note } => {
-                let (mut patience, now) = (Patience::default(), Instant::now());
-                patience.older(&self.witness, (&text, note.clone()), now, None);
-                patience.older(&self.witness, (&text, note), now + PROOF_WITHIN, None);
+                let (mut deadlines, now) = (ProofDeadlines::default(), Instant::now());
+                deadlines.older(&self.witness, (&text, note.clone()), now, None);
+                deadlines.older(&self.witness, (&text, note), now + PROOF_WITHIN, None);
             }
-            other => panic!("{other:?}"),
+            other @ (Considered::Nothing | Considered::Unusable(_)) => panic!("{other:?}"),
         }
     }
 
@@ -112,10 +112,8 @@ impl Node {
     }
 
     fn claim(&self, log: &Log, size: usize) -> Claim {
-        match self.consider(&log.answer(size)) {
-            Considered::Claim(claim) => *claim,
-            other => panic!("{other:?}"),
-        }
+        let Considered::Claim(claim) = self.consider(&log.answer(size)) else { panic!("no claim of {size} events") };
+        *claim
     }
 
     fn assert_keeps(&self, log: &Log, size: usize) {
@@ -260,25 +258,25 @@ fn answers_that_prove_nothing_for_a_minute_are_told_whatever_the_reason() {
     let node = Node::with(&log, 10);
     let forged = LogAnswer { checkpoint: Some(Log::new(1, 8, 20, 20).note(12)), ..log.answer(12) };
     let silent = LogAnswer { checkpoint: None, ..log.answer(12) };
-    let mut patience = Patience::default();
+    let mut deadlines = ProofDeadlines::default();
     let seconds = |seconds| start + std::time::Duration::from_secs(seconds);
     // Each time for another reason.
     for (at, answer) in [(0, &forged), (20, &silent), (40, &forged)] {
         assert_unusable(&node.consider(answer));
-        patience.unproven(&node.witness, "unusable", seconds(at));
+        deadlines.unproven(&node.witness, "unusable", seconds(at));
         node.assert_keeps(&log, 10);
     }
-    patience.unproven(&node.witness, "it is unavailable", seconds(59));
+    deadlines.unproven(&node.witness, "it is unavailable", seconds(59));
     assert_eq!(node.witness.contradiction(), None);
-    patience.unproven(&node.witness, "it has not answered", seconds(60));
+    deadlines.unproven(&node.witness, "it has not answered", seconds(60));
     let told = node.witness.contradiction().unwrap();
     assert_eq!(told, "the control plane gives no proof that it goes on: it has not answered");
     // The reason that was told first stays, and a proof ends it.
-    patience.unproven(&node.witness, "another", seconds(70));
+    deadlines.unproven(&node.witness, "another", seconds(70));
     assert_eq!(node.witness.contradiction(), Some(told));
-    patience.proven(&node.witness);
+    deadlines.proven(&node.witness);
     node.assert_keeps(&log, 10);
-    patience.unproven(&node.witness, "again", seconds(100));
+    deadlines.unproven(&node.witness, "again", seconds(100));
     assert_eq!(node.witness.contradiction(), None, "the minute begins again");
     // A node that keeps nothing has nothing to be proven.
     let folder = otherix_testkit::tempdir().unwrap();
@@ -290,19 +288,19 @@ fn answers_that_prove_nothing_for_a_minute_are_told_whatever_the_reason() {
 fn a_repeated_older_checkpoint_is_a_contradiction_only_if_it_persists() {
     let (log, now) = (Log::new(1, 7, 20, 20), Instant::now());
     let node = Node::with(&log, 10);
-    let mut patience = Patience::default();
-    let repeated = |after: u64, patience: &mut Patience| {
+    let mut deadlines = ProofDeadlines::default();
+    let repeated = |after: u64, deadlines: &mut ProofDeadlines| {
         let Considered::Older { text, note } = node.consider(&log.answer(6)) else { panic!() };
-        patience.older(&node.witness, (&text, note), now + std::time::Duration::from_secs(after), None);
+        deadlines.older(&node.witness, (&text, note), now + std::time::Duration::from_secs(after), None);
     };
-    repeated(0, &mut patience);
-    repeated(59, &mut patience);
+    repeated(0, &mut deadlines);
+    repeated(59, &mut deadlines);
     node.assert_keeps(&log, 10);
-    patience.proven(&node.witness);
-    repeated(61, &mut patience);
-    repeated(120, &mut patience);
+    deadlines.proven(&node.witness);
+    repeated(61, &mut deadlines);
+    repeated(120, &mut deadlines);
     node.assert_keeps(&log, 10);
-    repeated(121, &mut patience);
+    repeated(121, &mut deadlines);
     node.assert_contradicts("it has 6 events now, and had 10");
 }
 

@@ -37,12 +37,12 @@ pub struct WitnessInputs {
 
 /// Since when a control plane that answers heartbeats has not shown that the log goes on.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct ProofDeadlines {
     unproven_since: Option<Instant>,
     older_since: Option<Instant>,
 }
 
-impl Patience {
+impl ProofDeadlines {
     /// What is kept was told again, or a newer checkpoint was proven.
     pub(super) fn proven(&mut self, witness: &Witness) {
         *self = Self::default();
@@ -86,15 +86,15 @@ impl Patience {
 /// Witnesses the log until the connection is closed.
 pub async fn follow(inputs: WitnessInputs) {
     let WitnessInputs { connection, witness, mut answers, trust, heartbeat_wanted } = inputs;
-    let mut patience = Patience::default();
+    let mut deadlines = ProofDeadlines::default();
     while answers.changed().await.is_ok() {
         let (answer, trusted) = (answers.borrow_and_update().clone(), trust.key());
         let Some((answer, trusted)) = answer.zip(trusted) else { continue };
         let (was_known, at) = (witness.contradiction().is_some(), connection.runtime().now().ok());
         match witness.consider(&answer, &trusted, at) {
             Considered::Nothing => {}
-            Considered::Settled => patience.proven(&witness),
-            Considered::Older { text, note } => patience.older(&witness, (&text, note), Instant::now(), at),
+            Considered::Settled => deadlines.proven(&witness),
+            Considered::Older { text, note } => deadlines.older(&witness, (&text, note), Instant::now(), at),
             Considered::Unusable(reason) => {
                 static UNUSABLE: LogLimit = LogLimit::new();
                 if let Some(hits) = UNUSABLE.hit() {
@@ -102,17 +102,17 @@ pub async fn follow(inputs: WitnessInputs) {
                 }
                 // A node that keeps nothing has nothing to be proven.
                 if witness.checkpoint().is_some() {
-                    patience.unproven(&witness, &reason, Instant::now());
+                    deadlines.unproven(&witness, &reason, Instant::now());
                 }
             }
             Considered::Claim(claim) => match prove(&connection, &claim).await {
                 Ok(proof) => {
                     witness.judge(*claim, proof, at);
-                    patience.proven(&witness);
+                    deadlines.proven(&witness);
                 }
                 Err(error) => {
                     tracing::debug!(error = %Causes(&error), "no proof that the transparency log goes on");
-                    patience.unproven(&witness, &Causes(&error).to_string(), Instant::now());
+                    deadlines.unproven(&witness, &Causes(&error).to_string(), Instant::now());
                 }
             },
         }

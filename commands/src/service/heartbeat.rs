@@ -304,7 +304,7 @@ impl PresenceRecorder {
         if accepted.is_err()
             && let Ok(Heartbeat { checkpoint: Some(note), .. }) = serde_json::from_slice(&message.payload)
         {
-            self.log.heard_of_stranger(note);
+            self.log.heard_of_unknown_node(note);
         }
         accepted
     }

@@ -53,7 +53,7 @@ struct Shared {
     witnesses: BTreeMap<NodeId, String>,
     contradictions: BTreeMap<NodeId, String>,
     /// The last one that was in a heartbeat of no member.
-    stranger: Option<String>,
+    unknown_node: Option<String>,
 }
 
 /// The log, for those that ask about it. Clones share their content.
@@ -167,13 +167,13 @@ impl LogHandle {
 
     /// Somebody who is not a member of the cluster has told of a checkpoint: a journal that has lost its nodes learns
     /// by it what was signed. Only the log's own signature counts.
-    pub fn heard_of_stranger(&self, checkpoint: String) {
-        if self.lock().stranger.as_ref() == Some(&checkpoint) || !self.is_signed(&checkpoint) {
+    pub fn heard_of_unknown_node(&self, checkpoint: String) {
+        if self.lock().unknown_node.as_ref() == Some(&checkpoint) || !self.is_signed(&checkpoint) {
             return;
         }
-        let heard = Heard { from: CheckpointOrigin::Stranger, checkpoint: Some(checkpoint.clone()) };
+        let heard = Heard { from: CheckpointOrigin::UnknownNode, checkpoint: Some(checkpoint.clone()) };
         if self.heard.try_send(heard).is_ok() {
-            self.lock().stranger = Some(checkpoint);
+            self.lock().unknown_node = Some(checkpoint);
         }
     }
 

@@ -11,7 +11,7 @@ pub enum CheckpointOrigin {
     Stream,
     Node(NodeId),
     /// A heartbeat of no member of the cluster.
-    Stranger,
+    UnknownNode,
 }
 
 impl std::fmt::Display for CheckpointOrigin {
@@ -20,7 +20,7 @@ impl std::fmt::Display for CheckpointOrigin {
             Self::File => f.write_str("in the log's own database"),
             Self::Stream => f.write_str("on the stream of checkpoints"),
             Self::Node(node) => write!(f, "kept by node {node}"),
-            Self::Stranger => f.write_str("in a heartbeat of a node that the journal does not have"),
+            Self::UnknownNode => f.write_str("in a heartbeat of a node that the journal does not have"),
         }
     }
 }

@@ -76,7 +76,7 @@ pub(super) fn record(state: &State, now: Timestamp, report: &NodeReport) -> Resu
     Ok(Decision { events, unknown })
 }
 
-/// Splits outcomes among events: those of one have at most [`EVENT_RESULTS_BYTES_MAX`] bytes, unless it is a single one.
+/// Splits outcomes among events: those of one have at most [`EVENT_RESULTS_BYTES_MAX`] bytes, unless there is only one.
 fn split(results: Vec<ResourceOutcome>) -> Vec<Vec<ResourceOutcome>> {
     let (mut parts, mut bytes) = (Vec::<Vec<_>>::new(), 0);
     for result in results {
