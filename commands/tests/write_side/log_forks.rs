@@ -136,11 +136,11 @@ async fn nothing_is_signed_against_what_a_node_keeps_that_the_journal_does_not_h
     let other = SignerKey::from_seed(log.key.public_key().name().clone(), SignatureKind::Note, &[8; 32]);
     let head = TreeHead::new(90, Hash::of_leaf(b"another")).unwrap();
     let forged = Checkpoint::new(other.public_key().name().clone(), head).sign(&other).unwrap().to_string();
-    log.handle.heard_of_stranger(forged);
-    log.handle.heard_of_stranger(log.handle.checkpoint().unwrap());
+    log.handle.heard_of_unknown_node(forged);
+    log.handle.heard_of_unknown_node(log.handle.checkpoint().unwrap());
     log.grow("more", 1).await;
     assert_eq!(log.handle.view().stopped, None);
-    log.handle.heard_of_stranger(note(&log, 90, Hash::of_leaf(b"another")));
+    log.handle.heard_of_unknown_node(note(&log, 90, Hash::of_leaf(b"another")));
     assert_stops(log, &sink, "in a heartbeat of a node that the journal does not have").await;
 }
 
