@@ -116,7 +116,7 @@ async fn changes_are_found_and_dated() {
     }
     differences(&control_plane, [&ready, &vm_ready, &last]).await;
     // The VM was deleted there, and its name is another one's now.
-    let again = "vm create web --image-url https://example.org/b.qcow2 --arch amd64 --network net-a";
+    let again = "vm create web --image-url https://example.org/b.qcow2 --arch amd64 --network net-b";
     done(&control_plane, again).await;
     let found = done(&control_plane, &format!("bisect vm web --status failed --at {last}")).await;
     assert!(found.contains(&format!(" since position {vm_failed}, 2")), "{found}");

@@ -326,11 +326,14 @@ async fn durable_consumers_are_restored_at_their_positions() {
     }
     pipeline.caught_up().await;
     let configurations = nats_py(DURABLES, &[&server.url(), "begin", "0"]).await;
-    // A consumer that acknowledged a foreign message has not received the event that takes its sequence.
+    // A consumer that acknowledged a foreign message has not received the event that takes its sequence. The relay would
+    // notice the message within a second, perhaps before it is acknowledged.
+    stop(pipeline).await.close().await;
     publish(&connection, FOREIGN, "foreign", None).await;
     nats_py(DURABLES, &[&server.url(), "acknowledge", "0"]).await;
-    pipeline.writer.execute(create("later")).await.unwrap();
+    let pipeline = Pipeline::start(&folder, &connection).await;
     wait_for(DEADLINE, "a new stream", async || pipeline.relayed.borrow().rebuilds > 0).await;
+    pipeline.writer.execute(create("later")).await.unwrap();
     pipeline.caught_up().await;
     assert_eq!(assert_copy(&server, &folder).await, 21);
     assert_eq!(nats_py(DURABLES, &[&server.url(), "end", "0"]).await, configurations);
