@@ -242,7 +242,7 @@ async fn a_journal_that_is_behind_its_own_checkpoint_or_altered_is_not_signed() 
     log.grow("net", 5).await;
     log.stop().await;
     let copy = folder.path().with_file_name("copy.db");
-    std::fs::copy(folder.path(), &copy).unwrap();
+    folder.copy(&copy);
     let log = RunningLog::start(&folder, &path, &sink).await;
     log.grow("more", 3).await;
     log.stop().await;

@@ -38,11 +38,11 @@ async fn forked(size: usize, count: usize) -> (JournalFolder, MemorySink, TreeHe
     log.grow("net", 5).await;
     log.stop().await;
     let copy = folder.path().with_file_name("copy.db");
-    std::fs::copy(folder.path(), &copy).unwrap();
+    folder.copy(&copy);
     let log = RunningLog::start(&folder, &path, &sink).await;
     let signed = log.grow("signed", size - 5).await;
     log.stop().await;
-    std::fs::copy(folder.path(), folder.path().with_file_name("signed.db")).unwrap();
+    folder.copy(folder.path().with_file_name("signed.db"));
     put_back(&folder, &copy);
     grow_unfollowed(&folder, "other", count - 5).await;
     (folder, sink, signed)

@@ -1,7 +1,6 @@
 //! The relay when the stream is not a copy of the journal: a stream that is missing, foreign or damaged is rebuilt; one
 //! with events that the journal lacks is not changed.
 
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,7 +127,7 @@ async fn does_not_change_a_stream_ahead_of_the_journal() {
     }
     writer.stop().await.close().await;
     let backup = JournalFolder::new();
-    fs::copy(folder.path(), backup.path()).unwrap();
+    folder.copy(backup.path());
     let connection = connect(&server).await;
     let pipeline = Pipeline::start(&folder, &connection).await;
     pipeline.writer.execute(create("d")).await.unwrap();
@@ -208,7 +207,7 @@ async fn does_not_change_a_diverged_stream() {
     let (connection, pipeline) = three_events(&server, &folder).await;
     stop(pipeline).await.close().await;
     let backup = JournalFolder::new();
-    fs::copy(folder.path(), backup.path()).unwrap();
+    folder.copy(backup.path());
     let pipeline = Pipeline::start(&folder, &connection).await;
     pipeline.writer.execute(create("d")).await.unwrap();
     pipeline.caught_up().await;

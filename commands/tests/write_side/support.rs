@@ -50,6 +50,12 @@ impl JournalFolder {
     }
 
     /// Runs statements with the `sqlite3` command. Returns its output.
+    /// Copies the journal of a process that has ended. Closing it may have left events in the write-ahead log.
+    pub(crate) fn copy(&self, to: impl AsRef<Path>) {
+        self.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+        std::fs::copy(self.path(), to).unwrap();
+    }
+
     pub(crate) fn sql(&self, statements: &str) -> String {
         sql(&self.path(), statements).unwrap()
     }

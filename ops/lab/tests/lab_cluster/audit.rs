@@ -49,7 +49,11 @@ impl Lab {
     /// Waits until the log covers all events, and every node keeps a checkpoint of at least so many.
     fn wait_for_witnesses(&self, nodes: &[&str], events: u64) {
         wait_for_blocking(DEADLINE, "the nodes' checkpoints", || {
-            let status = self.ok(&["audit", "status"]);
+            // There is none in the first seconds.
+            let output = self.otherix(&["audit", "status", "-o", "json"]);
+            let Ok(status) = serde_json::from_slice::<Value>(&output.stdout) else {
+                return Err(Value::String(String::from_utf8_lossy(&output.stderr).into_owned()));
+            };
             let kept = |node: &&str| {
                 let of_node = |witness: &&Value| witness["node"] == **node;
                 let witness = status["witnesses"].as_array().unwrap().iter().find(of_node).unwrap();
