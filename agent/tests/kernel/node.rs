@@ -24,7 +24,7 @@ pub(crate) const REPAIR: Duration = Duration::from_secs(1);
 
 /// How long steps may follow each other, also while another program writes what is to be written, so that the kernel
 /// refuses a step again and again.
-const SETTLE: Duration = Duration::from_secs(10);
+const SETTLE: Duration = Duration::from_secs(30);
 
 /// A node whose desired state the test sets.
 pub(crate) struct Node {
