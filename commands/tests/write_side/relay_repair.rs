@@ -325,8 +325,8 @@ async fn durable_consumers_are_restored_at_their_positions() {
     }
     pipeline.caught_up().await;
     let configurations = nats_py(DURABLES, &[&server.url(), "begin", "0"]).await;
-    // A consumer that acknowledged a foreign message has not received the event that takes its sequence. The relay would
-    // notice the message within a second, perhaps before it is acknowledged.
+    // A consumer that acknowledged a foreign message has not received the event that takes its sequence. The relay
+    // would notice the message within a second, perhaps before it is acknowledged.
     stop(pipeline).await.close().await;
     publish(&connection, FOREIGN, "foreign", None).await;
     nats_py(DURABLES, &[&server.url(), "acknowledge", "0"]).await;
