@@ -27,6 +27,7 @@ pub mod outcome;
 pub mod permission;
 pub mod position;
 pub mod projection;
+pub mod refusal;
 pub mod request;
 pub mod schema;
 pub mod subject;

@@ -7,7 +7,9 @@ use otherix_schemas::event::EventQuery;
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::node::NodeView;
 use otherix_schemas::position::Position;
+use otherix_schemas::refusal::{ListRefusals, NamedResource, RefusalQuery, RefusalView, Refusals};
 use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::vm::VmView;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -17,7 +19,8 @@ use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::Format;
-use crate::output::text::clean;
+use crate::output::text::{clean, pad};
+use crate::resource::{NameOrId, Resource};
 
 /// Show everything that happened to a network, VM or node
 #[derive(Debug, Subcommand)]
@@ -45,10 +48,29 @@ pub(crate) struct ExplainArgs {
     output: Format,
 }
 
+impl ExplainSubcommand {
+    /// The resource by its name; `None` if it is given by its id.
+    fn named(&self) -> Option<NamedResource> {
+        let (resource, ExplainArgs { reference, .. }) = match self {
+            Self::Network(args) => (NetworkView::COMMAND, args),
+            Self::Vm(args) => (VmView::COMMAND, args),
+            Self::Node(args) => (NodeView::COMMAND, args),
+        };
+        match NameOrId::new(reference) {
+            NameOrId::Id(_) => None,
+            NameOrId::Name(name) => Some(NamedResource { resource: resource.to_owned(), name: name.to_owned() }),
+        }
+    }
+}
+
+/// Columns of the time since the line before.
+const SINCE_WIDTH: usize = 10;
+
 const HELP: &str = "\
 Shows decisions and outcomes in the order in which they were recorded, and for the first outcome of each node about a \
-decision the time since then; the longest one is marked. The name may be that of a resource that was deleted. Requests \
-that were refused are in the control plane's log only.
+decision the time since then; the longest one is marked. Each line begins with the time since the one before. The name \
+may be that of a resource that was deleted. Commands that were refused are shown as far as the control plane keeps \
+them: the latest 1,000 of each caller. Nothing proves that they are all.
 
 Examples:
   otherix explain network net-dev
@@ -59,6 +81,7 @@ Examples:
 struct Explanation<'a> {
     events: &'a [Value],
     waits: Vec<Wait>,
+    refusals: Refusals,
 }
 
 /// The time between a decision and an outcome that is about it.
@@ -82,6 +105,7 @@ fn as_seconds<S: serde::Serializer>(micros: &i64, serializer: S) -> Result<S::Ok
 /// Carries out the command.
 pub(crate) async fn run(global: &GlobalArgs, command: ExplainSubcommand, printer: &mut Printer) -> Result<(), Failure> {
     let mut client = ControlPlaneClient::connect(global).await?;
+    let named = command.named();
     let (ids, output) = match command {
         ExplainSubcommand::Network(ExplainArgs { reference, output }) => {
             (vec![select::id::<NetworkView>(&reference, None, &mut client).await?], output)
@@ -93,6 +117,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: ExplainSubcommand, printer
             (vec![select::id::<NodeView>(&reference, None, &mut client).await?], output)
         }
     };
+    let refusals = RefusalQuery { ids: ids.clone(), named };
     let mut query = EventQuery { names: vec![ids], ..EventQuery::default() };
     let mut events: Vec<Value> = Vec::new();
     loop {
@@ -102,12 +127,19 @@ pub(crate) async fn run(global: &GlobalArgs, command: ExplainSubcommand, printer
             break;
         }
     }
+    client.renew();
+    let refusals = client.call::<ListRefusals>(&refusals).await?.data;
     let waits = waits(&events);
     if output == Format::Json {
-        return printer.data(&Explanation { events: &events, waits });
+        return printer.data(&Explanation { events: &events, waits, refusals });
     }
     let mut lines = Lines::default();
     lines.names.learn(&events, &mut client).await;
+    printer.text(&text(&mut lines, &events, &waits, &refusals))
+}
+
+/// Events and refused commands in the order of their times.
+fn text(lines: &mut Lines, events: &[Value], waits: &[Wait], refusals: &Refusals) -> String {
     let waits: BTreeMap<Position, &Wait> = waits.iter().map(|wait| (wait.position, wait)).collect();
     let line = |event: &Value| {
         let wait = position(event).and_then(|position| waits.get(&position));
@@ -115,10 +147,31 @@ pub(crate) async fn run(global: &GlobalArgs, command: ExplainSubcommand, printer
             let mark = if *longest { ", the longest wait" } else { "" };
             format!(", after {}{mark}", duration(*micros))
         });
-        format!("{}{}\n", lines.line(event), clean(&wait.unwrap_or_default()))
+        (time(event), format!("{}{}", lines.line(event), clean(&wait.unwrap_or_default())))
     };
-    let text: String = events.iter().map(line).collect();
-    printer.text(&text)
+    let mut told: Vec<(Option<i64>, String)> = events.iter().map(line).collect();
+    told.extend(refusals.refusals.iter().map(|refusal| (Some(refusal.time.unix_micros()), refused(refusal))));
+    // Stable: events of one time stay in the order of their positions.
+    told.sort_by_key(|(time, _)| *time);
+    let mut before = None;
+    let mut text = String::new();
+    if refusals.is_truncated {
+        text.push_str("older refused commands are left out\n");
+    }
+    for (time, line) in told {
+        let since = time.zip(before).map(|(time, before)| format!("+{}", duration(time - before)));
+        text.push_str(&format!("{}  {line}\n", pad(&since.unwrap_or_default(), SINCE_WIDTH)));
+        before = time.or(before);
+    }
+    text
+}
+
+/// The line of a refused command, with the columns of an event's.
+fn refused(refusal: &RefusalView) -> String {
+    let RefusalView { time, count, last_time, actor_name, request, code, message, actor: _ } = refusal;
+    let times = if *count > 1 { format!(", {count} times until {last_time}") } else { String::new() };
+    let line = format!("{time}  -       refused: {request} by {actor_name}  {}: {message}{times}", code.as_str());
+    clean(&line)
 }
 
 /// The waits among these events: from each decision to the first outcome of each node about it. Later outcomes are

@@ -26,7 +26,7 @@ use otherix_schemas::node::{MeshPeerStatus, NodeCommand, NodeReport};
 use otherix_schemas::request::{RequestKind, ServiceKind};
 use otherix_schemas::user::Callers;
 use otherix_schemas::value::Ipv4Subnet;
-use otherix_transport::service::{Call, Connections, RequestServer, ServeError};
+use otherix_transport::service::{Call, Connections, Denied, RequestServer, ServeError};
 use tokio::sync::watch;
 
 use self::agent_starts::AgentStarts;
@@ -39,6 +39,7 @@ use self::failure_detector::FailureDetector;
 pub use self::heartbeat::DecisionSigning;
 use self::heartbeat::{Heartbeats, NodePresence};
 use crate::domain::Roster;
+use crate::refusals::RefusalLog;
 use crate::store::Digest;
 use crate::tlog::LogHandle;
 use crate::writer::{Cause, CommandRequest, Durable, IdempotencyKey, WriterHandle};
@@ -80,6 +81,8 @@ pub struct Inputs {
     pub signing: DecisionSigning,
     /// The transparency log.
     pub log: LogHandle,
+    /// What is refused.
+    pub refusals: RefusalLog,
     /// The decisions that nodes report on.
     pub decisions: FindDecision,
     pub runtime: Arc<dyn Runtime>,
@@ -105,6 +108,7 @@ struct Handler {
     cluster: ClusterId,
     decision_key: DecisionKey,
     log: LogHandle,
+    refusals: RefusalLog,
     decisions: FindDecision,
     runtime: Arc<dyn Runtime>,
 }
@@ -127,6 +131,7 @@ impl Service {
             telemetry,
             signing,
             log,
+            refusals,
             decisions,
             runtime,
         } = inputs;
@@ -154,6 +159,7 @@ impl Service {
                 cluster,
                 decision_key,
                 log,
+                refusals,
                 decisions,
                 runtime,
             },
@@ -163,34 +169,56 @@ impl Service {
     /// Serves commands and heartbeats until the connection is closed.
     pub async fn run(self) {
         let Self { requests, heartbeats, handler } = self;
+        let (refusals, runtime) = (handler.refusals.clone(), Arc::clone(&handler.runtime));
+        let record = move |denied: Denied<'_>| {
+            if let Ok(now) = runtime.now() {
+                let Denied { request, caller, body, refusal } = denied;
+                refusals.record(request, caller, body, refusal, now);
+            }
+        };
         let handle = move |call: Call| {
             let handler = handler.clone();
-            async move { handler.handle(call).await }
+            async move { handler.handle(&call).await }
         };
         tokio::select! {
-            () = requests.serve(handle) => {}
+            () = requests.serve(handle, record) => {}
             () = heartbeats.serve() => {}
         }
     }
 }
 
 impl Handler {
-    async fn handle(&self, call: Call) -> Result<Bytes, ErrorBody> {
+    async fn handle(&self, call: &Call) -> Result<Bytes, ErrorBody> {
+        let answer = self.answer(call).await;
+        if let Err(refusal) = &answer
+            && !call.dry_run
+            && let Ok(now) = self.runtime.now()
+        {
+            self.refusals.record(call.request, &call.caller, &call.body, refusal, now);
+        }
+        answer
+    }
+
+    async fn answer(&self, call: &Call) -> Result<Bytes, ErrorBody> {
         let parse = match call.request.kind {
             RequestKind::Command(parse) => parse,
             RequestKind::Lookup => {
                 // The position first: the registry contains its event then.
                 let position = self.durable.borrow().position;
-                let found = credentials::look_up(&call, &self.callers.borrow(), self.runtime.now().ok())?;
+                let found = credentials::look_up(call, &self.callers.borrow(), self.runtime.now().ok())?;
                 let (issuer, cluster, decision_key) = (self.issuer.as_ref(), self.cluster, self.decision_key);
                 return credentials::answer(found, position, &Issuing { issuer, cluster, decision_key });
             }
             RequestKind::Unrecorded => {
                 let position = self.durable.borrow().position;
-                if call.request.resource() == "log" {
-                    return log::handle(&call, position, &self.log).await;
-                }
-                return consumers::handle(&call, position, self.consumers.as_ref()).await;
+                return match call.request.resource() {
+                    "log" => log::handle(call, position, &self.log).await,
+                    "refusal" => {
+                        let found = self.refusals.list(call.json()?, &call.caller).await?;
+                        credentials::encode(position, found)
+                    }
+                    _ => consumers::handle(call, position, self.consumers.as_ref()).await,
+                };
             }
             RequestKind::Query | RequestKind::Maintenance => {
                 return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));

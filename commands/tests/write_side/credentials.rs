@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use otherix_commands::config::ClusterConfig;
+use otherix_commands::refusals::RefusalLog;
 use otherix_commands::service::{
     Consumers, Credential, DecisionSigning, Inputs, IssueError, Issuer, Service, Settings, decisions_of,
 };
@@ -99,6 +100,7 @@ impl Control {
             telemetry: Arc::new(|_| {}),
             signing: DecisionSigning { signer: signer(), rotations: Arc::new([]) },
             log: LogHandle::idle(SignedLogKey::new("log+00000000+AQ==".to_owned(), &signer()), Arc::clone(&runtime)),
+            refusals: RefusalLog::none(),
             decisions: decisions_of(store),
             runtime,
         };

@@ -168,6 +168,11 @@ impl StateFolder {
         self.folder.join("log.db")
     }
 
+    /// The database of refused commands.
+    pub(crate) fn refusals(&self) -> PathBuf {
+        self.folder.join("refusals.db")
+    }
+
     pub(crate) fn read_models(&self) -> PathBuf {
         self.folder.join("read-models.db")
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::FutureExt;
+use otherix_commands::refusals::{RefusalLog, RefusalRecorder};
 use otherix_commands::relay::{self, Notes, Relay, Relayed};
 use otherix_commands::service::{self as commands, DecisionSigning};
 use otherix_commands::store::EventStore;
@@ -192,6 +193,7 @@ impl ControlPlane {
             head: head.clone(),
             revoked,
         };
+        let (refused, recorder) = open_refusals(args);
         let inputs = commands::Inputs {
             cluster,
             issuer: nats.identity,
@@ -203,6 +205,7 @@ impl ControlPlane {
             telemetry: telemetry_of(read_side.models.clone()),
             signing,
             log,
+            refusals: refused,
             decisions: commands::decisions_of(Arc::clone(&journal)),
             runtime,
         };
@@ -221,6 +224,9 @@ impl ControlPlane {
         spawn_part(&mut others, "mirror", keep_mirror(mirror, relayed, stuck));
         NatsParts { watchdog, pusher, refusals, consumers }.spawn(&mut others);
         spawn_lasting(&mut others, "transparency log", log_follower.run());
+        if let Some(recorder) = recorder {
+            spawn_lasting(&mut others, "refusals", recorder.run());
+        }
         spawn_lasting(&mut others, "projections", followers.run(head, events));
         spawn_lasting(&mut others, "command service", commands.run());
         spawn_lasting(&mut others, "query service", queries.run());
@@ -284,6 +290,17 @@ fn relay_inputs(
         signer: Arc::clone(&signing.signer),
         settings,
         runtime: SystemRuntime::shared(),
+    }
+}
+
+/// What is refused. Without its database, nothing else is missing.
+fn open_refusals(args: &RunArgs) -> (RefusalLog, Option<RefusalRecorder>) {
+    match RefusalLog::open(&args.state.refusals(), SystemRuntime::shared()) {
+        Ok((log, recorder)) => (log, Some(recorder)),
+        Err(error) => {
+            tracing::error!(error = %Causes(&error), "refused commands are not recorded: delete their database");
+            (RefusalLog::none(), None)
+        }
     }
 }
 

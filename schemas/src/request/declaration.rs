@@ -9,7 +9,7 @@ use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
 use crate::json_schema;
 use crate::permission::Permission;
-use crate::{consumer, enrollment, event, log, network, node, projection, schema, user, vm};
+use crate::{consumer, enrollment, event, log, network, node, projection, refusal, schema, user, vm};
 
 /// A type of request, declared on a marker type such as [`crate::network::CreateNetwork`].
 pub trait RequestType: Send + Sync + 'static {
@@ -119,7 +119,7 @@ impl Request {
         let commands = [network::COMMANDS, vm::COMMANDS, node::COMMANDS, user::COMMANDS, enrollment::COMMANDS];
         let lookups = [user::LOOKUPS, enrollment::LOOKUPS];
         let queries = [network::QUERIES, vm::QUERIES, node::QUERIES, user::QUERIES, event::QUERIES, schema::QUERIES];
-        let others = [consumer::REQUESTS, log::REQUESTS, projection::REQUESTS];
+        let others = [consumer::REQUESTS, log::REQUESTS, refusal::REQUESTS, projection::REQUESTS];
         commands.into_iter().chain(lookups).chain(others).chain(queries).flatten().copied()
     }
 

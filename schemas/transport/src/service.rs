@@ -15,14 +15,17 @@ use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::json_schema::schema_id;
 use otherix_schemas::permission::Role;
 use otherix_schemas::request::{Request, ServiceKind};
-use otherix_schemas::subject::REQUESTS;
-use otherix_schemas::user::Callers;
+use otherix_schemas::subject::{REQUESTS, RequestSubject};
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::user::{Caller, Callers};
 use tokio::sync::{Semaphore, watch};
 
 use crate::admission::admit;
 pub use crate::admission::{Call, REQUEST_INFO, Sender, authorize};
 use crate::connection::Connection;
-use crate::transport::{EndpointSpec, Headers, IncomingRequest, IncomingRequests, ServiceSpec, TransportError};
+use crate::transport::{
+    EndpointSpec, Headers, IncomingRequest, IncomingRequests, Message, ServiceSpec, TransportError,
+};
 
 /// The headers of an answer that is an error: its code and the HTTP status with the same meaning (NATS ADR-32).
 pub const SERVICE_ERROR: &str = "Nats-Service-Error";
@@ -55,6 +58,15 @@ pub struct Connections {
     pub nodes: Connection,
 }
 
+/// A request that was refused before it was handled: its caller lacks the permission.
+#[derive(Clone, Copy, Debug)]
+pub struct Denied<'a> {
+    pub request: Request,
+    pub caller: &'a Caller,
+    pub body: &'a [u8],
+    pub refusal: &'a ErrorBody,
+}
+
 /// A registered service. Its requests are queued until [`RequestServer::serve`] is called.
 pub struct RequestServer {
     incoming: [IncomingRequests; 2],
@@ -81,26 +93,33 @@ impl RequestServer {
         Ok(Self { incoming, callers, runtime })
     }
 
-    /// Handles each request in its own task until the connection is closed.
-    pub async fn serve<Handler, Answer>(self, handler: Handler)
+    /// Handles each request in its own task until the connection is closed. `denied` is told of those that callers lack
+    /// the permission for.
+    pub async fn serve<Handler, Answer>(self, handler: Handler, denied: impl Fn(Denied<'_>) + Send + Sync + 'static)
     where
         Handler: Fn(Call) -> Answer + Send + Sync + 'static,
         Answer: Future<Output = Result<Bytes, ErrorBody>> + Send + 'static,
     {
         let Self { incoming, callers, runtime } = self;
-        let handler = Arc::new(handler);
+        let (handler, denied) = (Arc::new(handler), Arc::new(denied));
         let limit = Arc::new(Semaphore::new(AT_ONCE));
         let serving = incoming.map(|mut incoming| {
             let (handler, limit, runtime) = (Arc::clone(&handler), Arc::clone(&limit), Arc::clone(&runtime));
-            let callers = callers.clone();
+            let (callers, denied) = (callers.clone(), Arc::clone(&denied));
             async move {
                 while let Some(request) = incoming.next().await {
                     // It is never closed. Further requests wait in the connection's queue, which is bounded.
                     let permit = Arc::clone(&limit).acquire_owned().await.ok();
                     let (handler, callers, now) = (Arc::clone(&handler), callers.clone(), runtime.now().ok());
+                    let denied = Arc::clone(&denied);
                     let task = async move {
                         let answer = async {
-                            let call = admit(&request.message, &callers.borrow(), now)?;
+                            let call = {
+                                let callers = callers.borrow();
+                                let told =
+                                    |refusal: &ErrorBody| tell(&request.message, (&callers, now), refusal, &*denied);
+                                admit(&request.message, &callers, now).inspect_err(told)?
+                            };
                             handler(call).await
                         };
                         let answer = unless_panicking(answer).await;
@@ -112,6 +131,23 @@ impl RequestServer {
             }
         });
         join_all(serving).await;
+    }
+}
+
+/// Tells of a request that its caller lacks the permission for.
+fn tell(
+    message: &Message,
+    (callers, now): (&Callers, Option<Timestamp>),
+    refusal: &ErrorBody,
+    denied: &impl Fn(Denied<'_>),
+) {
+    if refusal.error.code != ErrorCode::PermissionDenied {
+        return;
+    }
+    // Its sender was attested.
+    let Ok(RequestSubject { user, request }) = message.subject.parse() else { return };
+    if let Ok(caller) = callers.find(&user, now) {
+        denied(Denied { request, caller: &caller, body: &message.payload, refusal });
     }
 }
 

@@ -1,0 +1,195 @@
+//! Commands that were refused (docs/adr/0041): kept in a database beside the journal for those who look for what was
+//! attempted. They are not events: nothing depends on them, and whoever floods the control plane loses the oldest of
+//! its own only. No command waits for them.
+//!
+//! Cancel-safety: [`RefusalRecorder::run`] may be dropped at any await; what it was given and has not stored is lost.
+
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use otherix_runtime::{LogLimit, Runtime};
+use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
+use otherix_schemas::permission::Permission;
+use otherix_schemas::refusal::{RefusalQuery, Refusals};
+use otherix_schemas::request::{Request, RequestKind};
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::user::Caller;
+use otherix_schemas::value::name_key;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use self::store::RefusalStore;
+pub use self::store::RefusalStoreError;
+
+/// Refusals and queries that may wait; more refusals are dropped.
+const WAITING_MAX: usize = 1024;
+
+/// Stored in one transaction at most.
+const BATCH: usize = 256;
+
+/// Longest stored message, in bytes.
+const MESSAGE_MAX: usize = 1024;
+
+/// Ids of a command that are kept.
+const NAMES_MAX: usize = 16;
+
+/// A command that was refused.
+#[derive(Clone, Debug)]
+struct Refusal {
+    time: Timestamp,
+    actor: String,
+    actor_name: String,
+    request: &'static str,
+    /// The ids that its body has.
+    ids: Vec<Uuid>,
+    /// The key of the name that its body has.
+    name: Option<String>,
+    code: ErrorCode,
+    message: String,
+}
+
+/// What the recorder does, in this order.
+#[derive(Debug)]
+enum Work {
+    Record(Refusal),
+    List { query: RefusalQuery, is_auditor: bool, answer: oneshot::Sender<Result<Refusals, RefusalStoreError>> },
+}
+
+/// The refused commands. Clones share them.
+#[derive(Clone, Debug)]
+pub struct RefusalLog {
+    /// `None`: none are kept.
+    queue: Option<mpsc::Sender<Work>>,
+}
+
+/// Stores what a [`RefusalLog`] is given.
+pub struct RefusalRecorder {
+    store: Arc<RefusalStore>,
+    queue: mpsc::Receiver<Work>,
+    runtime: Arc<dyn Runtime>,
+}
+
+/// Whether a refusal of this kind tells of an attempt. Others are repeated until they are answered.
+fn is_attempt(code: ErrorCode) -> bool {
+    match code {
+        ErrorCode::ValidationFailed
+        | ErrorCode::PermissionDenied
+        | ErrorCode::NotFound
+        | ErrorCode::Conflict
+        | ErrorCode::IdempotencyKeyMismatch => true,
+        ErrorCode::Unauthenticated | ErrorCode::Unavailable | ErrorCode::Internal => false,
+    }
+}
+
+/// The ids in the fields of a body, and the key of its `name`.
+fn named(body: &[u8]) -> (Vec<Uuid>, Option<String>) {
+    let Ok(Value::Object(fields)) = serde_json::from_slice(body) else { return (Vec::new(), None) };
+    let ids = fields.iter().filter(|(field, _)| field.as_str() == "id" || field.ends_with("_id"));
+    let ids = ids.filter_map(|(_, value)| value.as_str()?.parse().ok()).take(NAMES_MAX).collect();
+    let name = fields.get("name").and_then(Value::as_str).filter(|name| name.len() <= MESSAGE_MAX);
+    (ids, name.map(|name| name_key(name.trim())))
+}
+
+/// The text up to [`MESSAGE_MAX`].
+fn shortened(text: &str) -> String {
+    text.get(..text.floor_char_boundary(MESSAGE_MAX)).unwrap_or_default().to_owned()
+}
+
+impl RefusalLog {
+    /// Keeps none.
+    pub fn none() -> Self {
+        Self { queue: None }
+    }
+
+    /// Opens the database at `path`, or creates it, and returns what stores refusals in it.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open(path: &Path, runtime: Arc<dyn Runtime>) -> Result<(Self, RefusalRecorder), RefusalStoreError> {
+        let store = Arc::new(RefusalStore::open(path)?);
+        let (sender, queue) = mpsc::channel(WAITING_MAX);
+        Ok((Self { queue: Some(sender) }, RefusalRecorder { store, queue, runtime }))
+    }
+
+    /// Records that a command was refused, unless that says nothing about a resource. Never waits.
+    pub fn record(&self, request: Request, caller: &Caller, body: &[u8], refusal: &ErrorBody, time: Timestamp) {
+        let Some(queue) = &self.queue else { return };
+        let code = refusal.error.code;
+        if !matches!(request.kind, RequestKind::Command(_)) || !is_attempt(code) {
+            return;
+        }
+        let (ids, name) = named(body);
+        if ids.is_empty() && name.is_none() {
+            return;
+        }
+        let message = shortened(&refusal.error.message);
+        let (actor, actor_name) = (caller.id.to_string(), caller.name.clone());
+        let refusal = Refusal { time, actor, actor_name, request: request.name, ids, name, code, message };
+        if queue.try_send(Work::Record(refusal)).is_err() {
+            static DROPPED: LogLimit = LogLimit::new();
+            if let Some(count) = DROPPED.hit() {
+                tracing::warn!(count, "more commands are refused than can be recorded");
+            }
+        }
+    }
+
+    /// Returns what was recorded for `caller` to see.
+    ///
+    /// # Errors
+    /// `validation_failed` if the query is out of bounds, `unavailable` if there is no database or it fails.
+    pub async fn list(&self, query: RefusalQuery, caller: &Caller) -> Result<Refusals, ErrorBody> {
+        query.check()?;
+        let unavailable = || ErrorBody::new(ErrorCode::Unavailable, "refused commands cannot be read");
+        let queue = self.queue.as_ref().ok_or_else(unavailable)?;
+        let is_auditor = caller.role.has(Permission::AuditRead);
+        let (answer, found) = oneshot::channel();
+        queue.send(Work::List { query, is_auditor, answer }).await.map_err(|_| unavailable())?;
+        found.await.map_err(|_| unavailable())?.map_err(|error| {
+            log(&error);
+            unavailable()
+        })
+    }
+}
+
+impl RefusalRecorder {
+    /// Stores refusals, and answers queries, until nobody can send any.
+    pub async fn run(mut self) {
+        let mut work = Vec::new();
+        while self.queue.recv_many(&mut work, BATCH).await > 0 {
+            let (store, work) = (Arc::clone(&self.store), std::mem::take(&mut work));
+            // Ends without a result when the process does.
+            let _ended = self.runtime.run_blocking("record refusals", move || carry_out(&store, work)).await;
+        }
+    }
+}
+
+fn carry_out(store: &RefusalStore, work: Vec<Work>) {
+    let mut refusals = Vec::new();
+    let mut queries = Vec::new();
+    for work in work {
+        match work {
+            Work::Record(refusal) => refusals.push(refusal),
+            Work::List { query, is_auditor, answer } => queries.push((query, is_auditor, answer)),
+        }
+    }
+    // A query sees what was recorded before it, and perhaps more.
+    if let Err(error) = store.record(&refusals) {
+        log(&error);
+    }
+    for (query, is_auditor, answer) in queries {
+        // Whoever asked may be gone.
+        let _unless_dropped = answer.send(store.list(&query, is_auditor));
+    }
+}
+
+fn log(error: &RefusalStoreError) {
+    static FAILED: LogLimit = LogLimit::new();
+    if let Some(count) = FAILED.hit() {
+        tracing::error!(error = %Causes(error), count, "the database of refused commands fails");
+    }
+}
