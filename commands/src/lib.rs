@@ -6,6 +6,9 @@ pub mod domain;
 pub mod recovery;
 pub mod relay;
 pub mod service;
+mod sqlite_copy;
 pub mod store;
 pub mod tlog;
 pub mod writer;
+
+pub use sqlite_copy::CopyError;
