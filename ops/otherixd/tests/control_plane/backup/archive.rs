@@ -55,10 +55,6 @@ impl Archive {
         file
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
-        self.0.iter().map(|(header, _)| name(header)).collect()
-    }
-
     pub(super) fn manifest(&self) -> Value {
         serde_json::from_slice(&self.0[0].1).unwrap()
     }
