@@ -8,6 +8,9 @@ pub mod recovery;
 pub mod refusals;
 pub mod relay;
 pub mod service;
+mod sqlite_copy;
 pub mod store;
 pub mod tlog;
 pub mod writer;
+
+pub use sqlite_copy::CopyError;

@@ -3,4 +3,5 @@
 //! first, and change nothing until the plan is executed; both may be killed at any point and started again.
 
 pub mod adopt;
+pub mod given_up;
 pub mod restore;

@@ -7,6 +7,7 @@
 //!
 //! Cancel-safety: [`LogFollower::run`] may be dropped at any await; what it stores, it stores in transactions.
 
+mod check;
 mod compare;
 mod follow;
 mod handle;
@@ -15,6 +16,7 @@ mod resume;
 mod stop;
 mod tiles;
 
+pub use check::{CheckedLog, LogCheckError, check_log, head_of_epoch};
 pub use follow::{CheckpointSink, Inputs, LogFollower, SinkError};
 pub use handle::{LogHandle, LogUnavailable};
 pub use numbering::LeafNumbering;

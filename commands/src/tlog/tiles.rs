@@ -10,6 +10,8 @@ use otherix_tlog::tile::TileHashes;
 use otherix_tlog::{Tile, TileSource, hash::HASH_LEN};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
+use crate::sqlite_copy::{CopyError, copy_database};
+
 /// SQLite's `user_version` of a file with these tables.
 const LAYOUT: i64 = 1;
 
@@ -49,6 +51,10 @@ pub enum TileStoreError {
     },
     #[error("the log's database `{}` was written by a newer version", .0.display())]
     Newer(PathBuf),
+    #[error("`{}` is not the database of a log", .0.display())]
+    NoLog(PathBuf),
+    #[error("the log's database is damaged: {0}")]
+    Damaged(String),
     #[error("cannot read or write the log's database")]
     Access(#[from] rusqlite::Error),
     #[error("cannot delete the tiles that were made again")]
@@ -97,6 +103,63 @@ impl TileStore {
         }
         let reader = open(path).map_err(failed)?;
         Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader) })
+    }
+
+    /// Opens a database that nobody writes to, and changes nothing in it.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or was written by another version.
+    pub fn open_read_only(path: &Path) -> Result<Self, TileStoreError> {
+        let failed = |source| TileStoreError::Open { path: path.to_owned(), source };
+        let open =
+            || Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+        let reader = open().map_err(failed)?;
+        let found: i64 = reader.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+        if found > LAYOUT {
+            return Err(TileStoreError::Newer(path.to_owned()));
+        }
+        if found != LAYOUT {
+            return Err(TileStoreError::NoLog(path.to_owned()));
+        }
+        Ok(Self { writer: Mutex::new(open().map_err(failed)?), reader: Mutex::new(reader) })
+    }
+
+    /// Copies the database at `path`, which another process may be writing to, to the file `to`, which must not exist:
+    /// all of it as of one moment.
+    ///
+    /// # Errors
+    /// If the database cannot be read, or the copy written.
+    pub fn copy(path: &Path, to: &Path) -> Result<(), CopyError> {
+        copy_database(path, to)
+    }
+
+    /// The epoch whose tiles these are.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn epoch(&self) -> Result<Option<Epoch>, TileStoreError> {
+        let epoch = lock(&self.reader).query_row("SELECT epoch FROM log", [], |row| row.get(0)).optional()?;
+        Ok(epoch.map(Epoch::new))
+    }
+
+    /// The newest checkpoint of each epoch.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn checkpoints(&self) -> Result<Vec<(Epoch, String)>, TileStoreError> {
+        let reader = lock(&self.reader);
+        let mut statement = reader.prepare("SELECT epoch, note FROM checkpoints ORDER BY epoch")?;
+        let found = statement.query_map([], |row| Ok((Epoch::new(row.get(0)?), row.get(1)?)))?;
+        Ok(found.collect::<Result<_, _>>()?)
+    }
+
+    /// Checks that the database's own structure is intact.
+    ///
+    /// # Errors
+    /// [`TileStoreError::Damaged`] if it is not.
+    pub fn check(&self) -> Result<(), TileStoreError> {
+        let report: String = lock(&self.reader).query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if report == "ok" { Ok(()) } else { Err(TileStoreError::Damaged(report)) }
     }
 
     /// Makes the database that of the log of an epoch. The tiles of another one are deleted: its tree has other leaves

@@ -4,5 +4,6 @@
 mod backends;
 mod conformance;
 mod fixture;
+mod given_up;
 mod sample;
 mod snapshots;

@@ -35,17 +35,36 @@ pub(crate) enum OtherixdCommand {
     Run(RunArgs),
     /// Rebuild the read models from the journal; the control plane must be stopped.
     Rebuild(StateFolder),
-    /// Begin a new epoch after the journal was restored from an older backup.
+    /// Write a backup to a file; the control plane may be running.
     ///
-    /// The stream has events that the backup lacks, or is itself lost. If the stream still has them, prefer `otherixd
-    /// journal adopt`, which recovers them: this command gives them up permanently. The new epoch starts at a position
-    /// above all that were ever assigned, and so do its VNIs and mesh addresses, so that none is reused. Nodes that
-    /// receive it hold back deletions until they are released. The events given up are written to a file in the state
-    /// folder. The read models and the stream are rebuilt at the next start of `otherixd run`, and durable consumers
-    /// continue after the gap.
+    /// The file has everything that cannot be made again: the journal, the transparency log, the keys (`identity`) and
+    /// the credentials of the first administrator (`credentials`), all as of one moment. It is verified before it gets
+    /// its name: digest chain, columns and decisions of the journal, its tree against the log's tiles and signed
+    /// checkpoints, and the file as read back from the disk. It has mode 0600, because it contains all keys of the
+    /// cluster: keep it like them.
+    ///
+    /// While it is written, there is a folder FILE.part beside it, and twice the size of the journal and the log is
+    /// needed. If it is interrupted at any moment, there is no FILE; the next run removes the folder.
+    #[command(after_help = "Examples:\n  otherixd backup /backup/otherix-$(date +%F).tar\n  \
+        otherixd restore --from /backup/otherix-2026-11-30.tar --dry-run --state /tmp/none    # verify it")]
+    Backup(BackupArgs),
+    /// Restore a backup into an empty state folder, or begin a new epoch over a restored journal.
+    ///
+    /// With --from, a file of `otherixd backup` becomes the state folder, which must be empty or absent. All of it is
+    /// verified first, and there is nothing in the folder's place until all of it is. Which command is next is printed.
+    ///
+    /// With --new-epoch, a new epoch begins after the journal's head: the stream has events that the backup lacks, or
+    /// is itself lost. If the stream still has them, prefer `otherixd journal adopt`, which recovers them: this command
+    /// gives them up permanently. The new epoch starts at a position above all that were ever assigned, and so do its
+    /// VNIs and mesh addresses, so that none is reused. Nodes that receive it hold back deletions until they are
+    /// released. The events given up are written to a file in the state folder, with the checkpoint of the log that was
+    /// signed for the kept events and them, if it is known; a checkpoint that was signed for others stops the command.
+    /// The read models and the stream are rebuilt at the next start of `otherixd run`, and durable consumers continue
+    /// after the gap.
     ///
     /// The control plane must be stopped. May be interrupted and repeated at any time: the epoch begins only once.
-    #[command(after_help = "Examples:\n  otherixd restore --new-epoch --dry-run\n  \
+    #[command(after_help = "Examples:\n  otherixd restore --from /backup/otherix-2026-11-30.tar\n  \
+        otherixd restore --new-epoch --dry-run\n  \
         otherixd restore --new-epoch --above 250000    # if the stream is also lost")]
     Restore(RestoreArgs),
     /// Replace the key that signs the decisions; the control plane must be stopped.
@@ -116,16 +135,35 @@ pub(crate) struct AdoptArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct BackupArgs {
+    /// The file to write. Its folder must exist, and have the space.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) state: StateFolder,
+    /// Replace FILE, if there is one, once the new backup is complete and verified.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct RestoreArgs {
     #[command(flatten)]
     pub(crate) offline: OfflineArgs,
+    /// Restore this file of `otherixd backup` into the state folder, which must be empty or absent.
+    #[arg(long, value_name = "FILE", conflicts_with = "new_epoch")]
+    pub(crate) from: Option<PathBuf>,
     /// Begin a new epoch; required as a safeguard against giving events up by accident.
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "from")]
     pub(crate) new_epoch: bool,
     /// A position that was certainly never exceeded; required if the stream is also lost. Defaults to 1000 above the
     /// last one found.
-    #[arg(long, value_name = "POSITION")]
+    #[arg(long, value_name = "POSITION", conflicts_with = "from")]
     pub(crate) above: Option<u64>,
+    /// Begin the new epoch although a checkpoint of the log was signed for other events than those kept and given up:
+    /// somebody has changed the journal or the stream.
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) unproven: bool,
     /// Print what would be done, and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -8,6 +8,8 @@ use otherix_commands::relay::RelayError;
 use otherix_commands::store::{LoadError, OpenError, StoreError};
 use otherix_runtime::ClockError;
 
+use crate::backup::BackupError;
+use crate::given_up::GivenUpError;
 use crate::nats::{MirrorError, NatsError};
 
 /// Returns the hint of the outermost error in the chain of causes that has one.
@@ -40,6 +42,10 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<String> {
         owned(error.hint())
     } else if let Some(MirrorError::Lost(error)) = error.downcast_ref() {
         owned(error.hint())
+    } else if let Some(error) = error.downcast_ref::<BackupError>() {
+        owned(error.hint())
+    } else if let Some(GivenUpError::Contradicted { .. }) = error.downcast_ref() {
+        owned(Some(GivenUpError::CONTRADICTED_HINT))
     } else {
         owned(error.downcast_ref::<RestoreError>().and_then(RestoreError::hint))
     }

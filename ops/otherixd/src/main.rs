@@ -2,11 +2,13 @@
 
 mod accounts_command;
 mod args;
+mod backup;
 mod control_plane;
 mod decision_key;
 mod error;
 mod event_store;
 mod first_admin;
+mod given_up;
 mod hints;
 mod journal_events;
 mod local_context;
@@ -44,7 +46,11 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match (runtime, args.command) {
         (Ok(runtime), OtherixdCommand::Run(run)) => runtime.block_on(control_plane::run(run)),
-        (Ok(runtime), OtherixdCommand::Restore(args)) => runtime.block_on(recover::restore(&args)),
+        (Ok(runtime), OtherixdCommand::Backup(args)) => runtime.block_on(backup::backup(&args)),
+        (Ok(runtime), OtherixdCommand::Restore(args)) => match &args.from {
+            Some(file) => runtime.block_on(backup::restore(file, &args)),
+            None => runtime.block_on(recover::restore(&args)),
+        },
         (Ok(runtime), OtherixdCommand::Accounts { command }) => match command {
             AccountsCommand::Print(args) => runtime.block_on(accounts_command::print(&args)),
             AccountsCommand::Push(args) => runtime.block_on(accounts_command::push(&args)),

@@ -30,6 +30,8 @@ pub(crate) struct StoppedControlPlane {
     pub(crate) journal: JournalStore,
     /// The existing streams with their display names, the one with the most events first.
     pub(crate) streams: Vec<(&'static str, Context)>,
+    /// The JetStream API of the account with the log's checkpoints.
+    pub(crate) checkpoints: Context,
     nats: NatsServer,
 }
 
@@ -57,6 +59,7 @@ impl StoppedControlPlane {
         let wanted = Wanted { revoked: &revoked, callers: &callers, is_dry_run: true };
         let nats = NatsServer::start(choice, wanted).await?;
         let access = nats.access();
+        let checkpoints = JetStream::once(&access.mirror, "otherixd", CONNECT_TIMEOUT).await?.context();
         let mut streams = Vec::new();
         for (name, endpoint) in [("stream", &access.relay), ("clients' mirror", &access.mirror)] {
             let connection = JetStream::once(endpoint, "otherixd", CONNECT_TIMEOUT).await?;
@@ -70,7 +73,7 @@ impl StoppedControlPlane {
         }
         streams.sort_by_key(|(last, ..)| std::cmp::Reverse(*last));
         let streams = streams.into_iter().map(|(_, name, context)| (name, context)).collect();
-        Ok(Self { journal, streams, nats })
+        Ok(Self { journal, streams, checkpoints, nats })
     }
 
     /// Stops NATS and closes the journal.

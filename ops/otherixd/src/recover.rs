@@ -1,17 +1,17 @@
 //! `otherixd journal adopt` and `otherixd restore`: print the plan, and execute it unless it is a dry run.
 
 use std::io::Write;
-use std::path::Path;
 
 use otherix_commands::recovery::{adopt, restore};
-use otherix_commands::relay::{StreamReader, survey};
+use otherix_commands::relay::survey;
 use otherix_commands::store::{EventStore, Replayed, replay};
 use otherix_runtime::SystemRuntime;
-use otherix_schemas::position::{Epoch, Position};
+use otherix_schemas::position::Position;
 use otherix_schemas::value::Vni;
 
 use crate::args::{AdoptArgs, RestoreArgs, StateFolder};
 use crate::error::BoxError;
+use crate::given_up::{GivenUp, Statement};
 use crate::nats::write_private;
 use crate::offline::StoppedControlPlane;
 
@@ -86,15 +86,32 @@ async fn begin_epoch_after(control_plane: &mut StoppedControlPlane, args: &Resto
         return Ok(());
     };
     print_plan(&plan, &loaded)?;
+    let state = &args.offline.state;
+    let given_up = match plan.given_up {
+        Some((first, _)) => GivenUp::read(control_plane, first, loaded.epoch).await?,
+        None => GivenUp::default(),
+    };
+    let Statement { lines, checkpoint } = given_up.prove(control_plane, state, loaded.epoch, args.unproven).await?;
+    lines.iter().try_for_each(|line| print(line))?;
     if args.dry_run {
         print("dry run: nothing was changed; without --dry-run the new epoch begins")?;
         return Ok(());
     }
-    let state = &args.offline.state;
-    if let Some((first, _)) = plan.given_up {
-        let file = state.folder.join(format!("given-up-epoch-{}-from-{first}.jsonl", loaded.epoch));
-        let exported = export(control_plane, first, loaded.epoch, &file).await?;
-        print(&format!("the {exported} events given up are saved in `{}`", file.display()))?;
+    let first = plan.given_up.map_or(plan.kept.next(), |(first, _)| first);
+    let name = format!("given-up-epoch-{}-from-{first}", loaded.epoch);
+    if plan.given_up.is_some() {
+        let file = state.folder.join(format!("{name}.jsonl"));
+        given_up.write(&file)?;
+        print(&format!("the {} events given up are saved in `{}`", given_up.len(), file.display()))?;
+    }
+    if let Some(checkpoint) = checkpoint {
+        let file = state.folder.join(format!("{name}.checkpoint"));
+        write_private(&file, checkpoint.as_bytes())?;
+        print(&format!(
+            "the checkpoint that proves it is saved in `{}`; auditors verify it with an export:",
+            file.display()
+        ))?;
+        print(&format!("  otherix audit verify DIR --key KEY --checkpoint {name}.checkpoint --given-up {name}.jsonl"))?;
     }
     begin(control_plane, &loaded, &plan, state).await
 }
@@ -140,26 +157,4 @@ async fn begin(
     restore::execute(&mut control_plane.journal, loaded, plan, actor, runtime.as_ref()).await?;
     print(&format!("epoch {} has begun; the next start of otherixd rebuilds the stream", plan.epoch))?;
     Ok(())
-}
-
-/// Writes the events given up into a file, one per line, byte for byte.
-async fn export(
-    control_plane: &StoppedControlPlane,
-    first: Position,
-    epoch: Epoch,
-    file: &Path,
-) -> Result<usize, BoxError> {
-    let mut lines = Vec::new();
-    let mut events = 0;
-    let Some((_, context)) = control_plane.streams.first() else { return Ok(0) };
-    let mut reader = StreamReader::open(context, first).await?;
-    while let Some(found) = reader.next().await? {
-        if found.claims(control_plane.journal.identity().cluster, epoch) {
-            lines.extend_from_slice(&found.message.payload);
-            lines.push(b'\n');
-            events += 1;
-        }
-    }
-    write_private(file, &lines)?;
-    Ok(events)
 }

@@ -5,6 +5,8 @@
 
 #[path = "control_plane/accounts/mod.rs"]
 mod accounts;
+#[path = "control_plane/backup/mod.rs"]
+mod backup;
 #[path = "control_plane/daemon.rs"]
 mod daemon;
 #[path = "control_plane/earlier_version.rs"]

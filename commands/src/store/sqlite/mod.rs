@@ -30,6 +30,7 @@ use self::open::{is_damage, lock, migrate_error, open_error};
 use self::wal::Wal;
 use super::{Batch, Entry, EventStore, Gap, IdempotencyRecord, OpenError, StoreError, StoredSnapshot};
 use crate::config::StoreIdentity;
+use crate::sqlite_copy::{CopyError, copy_database};
 
 /// The journal's migrations.
 static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -144,6 +145,15 @@ impl SqliteStore {
             has_snapshots: found >= Some(SNAPSHOTS_SINCE),
             _lock: None,
         })
+    }
+
+    /// Copies the journal at `path`, which another process may be writing to, to the file `to`, which must not exist:
+    /// all of it as of one moment. Blocking.
+    ///
+    /// # Errors
+    /// If the journal cannot be read, or the copy written.
+    pub fn copy(path: &Path, to: &Path) -> Result<(), CopyError> {
+        copy_database(path, to)
     }
 
     /// Takes the connection out of the locked slot, or opens a new one. After success it is put back; dropped, it

@@ -67,7 +67,8 @@ pub(crate) async fn tool(state: &Path, arguments: &[&str]) -> (bool, String, Str
     let mut command = Command::new(env!("CARGO_BIN_EXE_otherixd"));
     command.args(arguments).arg("--state").arg(state);
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/bin/nats-server");
-    if installed.is_file() {
+    // A backup needs no NATS.
+    if installed.is_file() && arguments.first() != Some(&"backup") {
         command.arg("--nats-server").arg(installed);
     }
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();

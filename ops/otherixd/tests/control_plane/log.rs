@@ -17,17 +17,17 @@ use super::recovery::{restore_backup, stopped_with_backup};
 /// A control plane without nodes signs 15 s after its start.
 const SIGNED_WITHIN: Duration = Duration::from_secs(15 + DEADLINE.as_secs());
 
-async fn log(connection: &Nats) -> LogView {
+pub(crate) async fn log(connection: &Nats) -> LogView {
     call(connection, Request::of::<GetLog>(), &NoConditions {}, None).await.unwrap().data
 }
 
-fn head_of(view: &LogView) -> TreeHead {
+pub(crate) fn head_of(view: &LogView) -> TreeHead {
     let policy = Policy::of_log(view.key.parse().unwrap()).unwrap();
     *policy.verify(view.checkpoint.as_ref().unwrap().as_bytes()).unwrap().checkpoint().head()
 }
 
 /// Waits until a checkpoint covers all events.
-async fn signed(daemon: &OtherixdProcess, admin: &Nats) -> LogView {
+pub(crate) async fn signed(daemon: &OtherixdProcess, admin: &Nats) -> LogView {
     wait_for(SIGNED_WITHIN, "a checkpoint of all events", async || {
         let view = log(admin).await;
         if view.position.get() == bodies(daemon).len() as u64 { Ok(view) } else { Err(view) }
@@ -36,14 +36,14 @@ async fn signed(daemon: &OtherixdProcess, admin: &Nats) -> LogView {
 }
 
 /// The events in the journal, not by the code under test.
-fn bodies(daemon: &OtherixdProcess) -> Vec<String> {
+pub(crate) fn bodies(daemon: &OtherixdProcess) -> Vec<String> {
     let journal = daemon.state().join("journal.db");
     let sql = "SELECT body FROM events ORDER BY position";
     let output = std::process::Command::new("sqlite3").args(["-readonly"]).arg(journal).arg(sql).output().unwrap();
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-fn tree_of(bodies: &[String]) -> TreeHead {
+pub(crate) fn tree_of(bodies: &[String]) -> TreeHead {
     let mut edge = RightEdge::EMPTY;
     edge.append_all(bodies.iter().map(|body| Hash::of_leaf(body.as_bytes()))).unwrap();
     edge.head()

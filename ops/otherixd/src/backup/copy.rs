@@ -1,0 +1,104 @@
+//! Copies what belongs into a backup from a state folder that may be in use.
+//!
+//! In this order: keys, the log, the journal, keys. The log follows the journal, so a later copy of the journal has all
+//! that an earlier one of the log covers. Keys change while the control plane is stopped or starts; if they are others
+//! after the journal was copied, all is copied again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use otherix_commands::store::SqliteStore;
+use otherix_commands::tlog::TileStore;
+use otherix_runtime::files;
+use zeroize::Zeroizing;
+
+use super::manifest::{self, PRIVATE_FOLDERS};
+use super::{BackupError, remove_file};
+use crate::args::StateFolder;
+
+/// Attempts to copy a state whose keys do not change meanwhile.
+const ATTEMPTS: u32 = 5;
+
+/// The longest file of a private folder.
+const FILE_MAX: u64 = 4 << 20;
+
+/// The contents of the private folders by name, such as `identity/operator.nk`.
+type Keys = BTreeMap<String, Zeroizing<Vec<u8>>>;
+
+/// Copies everything to the folder `to`, which must be empty. Blocking.
+///
+/// # Errors
+/// If something cannot be read or written, or the keys change all the time.
+pub(super) fn copy_state(state: &StateFolder, to: &Path) -> Result<(), BackupError> {
+    if !state.journal().exists() {
+        return Err(BackupError::NoJournal(state.journal()));
+    }
+    let copied = StateFolder { folder: to.to_owned() };
+    for _ in 0..ATTEMPTS {
+        let keys = read_keys(state)?;
+        for path in [copied.log(), copied.journal()] {
+            remove_file(&path)?;
+        }
+        if state.log().exists() {
+            TileStore::copy(&state.log(), &copied.log())?;
+        }
+        SqliteStore::copy(&state.journal(), &copied.journal())?;
+        if read_keys(state)? == keys {
+            return write_keys(&keys, to);
+        }
+    }
+    Err(BackupError::KeysChange(state.identity()))
+}
+
+fn read_keys(state: &StateFolder) -> Result<Keys, BackupError> {
+    let mut keys = Keys::new();
+    for name in PRIVATE_FOLDERS {
+        read_folder(&state.folder.join(name), name, &mut keys)?;
+    }
+    Ok(keys)
+}
+
+fn read_folder(path: &Path, prefix: &str, keys: &mut Keys) -> Result<(), BackupError> {
+    let failed = |source| BackupError::file("read", path, source);
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let (path, name) = (entry.path(), format!("{prefix}/{}", entry.file_name().to_string_lossy()));
+        // One that is being replaced, see `files::replace`.
+        if name.ends_with(".new") {
+            continue;
+        }
+        if path.is_dir() {
+            read_folder(&path, &name, keys)?;
+            continue;
+        }
+        if !manifest::is_name(&name) {
+            return Err(BackupError::Name(name));
+        }
+        let content = files::open_regular(&path).and_then(|file| files::read_at_most(file, FILE_MAX));
+        let content = content.map_err(|source| BackupError::file("read", &path, source))?;
+        keys.insert(name, Zeroizing::new(content));
+    }
+    Ok(())
+}
+
+fn write_keys(keys: &Keys, to: &Path) -> Result<(), BackupError> {
+    for (name, content) in keys {
+        write_new(&to.join(name), content).map_err(|source| BackupError::file("write", &to.join(name), source))?;
+    }
+    Ok(())
+}
+
+/// Writes a file with mode 0600, and its folders with mode 0700.
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?.write_all(content)
+}
