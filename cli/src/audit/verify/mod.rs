@@ -1,15 +1,22 @@
 //! Verifies an export with nothing but a public key. Every event is hashed again; stored hashes only help to name the
 //! first one that is wrong, and are verified themselves.
 
+mod kept;
+mod leaves;
+mod part;
+
 use std::io;
 use std::path::PathBuf;
 
-use otherix_schemas::error::Causes;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_tlog::{Hash, KeyName, Policy, RightEdge, SignatureKind, TreeHead, VerifiedTiles, VerifierKey};
+use otherix_tlog::{Hash, KeyName, RightEdge, TreeHead, VerifierKey};
 
-use super::folder::{ExportFolder, FolderTiles, Lines};
+use self::kept::Kept;
+pub(super) use self::kept::{head_of, kept};
+use self::leaves::Leaves;
+use super::compare::Compared;
+use super::folder::{ExportFolder, Lines};
 use super::sequence::{Fault, Place, Sequence};
 
 /// What is known from elsewhere.
@@ -28,6 +35,13 @@ pub(super) struct Known {
     pub(super) is_part: bool,
 }
 
+impl Known {
+    /// Nothing but the key.
+    pub(super) fn key_alone(key: VerifierKey) -> Self {
+        Self { key, older: Vec::new(), min_size: None, newest_since: None, given_up: Vec::new(), is_part: false }
+    }
+}
+
 /// What was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Report {
@@ -43,6 +57,8 @@ pub(super) struct Report {
     /// Names of kept checkpoints whose events are the first ones.
     pub(super) continued: Vec<String>,
     pub(super) unproven: Vec<String>,
+    /// What of the running control plane was compared with the events.
+    pub(super) compared: Option<Compared>,
 }
 
 /// Why an export could not be verified.
@@ -86,68 +102,6 @@ impl Origin {
     }
 }
 
-/// A checkpoint that somebody has kept.
-pub(super) struct Kept {
-    name: String,
-    pub(super) epoch: u32,
-    pub(super) head: TreeHead,
-    is_continued: bool,
-}
-
-/// Verifies a checkpoint with a key.
-pub(super) fn head_of(checkpoint: &[u8], key: &VerifierKey) -> Result<TreeHead, String> {
-    let policy = Policy::of_log(key.clone()).map_err(|error| error.to_string())?;
-    let verified = policy.verify(checkpoint).map_err(|error| Causes(&error).to_string())?;
-    Ok(*verified.checkpoint().head())
-}
-
-/// Verifies a checkpoint of the same cluster and key, of any epoch.
-pub(super) fn kept(name: &str, checkpoint: &[u8], key: &VerifierKey, origin: &Origin) -> Result<Kept, Fault> {
-    let fault = |text: String| Fault::somewhere(format!("the checkpoint `{name}` cannot be used: {text}"));
-    let first_line = checkpoint.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let of: KeyName = String::from_utf8_lossy(first_line).parse().map_err(|_| fault("it has no origin".to_owned()))?;
-    let its = Origin::parse(&of)?;
-    if (&its.domain, &its.cluster) != (&origin.domain, &origin.cluster) {
-        return Err(fault(format!("it is one of `{of}`")));
-    }
-    let key = VerifierKey::new(of, SignatureKind::Note, key.as_bytes()).map_err(|error| fault(error.to_string()))?;
-    let head = head_of(checkpoint, &key).map_err(fault)?;
-    Ok(Kept { name: name.to_owned(), epoch: its.epoch, head, is_continued: false })
-}
-
-/// The tiles of an export, as long as they are the tree's.
-struct Leaves {
-    tiles: Option<VerifiedTiles<FolderTiles>>,
-    /// Why they cannot be used.
-    damage: Option<String>,
-    /// The hashes of one tile.
-    loaded: Option<(u64, Vec<Hash>)>,
-}
-
-impl Leaves {
-    fn open(head: &TreeHead, tiles: FolderTiles) -> Self {
-        match VerifiedTiles::open(head, tiles) {
-            Ok(tiles) => Self { tiles: Some(tiles), damage: None, loaded: None },
-            Err(error) => Self { tiles: None, damage: Some(Causes(&error).to_string()), loaded: None },
-        }
-    }
-
-    /// The hash of a leaf in the tree that was signed; `None` if that cannot be told.
-    fn get(&mut self, index: u64) -> Option<Hash> {
-        let (tile, offset) = (index / 256, usize::try_from(index % 256).ok()?);
-        if self.loaded.as_ref().is_none_or(|(loaded, _)| *loaded != tile) {
-            match self.tiles.as_mut()?.hashes(0, tile) {
-                Ok(hashes) => self.loaded = Some((tile, hashes.to_vec())),
-                Err(error) => {
-                    self.damage.get_or_insert_with(|| Causes(&error).to_string());
-                    return None;
-                }
-            }
-        }
-        self.loaded.as_ref()?.1.get(offset).copied()
-    }
-}
-
 /// An export that is being verified.
 struct Verification<'a> {
     known: &'a Known,
@@ -164,8 +118,21 @@ struct Verification<'a> {
     unproven: Vec<String>,
 }
 
+/// Takes each event in its order, when it and those before it agree with what was signed. Whether all of them do is known
+/// only at the end.
+pub(super) type EventSink<'a> = dyn FnMut(&Place, &[u8]) + 'a;
+
 /// Verifies an export.
 pub(super) fn verify(folder: &ExportFolder, known: &Known) -> Result<Report, VerifyError> {
+    verify_each(folder, known, &mut |_, _| {})
+}
+
+/// Verifies an export, and passes on its events that the checkpoint covers.
+pub(super) fn verify_each(
+    folder: &ExportFolder,
+    known: &Known,
+    sink: &mut EventSink<'_>,
+) -> Result<Report, VerifyError> {
     let origin = Origin::parse(known.key.name())?;
     let fault = |text| Fault::somewhere(format!("the checkpoint is not to be believed: {text}"));
     let head = head_of(&folder.checkpoint()?, &known.key).map_err(fault)?;
@@ -197,7 +164,7 @@ pub(super) fn verify(folder: &ExportFolder, known: &Known) -> Result<Report, Ver
         origin,
     };
     match folder.range()? {
-        None => verification.all(folder.events()?),
+        None => verification.all(folder.events()?, sink),
         Some((from, to)) if !known.is_part => Err(Fault::somewhere(format!(
             "the export is said to have the positions {from} to {to} alone: that takes --part"
         ))
@@ -205,7 +172,7 @@ pub(super) fn verify(folder: &ExportFolder, known: &Known) -> Result<Report, Ver
         Some((from, to)) if from == 0 || from > to => {
             Err(Fault::somewhere(format!("the export has no positions: `{from} {to}`")).into())
         }
-        Some(range) => verification.part(folder, range),
+        Some(range) => verification.part(folder, range, sink),
     }
 }
 
@@ -221,27 +188,14 @@ impl Verification<'_> {
         }
     }
 
-    /// Compares kept checkpoints of as many events as there are so far.
-    fn compare_kept(&mut self) -> Result<(), Fault> {
-        let (epoch, size) = (self.origin.epoch, self.edge.size());
-        for kept in self.kept.iter_mut().filter(|kept| kept.head.size() == size && kept.epoch == epoch) {
-            if self.edge.root() != *kept.head.root() {
-                let name = &kept.name;
-                let text = format!("the log was written anew: its first {size} events are others than in `{name}`");
-                return Err(Fault::somewhere(text));
-            }
-            kept.is_continued = true;
-        }
-        Ok(())
-    }
-
     /// An export with all events.
-    fn all(mut self, mut events: Lines) -> Result<Report, VerifyError> {
+    fn all(mut self, mut events: Lines, sink: &mut EventSink<'_>) -> Result<Report, VerifyError> {
         self.compare_kept()?;
         let (mut is_complete, mut unsigned, mut last) = (self.head.size() == 0, None, Position::ZERO);
         while let Some(body) = events.next()? {
             let before = (self.sequence.epoch(), self.sequence.position());
-            let Place { position, time, begins_epoch } = self.sequence.next(body)?;
+            let place = self.sequence.next(body)?;
+            let Place { position, time, begins_epoch } = place;
             if begins_epoch {
                 self.epochs.push((before.0, self.edge.clone(), before.1));
             }
@@ -254,6 +208,7 @@ impl Verification<'_> {
             self.edge.append(leaf).map_err(|error| Fault::at(position, error.to_string()))?;
             (self.newest, last) = (Some(time), position);
             self.compare_kept()?;
+            sink(&place, body);
             is_complete = self.edge.size() == self.head.size();
         }
         if !is_complete {
@@ -279,111 +234,6 @@ impl Verification<'_> {
         self.earlier_epochs()?;
         let events = self.head.size();
         self.report(events, Position::new(1), last)
-    }
-
-    /// Kept checkpoints of earlier epochs: their events are the first ones, or were given up.
-    fn earlier_epochs(&mut self) -> Result<(), VerifyError> {
-        let (epochs, given_up) = (std::mem::take(&mut self.epochs), &self.known.given_up);
-        for kept in self.kept.iter_mut().filter(|kept| kept.epoch < self.origin.epoch) {
-            let (name, size) = (&kept.name, kept.head.size());
-            let Some((_, edge, position)) = epochs.iter().find(|(epoch, ..)| *epoch == kept.epoch) else {
-                let text = format!("the checkpoint `{name}` is of epoch {}, which the log does not have", kept.epoch);
-                return Err(Fault::somewhere(text).into());
-            };
-            if size <= edge.size() {
-                let tiles = self.leaves.tiles.as_mut().map(|tiles| RightEdge::from_source(size, tiles));
-                let is_same = matches!(tiles, Some(Ok(edge)) if edge.head() == kept.head);
-                if !is_same {
-                    let text = format!("the log was written anew: its first events are others than in `{name}`");
-                    return Err(Fault::somewhere(text).into());
-                }
-                kept.is_continued = true;
-                continue;
-            }
-            let mut is_given_up = false;
-            for path in given_up {
-                let (mut edge, mut lines) = (edge.clone(), Lines::open(path)?);
-                while let Some(body) = lines.next()? {
-                    if edge.size() == size {
-                        break;
-                    }
-                    edge.append(Hash::of_leaf(body)).map_err(|error| Fault::somewhere(error.to_string()))?;
-                }
-                is_given_up |= edge.head() == kept.head;
-            }
-            if is_given_up {
-                kept.is_continued = true;
-                self.unproven.push(format!(
-                    "declared loss: epoch {} gave up the events after position {position}; the given-up file has \
-                     those of `{name}`",
-                    kept.epoch + 1
-                ));
-            } else if given_up.is_empty() {
-                self.unproven.push(format!(
-                    "declared loss: epoch {} gave up the events after position {position}, of which `{name}` covers \
-                     {}: what they were, and that those before are the same, takes --given-up with the file that \
-                     `otherixd restore` wrote",
-                    kept.epoch + 1,
-                    size - edge.size()
-                ));
-            } else {
-                let text = format!("the kept events with those of the given-up file are not those of `{name}`");
-                return Err(Fault::somewhere(text).into());
-            }
-        }
-        Ok(())
-    }
-
-    /// An export of some positions.
-    fn part(mut self, folder: &ExportFolder, (from, to): (u64, u64)) -> Result<Report, VerifyError> {
-        if let Some(damage) = self.leaves.damage.take() {
-            return Err(Fault::somewhere(format!("an export of some positions takes all tiles: {damage}")).into());
-        }
-        if let Some(mut epochs) = folder.epochs()? {
-            while let Some(body) = epochs.next()? {
-                self.sequence.skip_to_epoch(body)?;
-                let index = self.sequence.count();
-                let position = self.sequence.next(body)?.position;
-                self.compare(index, body, position)?;
-            }
-        }
-        if from <= self.sequence.position().get() {
-            return Err(Fault::somewhere("the range begins before an epoch that it is said to come after").into());
-        }
-        self.sequence.skip_to(Position::new(from));
-        let (mut events, mut count) = (folder.events()?, 0);
-        while let Some(body) = events.next()? {
-            let index = self.sequence.count();
-            let Place { position, time, .. } = self.sequence.next(body)?;
-            if index >= self.head.size() {
-                return Err(Fault::at(position, "the checkpoint does not cover the event").into());
-            }
-            self.compare(index, body, position)?;
-            if let Some(damage) = self.leaves.damage.take() {
-                return Err(Fault::at(position, format!("the event cannot be verified: {damage}")).into());
-            }
-            (self.newest, count) = (Some(time), count + 1);
-        }
-        let last = self.sequence.position();
-        if last.get() < to {
-            return Err(Fault::at(last.next(), format!("the event is missing: the export is to end at {to}")).into());
-        }
-        for kept in &mut self.kept {
-            let (size, name) = (kept.head.size(), &kept.name);
-            if kept.epoch != self.origin.epoch {
-                let text = format!("that the log continues `{name}` of epoch {}: that takes all events", kept.epoch);
-                self.unproven.push(text);
-                continue;
-            }
-            let edge = self.leaves.tiles.as_mut().map(|tiles| RightEdge::from_source(size, tiles));
-            if !matches!(edge, Some(Ok(edge)) if edge.head() == kept.head) {
-                let text = format!("the log was written anew: its first {size} events are others than in `{name}`");
-                return Err(Fault::somewhere(text).into());
-            }
-            kept.is_continued = true;
-        }
-        self.unproven.push(format!("the events before position {from} and after {last}, which are not in the export"));
-        self.report(count, Position::new(from), last)
     }
 
     fn report(self, events: u64, first: Position, last: Position) -> Result<Report, VerifyError> {
@@ -417,6 +267,6 @@ impl Verification<'_> {
         unproven.push("the times of events: they are those of the control plane's clock".to_owned());
         let continued = kept.into_iter().filter(|kept| kept.is_continued).map(|kept| kept.name).collect();
         let origin = known.key.name().to_string();
-        Ok(Report { origin, events, first, last, size: head.size(), newest, continued, unproven })
+        Ok(Report { origin, events, first, last, size: head.size(), newest, continued, unproven, compared: None })
     }
 }
