@@ -204,8 +204,6 @@ fn shown(value: &Value) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::*;
-
     #[test]
     fn the_first_difference_is_found() {
         let cases = [

@@ -126,29 +126,33 @@ async fn an_export_answers_as_the_control_plane_did() {
     let at = export.replayed("at", &format!(" --to {then}"));
     let at_time = export.replayed("at-time", &format!(" --to {time}"));
     let all = export.replayed("all", "");
+    // The position of the export: a node may have become unreachable since.
+    let summary = std::fs::read(Path::new(&all).join("replay.json")).expect("a file");
+    let summary: serde_json::Value = serde_json::from_slice(&summary).expect("JSON");
+    let last = summary["position"].as_u64().expect("a position");
     let mut changed = 0;
     for (query, then_shown) in QUERIES.iter().zip(&recorded) {
         same(&at, query, then_shown);
         same(&at_time, query, then_shown);
         let past = run(&control_plane, &format!("{query} --at {then}")).await;
         assert_eq!((past.code, &past.stdout), (then_shown.code, &then_shown.stdout), "{query}");
-        let now = run(&control_plane, query).await;
+        let now = run(&control_plane, &format!("{query} --at {last}")).await;
         changed += usize::from(now.stdout != then_shown.stdout);
-        same(&all, query, &now);
+        let offline = alone(&format!("--offline {all} {query}"));
+        assert_eq!((offline.code, &offline.stdout), (now.code, &now.stdout), "{query}");
     }
     assert!(changed >= QUERIES.len() / 2, "{changed}: the replays are to differ");
     for query in ["user list", "user list -o json", "user get admin"] {
         same(&all, query, &run(&control_plane, query).await);
     }
-    let random = head(&control_plane).parse::<u64>().expect("a number");
-    for position in 1..=random {
+    for position in 1..=last {
         let folder = export.replayed(&format!("at-{position}"), &format!(" --to {position}"));
         for query in ["network list -o json", "vm list -o json", "node list -o json"] {
             same(&folder, query, &run(&control_plane, &format!("{query} --at {position}")).await);
         }
     }
     // Nothing is left of the control plane, and the folder cannot be written.
-    let now = run(&control_plane, "network list").await;
+    let now = run(&control_plane, &format!("network list --at {last}")).await;
     drop(control_plane);
     let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o555);
     std::fs::set_permissions(&all, read_only).expect("a folder");
@@ -177,7 +181,8 @@ fn refuses(export: &Export, all: &str, time: &str) {
     refused(&format!("--offline {} network list", export.shown("nowhere")), 3, "not a complete folder");
     let (source, key) = (export.shown("export"), &export.key);
     let into = export.shown("refused");
-    let replay = |source: &str, flags: &str| format!("audit replay {source} --into {into} {flags}");
+    let replay =
+        |source: &str, flags: &str| format!("audit replay {source} --into {into} {flags}").trim_end().to_owned();
     refused(&replay(&source, "--to 100000"), 2, "position 100000 is not in the export, whose last event is at");
     refused(&replay(&source, "--to 0"), 2, "before the first event");
     refused(&replay(&source, "--to 2001-01-01T00:00:00Z"), 2, "no event of the export was recorded then");
@@ -232,4 +237,65 @@ fn killed(source: &str, into: &str, all: &str) {
         }
     }
     assert!((1..40).contains(&complete), "{complete}: some are to be killed before their end, and some after");
+}
+
+/// `audit verify --live`, which must find this, or nothing.
+async fn verify_live(control_plane: &ControlPlane, key: &str, finds: Option<&str>) {
+    let output = run(control_plane, &format!("audit verify --live --key {key}")).await;
+    match finds {
+        None => {
+            assert_eq!(output.code, Some(0), "{output:?}");
+            assert!(output.stdout.contains("is what the events give, up to position"), "{output:?}");
+            assert!(output.stdout.contains("`otherixd journal verify`"), "{output:?}");
+        }
+        Some(finds) => {
+            assert_eq!(output.code, Some(1), "{finds}: {output:?}");
+            assert!(output.stderr.contains(finds), "{finds}: {output:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_control_plane_shows_is_compared_with_its_events() {
+    let control_plane = ControlPlane::start();
+    world(&control_plane).await;
+    let mesh = SimulatedNode::join_mesh(&control_plane, 7).await.with_heartbeats();
+    let _peer = SimulatedNode::join_mesh(&control_plane, 8).await;
+    let export = Export::of(&control_plane).await;
+    let key = &export.key;
+    // Commands go on meanwhile.
+    let commands = async {
+        for number in 0..20 {
+            done(&control_plane, &format!("network create more-{number} --bridge-name br-{number}")).await;
+            let last = format!("network delete more-{number} --force");
+            done(&control_plane, if number % 2 == 0 { &last } else { "network list" }).await;
+        }
+    };
+    tokio::join!(verify_live(&control_plane, key, None), commands);
+    let change = "UPDATE outcomes SET error = 'no bridge', status = 'failed'";
+    let back = "UPDATE outcomes SET error = NULL, status = 'ready'";
+    let name = "UPDATE networks SET created = replace(created, 'br-net-b', 'br-net-x')";
+    let name_back = "UPDATE networks SET created = replace(created, 'br-net-x', 'br-net-b')";
+    let versions = |statement: &str| statement.replace("networks SET", "networks_versions SET");
+    let (in_history, history_back) = (versions(name), versions(name_back));
+    for (file, alter, restore, finds) in [
+        ("read-models.db", change, back, "network `net-a`"),
+        ("read-models.db", name, name_back, "network `net-b`"),
+        ("read-models.db", "UPDATE vms SET deleted_at = 5", "UPDATE vms SET deleted_at = NULL", "VM `web`"),
+        (
+            "read-models.db",
+            "UPDATE nodes SET arch = 'amd64' WHERE name = 'node-8'",
+            "UPDATE nodes SET arch = NULL",
+            "node `node-8`",
+        ),
+        ("history.db", &in_history, &history_back, "is \"br-net-x\", and the events give \"br-net-b\""),
+    ] {
+        control_plane.alter(file, alter);
+        verify_live(&control_plane, key, Some(finds)).await;
+        control_plane.alter(file, restore);
+    }
+    let removed = control_plane.alter("read-models.db", "DELETE FROM networks WHERE name_key = 'net-b' RETURNING id");
+    verify_live(&control_plane, key, Some("network `net-b`")).await;
+    assert!(!removed.is_empty());
+    drop(mesh);
 }
