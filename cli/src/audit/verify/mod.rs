@@ -1,6 +1,7 @@
 //! Verifies an export with nothing but a public key. Every event is hashed again; stored hashes only help to name the
 //! first one that is wrong, and are verified themselves.
 
+mod hashed;
 mod kept;
 mod leaves;
 mod part;
@@ -12,6 +13,7 @@ use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_tlog::{Hash, KeyName, RightEdge, TreeHead, VerifierKey};
 
+use self::hashed::HashedLines;
 use self::kept::Kept;
 pub(super) use self::kept::{head_of, kept};
 use self::leaves::Leaves;
@@ -178,21 +180,21 @@ pub(super) fn verify_each(
 
 impl Verification<'_> {
     /// Compares the event with the leaf that was signed.
-    fn compare(&mut self, index: u64, body: &[u8], position: Position) -> Result<Hash, Fault> {
-        let leaf = Hash::of_leaf(body);
+    fn compare(&mut self, index: u64, leaf: Hash, position: Position) -> Result<(), Fault> {
         match self.leaves.get(index) {
             Some(signed) if signed != leaf => {
                 Err(Fault::at(position, "the event is not the one that was signed, byte for byte"))
             }
-            Some(_) | None => Ok(leaf),
+            Some(_) | None => Ok(()),
         }
     }
 
     /// An export with all events.
-    fn all(mut self, mut events: Lines, sink: &mut EventSink<'_>) -> Result<Report, VerifyError> {
+    fn all(mut self, events: Lines, sink: &mut EventSink<'_>) -> Result<Report, VerifyError> {
         self.compare_kept()?;
         let (mut is_complete, mut unsigned, mut last) = (self.head.size() == 0, None, Position::ZERO);
-        while let Some(body) = events.next()? {
+        let mut events = HashedLines::read(events)?;
+        while let Some((body, leaf)) = events.next()? {
             let before = (self.sequence.epoch(), self.sequence.position());
             let place = self.sequence.next(body)?;
             let Place { position, time, begins_epoch } = place;
@@ -204,7 +206,7 @@ impl Verification<'_> {
                 unsigned = Some((first, count + 1));
                 continue;
             }
-            let leaf = self.compare(self.edge.size(), body, position)?;
+            self.compare(self.edge.size(), leaf, position)?;
             self.edge.append(leaf).map_err(|error| Fault::at(position, error.to_string()))?;
             (self.newest, last) = (Some(time), position);
             self.compare_kept()?;

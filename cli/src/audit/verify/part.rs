@@ -1,7 +1,7 @@
 //! Exports of some positions: each event is compared with its leaf in the tree that was signed.
 
 use otherix_schemas::position::Position;
-use otherix_tlog::RightEdge;
+use otherix_tlog::{Hash, RightEdge};
 
 use super::{EventSink, Report, Verification, VerifyError};
 use crate::audit::folder::ExportFolder;
@@ -23,7 +23,7 @@ impl Verification<'_> {
                 self.sequence.skip_to_epoch(body)?;
                 let index = self.sequence.count();
                 let position = self.sequence.next(body)?.position;
-                self.compare(index, body, position)?;
+                self.compare(index, Hash::of_leaf(body), position)?;
             }
         }
         if from <= self.sequence.position().get() {
@@ -38,7 +38,7 @@ impl Verification<'_> {
             if index >= self.head.size() {
                 return Err(Fault::at(position, "the checkpoint does not cover the event").into());
             }
-            self.compare(index, body, position)?;
+            self.compare(index, Hash::of_leaf(body), position)?;
             if let Some(damage) = self.leaves.damage.take() {
                 return Err(Fault::at(position, format!("the event cannot be verified: {damage}")).into());
             }
