@@ -54,3 +54,14 @@ fn given_up_events_have_to_give_the_old_root() {
         ["o"]
     );
 }
+
+#[test]
+fn an_epoch_that_does_not_come_after_what_it_kept() {
+    // It begins at a position that another event has.
+    let mut bodies = events(300);
+    bodies.push(restored(300, 2, 300));
+    Export::of(&bodies, &key(2, 1)).assert_fault(Some(301), "an epoch begins here that kept the events up to 300");
+    // A checkpoint is of an epoch that none of the events ended.
+    let export = Export::of(&events(300), &key(2, 1)).older("kept", &note(&events(200), &key(1, 1)));
+    export.assert_fault(None, "of epoch 1, which the log does not have");
+}

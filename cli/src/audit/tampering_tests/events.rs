@@ -99,3 +99,14 @@ fn a_checkpoint_ahead_of_the_events_and_events_ahead_of_the_checkpoint() {
     let tail = report.unproven.iter().find(|line| line.contains("unsigned tail")).unwrap();
     assert!(tail.contains("10 events from position 591 to 600"), "{tail}");
 }
+
+#[test]
+fn times_that_go_back() {
+    let mut bodies = events(10);
+    let earlier = String::from_utf8(bodies[4].clone()).unwrap().replace("T00:00:05", "T00:00:03");
+    bodies[4] = earlier.into_bytes();
+    Export::of(&bodies, &key(1, 1)).assert_fault(Some(5), "before that of the event before it");
+    let malformed = String::from_utf8(bodies[4].clone()).unwrap().replace("T00:00:03", "T00:00:63");
+    bodies[4] = malformed.into_bytes();
+    Export::of(&bodies, &key(1, 1)).assert_fault(Some(5), "its time is malformed");
+}

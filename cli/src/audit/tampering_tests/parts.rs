@@ -83,3 +83,64 @@ fn an_export_that_was_not_completed_is_none() {
     ExportFolder::open(&to).unwrap();
     assert!(NewExport::begin(&to).is_err());
 }
+
+/// 300 signed events, of which an export has the positions 100 to 200, with kept checkpoints and tiles of others.
+fn part_of(selected: &[Vec<u8>], signed: &[Vec<u8>], range: (u64, u64), epochs: &[String]) -> Export {
+    let key = key(1, 1);
+    let note = note(signed, &key);
+    Export::with(selected, signed, &note, key.public_key().clone(), Some((range.0, range.1, epochs)))
+}
+
+#[test]
+fn a_part_beyond_the_checkpoint_before_an_epoch_or_of_another_log() {
+    let all = events(300);
+    part_of(&all[99..200], &all, (100, 200), &[]).assert_right();
+    // The checkpoint covers 150 events only.
+    part_of(&all[99..200], &all[..150], (100, 200), &[]).assert_fault(Some(151), "does not cover the event");
+    // The log was written anew since somebody has kept a checkpoint.
+    let mut other = all.clone();
+    other[9] = event(10, 1, "other");
+    let export = || part_of(&all[99..200], &all, (100, 200), &[]);
+    export().older("kept", &note(&other[..20], &key(1, 1))).assert_fault(None, "first 20 events are others than in");
+    assert_eq!(export().older("kept", &note(&all[..20], &key(1, 1))).assert_right().continued, ["kept"]);
+    // The range begins before the epoch that is said to have begun before it.
+    let mut two = events(300);
+    two.push(restored(1311, 2, 300));
+    two.extend((1312..=1400).map(|position| event(position, 2, "text")));
+    let (epochs, key) = ([String::from_utf8(two[300].clone()).unwrap()], key(2, 1));
+    let range = Some((1311, 1320, epochs.as_slice()));
+    Export::with(&two[300..310], &two, &note(&two, &key), key.public_key().clone(), range)
+        .assert_fault(None, "begins before an epoch");
+}
+
+#[test]
+fn a_part_with_damaged_tiles() {
+    let all = events(600);
+    let damaged = |tile: &str| {
+        let export = part_of(&all[299..310], &all, (300, 310), &[]);
+        let path = export.path().join(tile);
+        let mut content = fs::read(&path).unwrap();
+        content[40] ^= 1;
+        fs::write(&path, content).unwrap();
+        export
+    };
+    damaged("tile/1/000.p/2").assert_fault(None, "takes all tiles");
+    damaged("tile/0/001").assert_fault(Some(300), "the event cannot be verified");
+    damaged("tile/0/000").assert_right();
+}
+
+#[test]
+fn a_folder_that_is_no_complete_export() {
+    let export = Export::of(&events(10), &key(1, 1));
+    let renamed = export.folder.path().join("export.incomplete");
+    fs::rename(export.path(), &renamed).unwrap();
+    ExportFolder::open(&renamed).unwrap_err();
+    fs::rename(&renamed, export.path()).unwrap();
+    for file in ["checkpoint", "events.jsonl"] {
+        let aside = export.folder.path().join(file);
+        fs::rename(export.path().join(file), &aside).unwrap();
+        ExportFolder::open(&export.path()).unwrap_err();
+        fs::rename(&aside, export.path().join(file)).unwrap();
+    }
+    export.assert_right();
+}
