@@ -18,6 +18,7 @@ use crate::context::file::ContextFile;
 use crate::context::store::ContextStore;
 use crate::exit::Exit;
 use crate::failure::{self, Failure};
+use crate::offline;
 
 /// The default NATS address.
 pub(crate) const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
@@ -39,6 +40,9 @@ pub(crate) fn endpoint(global: &GlobalArgs) -> Result<NatsEndpoint, Failure> {
 
 /// Determines the endpoint, and the files of its credentials and CA.
 pub(crate) fn resolve(global: &GlobalArgs) -> Result<Access, Failure> {
+    if offline::folder(global).is_some() {
+        return Err(offline::takes_control_plane());
+    }
     let context = context(global)?;
     let context = context.as_ref();
     // A context that is named counts more than variables of the environment, which were set for another one.
@@ -70,7 +74,7 @@ fn is_flag_given(flag: &str) -> bool {
 
 /// The context that is asked for, or in use.
 fn context(global: &GlobalArgs) -> Result<Option<ContextFile>, Failure> {
-    let GlobalArgs { server, credentials, ca: _, context } = global;
+    let GlobalArgs { server, credentials, ca: _, context, offline: _ } = global;
     let named = context.as_deref().filter(|name| !name.is_empty());
     let (store, name) = match named {
         Some(name) => (ContextStore::open()?, name.to_owned()),

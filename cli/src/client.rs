@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::access;
 use crate::failure::{self, Failure};
+use crate::offline;
 use crate::trace;
 
 /// Time limit of a command, excluding waits for nodes and for a confirmation. Including the start of the process, a
@@ -59,11 +60,17 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "NAME", env = "OTHERIX_CONTEXT", hide_env_values = true)]
     #[arg(help_heading = "Global options")]
     pub(crate) context: Option<String>,
+
+    /// Answer `get` and `list` from a folder that `otherix audit replay` has written; no control plane is asked
+    #[arg(long, global = true, value_name = "FOLDER", env = "OTHERIX_OFFLINE", hide_env_values = true)]
+    #[arg(help_heading = "Global options")]
+    pub(crate) offline: Option<PathBuf>,
 }
 
-/// A connection to the control plane.
+/// A connection to the control plane, or to read models in its place.
 pub(crate) struct ControlPlaneClient {
-    endpoint: NatsEndpoint,
+    /// `None`: read models, offline.
+    endpoint: Option<NatsEndpoint>,
     connection: Connection,
     deadline: Instant,
     stale: bool,
@@ -73,16 +80,33 @@ pub(crate) struct ControlPlaneClient {
 
 impl ControlPlaneClient {
     /// Connects as the user of the credentials file.
+    ///
+    /// # Errors
+    /// Also if no control plane is to be asked (`--offline`).
     pub(crate) async fn connect(global: &GlobalArgs) -> Result<Self, Failure> {
         let endpoint = access::endpoint(global)?;
         let deadline = Instant::now() + LIMIT;
         let connection = connect(&endpoint, deadline).await?;
-        Ok(Self { endpoint, connection, deadline, stale: false, at: None })
+        Ok(Self { endpoint: Some(endpoint), connection, deadline, stale: false, at: None })
+    }
+
+    /// Connects for queries that read models alone can answer: to those of `--offline`, if it is given.
+    pub(crate) async fn connect_for_queries(global: &GlobalArgs) -> Result<Self, Failure> {
+        let Some(folder) = offline::folder(global) else { return Self::connect(global).await };
+        Ok(Self::offline(offline::open(folder)?.connection(&folder.display().to_string())))
+    }
+
+    /// A client of read models.
+    pub(crate) fn offline(connection: Connection) -> Self {
+        Self { endpoint: None, connection, deadline: Instant::now() + LIMIT, stale: false, at: None }
     }
 
     /// Where and as whom it is connected.
-    pub(crate) fn endpoint(&self) -> &NatsEndpoint {
-        &self.endpoint
+    ///
+    /// # Errors
+    /// If it is a client of read models.
+    pub(crate) fn endpoint(&self) -> Result<&NatsEndpoint, Failure> {
+        self.endpoint.as_ref().ok_or_else(offline::takes_control_plane)
     }
 
     /// With `stale`, queries may return data that lacks acknowledged changes.
@@ -163,7 +187,7 @@ impl ControlPlaneClient {
     /// Reconnects if the connection is lost. It does not do so by itself, because most commands should fail at once.
     async fn reconnect_if_lost(&mut self) -> Result<(), Failure> {
         if !self.connection.is_connected() {
-            self.connection = connect(&self.endpoint, self.deadline).await?;
+            self.connection = connect(self.endpoint()?, self.deadline).await?;
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ impl LiveFeed {
 
     /// Subscribes to all events that the user may read.
     pub(crate) async fn events(client: &mut ControlPlaneClient) -> Result<Self, Failure> {
-        let role = client.endpoint().credentials.current().role().map(str::to_owned);
+        let role = client.endpoint()?.credentials.current().role().map(str::to_owned);
         let mut subjects = vec![DECISIONS, OUTCOMES];
         let role = Role::ALL.into_iter().find(|known| Some(known.as_str()) == role.as_deref());
         if role.is_some_and(|role| role.has(Permission::AuditRead)) {

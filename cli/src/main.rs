@@ -18,6 +18,7 @@ mod moment;
 mod network;
 mod node;
 mod number;
+mod offline;
 mod output;
 #[cfg(test)]
 mod reference;

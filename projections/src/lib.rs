@@ -1,7 +1,7 @@
 //! The read side of otherix: projections keep read models up to date from the events ([`follow`]) or rebuild them
 //! ([`rebuild`]), and the query service answers requests from them ([`service`]).
 //!
-//! The [`history`] has what the read models were before.
+//! The [`history`] has what the read models were before. Those of an export are made and queried [`offline`].
 //!
 //! A read model is a folder with its tables (`schema.sql`), its [`Projection`] and its queries; [`READ_MODELS`] lists
 //! them.
@@ -12,6 +12,7 @@ pub mod follow;
 pub mod history;
 pub mod network;
 pub mod node;
+pub mod offline;
 pub mod projection;
 pub mod query;
 mod queue;

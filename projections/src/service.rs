@@ -111,7 +111,7 @@ impl Inputs {
     }
 }
 
-fn queries_of(call: &Call) -> Option<&'static Queries> {
+pub(crate) fn queries_of(call: &Call) -> Option<&'static Queries> {
     SERVED.into_iter().find(|queries| queries.requests.contains(&call.request))
 }
 

@@ -387,6 +387,19 @@ pub(crate) fn reading_connection(path: &Path) -> Result<Connection, rusqlite::Er
     Ok(db)
 }
 
+/// The checkpoint of a read model whose tables are those of this version; `None` if they are not.
+pub(crate) fn current_checkpoint(
+    db: &Connection,
+    projection: &dyn Projection,
+) -> Result<Option<Position>, rusqlite::Error> {
+    let layout: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if layout != LAYOUT {
+        return Ok(None);
+    }
+    let select = "SELECT position FROM checkpoints WHERE name = ?1 AND version = ?2 AND schema = ?3";
+    db.query_row(select, params![projection.name(), projection.version(), projection.schema()], position).optional()
+}
+
 /// Moves a file that cannot be used, so that it can be examined.
 fn set_aside(path: &Path, error: &str) -> Result<(), OpenError> {
     let aside = with_suffix(path, ".unusable");

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use otherix_runtime::files::open_regular;
 use otherix_tlog::note::NOTE_MAX;
 use otherix_tlog::tile::ENTRY_MAX;
-use otherix_tlog::{Tile, TileSource};
+use otherix_tlog::{KeyName, Tile, TileSource};
 
 const EVENTS: &str = "events.jsonl";
 const EPOCHS: &str = "epochs.jsonl";
@@ -21,7 +21,7 @@ const RANGE: &str = "range";
 const RANGE_MAX: u64 = 42;
 
 /// The end of the name of an export that is not complete.
-const INCOMPLETE: &str = ".incomplete";
+pub(super) const INCOMPLETE: &str = ".incomplete";
 
 /// The longest line that is read: longer ones are faults.
 const LINE_MAX: u64 = 8 * ENTRY_MAX as u64;
@@ -69,6 +69,13 @@ impl ExportFolder {
 
     pub(super) fn checkpoint(&self) -> io::Result<Vec<u8>> {
         otherix_runtime::files::read_at_most(open_regular(&self.0.join(CHECKPOINT))?, NOTE_MAX as u64)
+    }
+
+    /// The name of the log, as the checkpoint has it, which nobody vouches for.
+    pub(super) fn claimed_origin(&self) -> io::Result<KeyName> {
+        let checkpoint = self.checkpoint()?;
+        let first_line = checkpoint.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        String::from_utf8_lossy(first_line).parse().map_err(|_| io::Error::other("the checkpoint has no origin"))
     }
 
     pub(super) fn events(&self) -> io::Result<Lines> {
@@ -129,17 +136,7 @@ impl NewExport {
     /// # Errors
     /// If there is something at the path, or it cannot be written.
     pub(super) fn begin(to: &Path) -> io::Result<Self> {
-        if to.exists() {
-            let text = format!("`{}` exists already", to.display());
-            return Err(io::Error::new(ErrorKind::AlreadyExists, text));
-        }
-        let name = to.file_name().ok_or_else(|| io::Error::other("the path has no last part"))?;
-        let folder = to.with_file_name(format!("{}{INCOMPLETE}", name.to_string_lossy()));
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        fs::create_dir_all(&folder)?;
+        let folder = begin(to)?;
         let events = BufWriter::with_capacity(1 << 18, File::create(folder.join(EVENTS))?);
         Ok(Self { folder, to: to.to_owned(), events })
     }
@@ -172,7 +169,30 @@ impl NewExport {
     }
 }
 
-fn sync(path: &Path) -> io::Result<()> {
+/// Makes the folder in which something is written that is to be at `to` when it is complete. What was not completed
+/// before is removed.
+///
+/// # Errors
+/// If there is something at `to`, or the folder cannot be made.
+pub(super) fn begin(to: &Path) -> io::Result<PathBuf> {
+    if to.exists() {
+        let text = format!("`{}` exists already", to.display());
+        return Err(io::Error::new(ErrorKind::AlreadyExists, text));
+    }
+    let name = to.file_name().ok_or_else(|| io::Error::other("the path has no last part"))?;
+    let mut name = name.to_owned();
+    name.push(INCOMPLETE);
+    let folder = to.with_file_name(name);
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// Flushes a folder, and all that is in it, to the disk.
+pub(super) fn sync(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         for entry in fs::read_dir(path)? {
             sync(&entry?.path())?;

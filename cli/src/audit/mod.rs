@@ -1,10 +1,12 @@
 //! The transparency log: `otherix audit …`. Exporting asks the control plane; verifying and proving need nothing but an
 //! export and the public key of the log, which comes from elsewhere.
 
+mod compare;
 mod export;
 mod folder;
 mod mirror;
 mod prove;
+mod replay;
 mod sequence;
 mod status;
 mod tiles;
@@ -22,6 +24,7 @@ use otherix_schemas::log::{GetLog, LogView, NoConditions};
 use otherix_tlog::VerifierKey;
 use serde_json::json;
 
+pub(crate) use self::replay::replayed_models;
 use self::sequence::Fault;
 use self::verify::VerifyError;
 use crate::client::{ControlPlaneClient, GlobalArgs};
@@ -41,6 +44,9 @@ pub(crate) enum AuditSubcommand {
     /// Verify an export, a proof, or the running control plane
     #[command(after_help = verify_command::HELP)]
     Verify(Box<verify_command::VerifyArgs>),
+    /// Make read models of an export, to be queried without a control plane
+    #[command(after_help = replay::HELP)]
+    Replay(replay::ReplayArgs),
     /// Write the proof that an event is in the log
     #[command(after_help = prove::HELP)]
     Prove(prove::ProveArgs),
@@ -61,6 +67,8 @@ Examples:
   otherix audit key > log.vkey
   otherix audit export export-1
   otherix audit verify export-1 --key \"$(cat log.vkey)\"
+  otherix audit replay export-1 --key \"$(cat log.vkey)\" --into replay-1
+  otherix --offline replay-1 network list
   otherix audit status";
 
 const KEY_HELP: &str = "\
@@ -75,6 +83,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: AuditSubcommand, printer: 
     match command {
         AuditSubcommand::Export(args) => export::run(global, args, printer).await,
         AuditSubcommand::Verify(args) => verify_command::run(global, *args, printer).await,
+        AuditSubcommand::Replay(args) => replay::run(args, printer).await,
         AuditSubcommand::Prove(args) => prove::run(global, args, printer).await,
         AuditSubcommand::Status(args) => status::run(global, args, printer).await,
         AuditSubcommand::Key { output } => {

@@ -15,14 +15,16 @@ use otherix_tlog::entry_proof::ENTRY_PROOF_MAX;
 use otherix_tlog::{EntryProof, Policy, VerifierKey};
 use serde_json::json;
 
+use super::compare::{Compared, Comparison};
 use super::folder::ExportFolder;
 use super::sequence::Fault;
 use super::status::nodes;
 use super::verify::{Known, Origin, Report, head_of, kept, verify};
-use super::{export, file, log, mirror, parse_key};
+use super::{export, file, log, mirror, parse_key, replay};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::duration;
 use crate::failure::{self, Failure};
+use crate::offline;
 use crate::output::Printer;
 use crate::output::format::Format;
 use crate::output::text::clean;
@@ -34,7 +36,7 @@ pub(crate) struct VerifyArgs {
     path: Option<PathBuf>,
 
     /// Verify what the running control plane has: exports it to a temporary folder, verifies that, and compares the
-    /// stream with it
+    /// stream, and the networks, VMs and nodes that it shows, with it
     #[arg(long)]
     live: bool,
 
@@ -150,9 +152,10 @@ pub(super) async fn run(global: &GlobalArgs, args: VerifyArgs, printer: &mut Pri
             } else {
                 report.unproven.push("that the nodes have seen the same log: that takes --witnesses".to_owned());
             }
-            let copies = "that the columns of the journal and the read models agree with the events: that is what \
-                `otherixd journal verify` and `otherixd rebuild` are for";
+            let copies = "that the columns of the journal agree with the events: no client sees them, and `otherixd \
+                journal verify` on its machine compares them";
             report.unproven.push(copies.to_owned());
+            report.unproven.push("what is shown of users and join tokens: it was not compared".to_owned());
             if let Some(stopped) = view.stopped {
                 return Err(Fault::somewhere(format!("the log signs nothing any more: {stopped}")).into());
             }
@@ -205,16 +208,18 @@ async fn verify_live(client: &mut ControlPlaneClient, known: &Known, printer: &m
     let private = PrivateFolder::create().map_err(|error| file(&error))?;
     let folder = private.0.join("export");
     export::write(client, &folder, (None, None), printer).await?;
-    verify_temporary(client, &folder, known).await
-}
-
-/// Verifies what was exported, and that the stream has the same.
-async fn verify_temporary(client: &mut ControlPlaneClient, folder: &Path, known: &Known) -> Result<Report, Failure> {
-    let export = ExportFolder::open(folder).map_err(|error| file(&error))?;
-    let report = verify(&export, known)?;
+    let export = ExportFolder::open(&folder).map_err(|error| file(&error))?;
+    let models = private.0.join("read-models.db");
+    let replayed = replay::fold(&export, Some(known.clone()), None, &models).await?;
     client.renew();
     mirror::compare(client, export.events().map_err(|error| file(&error))?).await?;
-    Ok(report)
+    let mut models = ControlPlaneClient::offline(offline::open_file(&models)?.connection("the replay"));
+    let position = replayed.position;
+    let compared = Comparison { live: client, replayed: &mut models, position, printer }.run().await;
+    client.look_at(None);
+    let compared = Some(compared?);
+    let report = replayed.report.ok_or_else(|| Fault::somewhere("nothing was verified"))?;
+    Ok(Report { compared, ..report })
 }
 
 fn verify_proof(path: &Path, known: &Known, output: Format, printer: &mut Printer) -> Result<(), Failure> {
@@ -256,17 +261,23 @@ fn verify_proof(path: &Path, known: &Known, output: Format, printer: &mut Printe
 }
 
 fn print(report: &Report, output: Format, printer: &mut Printer) -> Result<(), Failure> {
-    let Report { origin, events, first, last, size, newest, continued, unproven } = report;
+    let Report { origin, events, first, last, size, newest, continued, unproven, compared } = report;
     if matches!(output, Format::Json) {
         return printer.data(&json!({
             "log": origin, "events": events, "first": first, "last": last, "size": size, "newest": newest,
-            "continues": continued, "not_proven": unproven,
+            "continues": continued, "compared": compared, "not_proven": unproven,
         }));
     }
     let mut text = format!("verified: {events} events, positions {first} to {last}, of the log {origin}\n");
     text.push_str(&format!("  the signed checkpoint covers {size} events\n"));
     text.extend(newest.iter().map(|newest| format!("  the newest is of {newest}\n")));
     text.extend(continued.iter().map(|name| format!("  it continues the checkpoint `{}`\n", clean(name))));
+    if let Some(Compared { position, networks, vms, nodes }) = compared {
+        text.push_str(&format!(
+            "  what it shows of {networks} networks, {vms} VMs and {nodes} nodes is what the events give, up to position \
+             {position}\n"
+        ));
+    }
     text.push_str("not proven:\n");
     text.extend(unproven.iter().map(|line| format!("  {}\n", clean(line))));
     printer.text(&text)

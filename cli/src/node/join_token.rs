@@ -187,7 +187,7 @@ async fn create(global: &GlobalArgs, args: CreateJoinTokenArgs, printer: &mut Pr
     client.renew();
     let credential = client.call::<GetJoinTokenCredential>(&JoinTokenById { id: view.id }).await?.data;
     let creds = Creds::new(credential.jwt, pair).map_err(|error| unexpected("use the JWT", &error))?;
-    let NatsEndpoint { url, ca, .. } = client.endpoint();
+    let NatsEndpoint { url, ca, .. } = client.endpoint()?;
     let server = node_server.unwrap_or_else(|| url.clone());
     // What else the file has is no part of the token: it may be a private key.
     let ca = ca.as_ref().and_then(|ca| ca.pem());

@@ -27,7 +27,12 @@ pub(crate) async fn run<R: Resource>(
     if !violations.is_empty() {
         return Err(violations.into());
     }
-    let mut client = ControlPlaneClient::connect(global).await?.accept_stale(stale);
+    let client = if watch {
+        ControlPlaneClient::connect(global).await
+    } else {
+        ControlPlaneClient::connect_for_queries(global).await
+    };
+    let mut client = client?.accept_stale(stale);
     client.look_at(at);
     let found = NameOrId::new(&reference).look_up(&mut client).await;
     let view: R = found.map_err(|failure| if at.is_some() { existed_hint::<R>(failure) } else { failure })?;

@@ -87,7 +87,12 @@ pub(crate) async fn show<R: Resource>(
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let ListStyle { output, complete, show_ids, stale, watch, at } = style;
-    let mut client = ControlPlaneClient::connect(global).await?.accept_stale(stale);
+    let client = if watch {
+        ControlPlaneClient::connect(global).await
+    } else {
+        ControlPlaneClient::connect_for_queries(global).await
+    };
+    let mut client = client?.accept_stale(stale);
     client.look_at(at);
     if watch {
         let mut list = WatchedList::new(output == ListFormat::Json, show_ids);

@@ -91,6 +91,15 @@ impl ControlPlane {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
+    /// Changes another database of the control plane behind its back, by `sqlite3`; returns what that prints.
+    pub(crate) fn alter(&self, file: &str, statement: &str) -> String {
+        let mut command = Command::new("sqlite3");
+        command.args(["-cmd", ".timeout 5000"]).arg(self.directory.path().join(file)).arg(statement);
+        let output = command.output().expect("sqlite3 runs");
+        assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
     fn credentials(&self, user: &str) -> PathBuf {
         self.directory.path().join(format!("credentials/{user}.creds"))
     }

@@ -8,7 +8,7 @@
 //! - a node shows its membership in the mesh, and the last reported state of its peers;
 //! - events are listed and followed as they are stored, each with its cause;
 //! - schemas are printed as they are checked in;
-//! - the state at an earlier position or time is printed as it was then;
+//! - the state at an earlier position or time is printed as it was then, also from an export without a control plane;
 //! - the same idempotency key and body return the first answer again, and another body is refused.
 #![expect(
     clippy::expect_used,
@@ -25,6 +25,7 @@ mod mesh;
 mod node;
 mod nodes;
 mod past;
+mod replay;
 mod requests;
 mod schemas;
 mod transcript;

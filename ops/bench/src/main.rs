@@ -43,7 +43,7 @@ struct BenchArgs {
     /// With --ready and --vms: the lab's name; an existing lab of this name is removed
     #[arg(long, default_value = "bench")]
     lab: String,
-    /// With --start, --read-models, --past and --tlog: events in the journal
+    /// With --start, --read-models, --past, --tlog and --audit: events in the journal
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
     events: u32,
     /// With --mesh: seconds of each run
@@ -82,6 +82,9 @@ struct Select {
     /// Rate at which the transparency log is built, and the time that its checkpoints and proofs take
     #[arg(long)]
     tlog: bool,
+    /// Rates at which events are exported, verified and replayed, and the memory that each takes
+    #[arg(long)]
+    audit: bool,
     /// The agent's reconciliation with this many bridges
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(20..=10_000))]
     bridges: Option<u32>,
@@ -125,8 +128,22 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
 async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     let own = std::env::current_exe()?;
     let bin_dir = args.bin_dir.as_deref().or(own.parent()).ok_or("this program is in no folder")?;
-    let Select { ready, etcd, queries, networks, start, read_models, past, tlog, bridges, nat, vms, mesh, mesh_peers } =
-        args.select;
+    let Select {
+        ready,
+        etcd,
+        queries,
+        networks,
+        start,
+        read_models,
+        past,
+        tlog,
+        audit,
+        bridges,
+        nat,
+        vms,
+        mesh,
+        mesh_peers,
+    } = args.select;
     if let Some(count) = bridges {
         return print(bridges::run(count).await);
     }
@@ -142,7 +159,7 @@ async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     if mesh {
         return print(mesh::run(bin_dir, args.seconds).await);
     }
-    let all = !(ready || etcd || queries || networks || start || read_models || past || tlog);
+    let all = !(ready || etcd || queries || networks || start || read_models || past || tlog || audit);
     if all || ready {
         print(ready::run(bin_dir, &args.lab, args.nodes, args.rounds).await)?;
     }
@@ -163,6 +180,9 @@ async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     }
     if past {
         print(read_models::past::run(args.events).await)?;
+    }
+    if audit {
+        print(writes::audited(bin_dir, args.events).await)?;
     }
     if all || tlog {
         print(tlog::run(args.events))?;
