@@ -14,6 +14,7 @@ pub mod read_models;
 pub mod rebuild;
 mod schemas;
 pub mod service;
+pub mod state;
 mod store;
 pub mod user;
 pub mod vm;

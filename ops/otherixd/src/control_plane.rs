@@ -35,7 +35,8 @@ use crate::journal_events::JournalEvents;
 use crate::local_context;
 use crate::nats::{
     FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsChoice, NatsRefusals, NatsServer,
-    NatsSettings, RevocationPusher, Revocations, UserConsumers, Wanted, private_folder, revocations,
+    NatsSettings, RevocationPusher, Revocations, StateMirrors, StatePublisher, UserConsumers, Wanted, private_folder,
+    revocations,
 };
 use crate::nats_links::{Links, ensure_replicas, refusal_source, revocation_sink};
 use crate::nats_watchdog::NatsWatchdog;
@@ -161,7 +162,7 @@ impl ControlPlane {
         let (durable, head) = (writer.durable(), writer.head());
         let position = *head.borrow();
         let notes = Notes::new(args.state.relay());
-        let Links { stream, events, claims, connections } = Links::open(&nats).await?;
+        let Links { stream, events, state, state_mirrors, claims, connections } = Links::open(&nats).await?;
         let runtime = SystemRuntime::shared();
         let signing = decision_key::load_or_create(&args.state)?;
         let inputs = relay::Inputs {
@@ -209,6 +210,8 @@ impl ControlPlane {
             decisions: commands::decisions_of(Arc::clone(&journal)),
             runtime,
         };
+        let publisher = StatePublisher::new(&state, models.clone(), nats.replicas);
+        let state_mirrors = StateMirrors::new(&state, &state_mirrors);
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
         let queries =
@@ -224,6 +227,8 @@ impl ControlPlane {
         let watchdog = NatsWatchdog { state, connection, relayed: relayed.clone(), mirror_stuck, restart };
         spawn_part(&mut others, "mirror", keep_mirror(mirror, relayed, stuck));
         NatsParts { watchdog, pusher, refusals, consumers }.spawn(&mut others);
+        spawn_part(&mut others, "state", async move { match publisher.run().await {} });
+        spawn_part(&mut others, "state mirrors", async move { match state_mirrors.run().await {} });
         spawn_lasting(&mut others, "projections", follower.run(head, events));
         spawn_lasting(&mut others, "command service", commands.run());
         spawn_lasting(&mut others, "query service", queries.run());
