@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Prints every event, in order, none twice: live, and after days in which it did not run. Keeps the position that it has
-reached in a file. Needs nats-py, nkeys and cloudevents (`pip install nats-py nkeys cloudevents`), no otherix code, and
-no durable consumer. Arguments: the file, and how many events to print (default: all, for ever).
+"""Prints every event, in order, none twice: live, and after days in which it did not run. Keeps the position that it
+has reached in a file. Needs nats-py, nkeys and cloudevents (`pip install nats-py nkeys cloudevents`), no otherix code,
+and no durable consumer. Arguments: the file, and how many events to print (default: all, for ever).
 """
 import asyncio, base64, json, os, ssl, sys
 import nats

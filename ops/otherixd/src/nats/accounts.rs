@@ -8,9 +8,10 @@
 //!
 //! The server checks no permission on the *reply* subject of a request. Whoever may use JetStream, in whatever way, can
 //! therefore have it publish to any subject of the account that JetStream is in. So nobody but the control plane is in
-//! such an account (but `STATE`, where nothing is stored but by mirrors), and people reach single verbs of it by imports. An answer to these comes from the server, and is
-//! published to the reply subject in the account of whoever asked. There, services are imported with wildcards only,
-//! which such an answer does not reach, and mappings keep it from the live feed.
+//! such an account, except `STATE`, where nothing is stored but by mirrors. People reach single verbs of the others by
+//! imports. An answer to these comes from the server, and is published to the reply subject in the account of whoever
+//! asked. There, services are imported with wildcards only, which such an answer does not reach, and mappings keep it
+//! from the live feed.
 //! The services are imported with `share`, because only then does the server attest the caller to them
 //! (`Nats-Request-Info`).
 

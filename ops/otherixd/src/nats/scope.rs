@@ -213,8 +213,8 @@ fn direct_get(api: &str) -> [String; 2] {
     [format!("{api}.DIRECT.GET.{STREAM}"), format!("{api}.DIRECT.GET.{STREAM}.>")]
 }
 
-/// What the CLI and other clients need to read and watch a bucket. Each answer has a body, so that none can be a request
-/// to delete something: see docs/adr/0038.
+/// What clients need to read and watch a bucket. Each answer has a body, so that none can be a request to delete
+/// something: see docs/adr/0038.
 fn read_bucket(bucket: Bucket) -> Vec<String> {
     let (api, stream) = ("$JS.API", bucket.stream());
     let mut publish = vec![format!("{api}.STREAM.INFO.{stream}"), format!("{api}.STREAM.MSG.GET.{stream}")];

@@ -102,7 +102,7 @@ async fn buckets_have_the_state_and_are_made_again() {
     // A node joins: it is in its bucket, and networks wait for it.
     let node_id = NodeId::new(Uuid::now_v7());
     let node = daemon.node(node_id, "node-1").await;
-    let body = json!({ "name": "node-1" });
+    let body = json!({ "node_id": node_id, "name": "node-1" });
     let _: Value = call(&node, Request::of::<JoinNode>(), &body, None).await.unwrap().data;
     wait_for(DEADLINE, "the node", async || {
         let found = entries(&daemon, &file, Bucket::Nodes).await;
@@ -188,7 +188,8 @@ async fn the_examples_watch_a_bucket() {
     for (example, name) in [("watch_state.py", "net-py"), ("watch_state.mjs", "net-js")] {
         let present = list_all(&admin).await.len();
         let count = (present + 1).to_string();
-        let watching = examples::run_with(&daemon, example, &["OTHERIX_NETWORKS", &count], &file);
+        let arguments = ["OTHERIX_NETWORKS", count.as_str()];
+        let watching = examples::run_with(&daemon, example, &arguments, &file);
         let changing = async { create(&admin, &overlay(name)).await };
         let (output, created) = tokio::join!(watching, changing);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

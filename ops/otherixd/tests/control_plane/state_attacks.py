@@ -30,12 +30,21 @@ async def main():
     value = json.dumps({"data": {"name": "forged"}, "meta": {"position": 1}}).encode()
     results["put"] = await refused(f"$KV.OTHERIX_NETWORKS.{KEY}", value)
     results["delete"] = await refused(f"$KV.OTHERIX_NETWORKS.{KEY}", b"", {"KV-Operation": "DEL"})
-    results["purge"] = await refused(f"$KV.OTHERIX_NETWORKS.{KEY}", b"", {"KV-Operation": "PURGE", "Nats-Rollup": "sub"})
+    purge = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+    results["purge"] = await refused(f"$KV.OTHERIX_NETWORKS.{KEY}", b"", purge)
     for verb in ("UPDATE", "DELETE", "PURGE", "CREATE", "MSG.DELETE", "SNAPSHOT", "LEADER.STEPDOWN"):
         results[f"stream {verb}"] = await refused(f"{API}.STREAM.{verb}.{STREAM}", b"{}")
-    for subject in ("control.js.CONSUMER.CREATE.OTHERIX_EVENTS", "state.deliver.x", f"{API}.DIRECT.GET.{STREAM}",
-                    f"{API}.CONSUMER.MSG.NEXT.{STREAM}.x", f"{API}.CONSUMER.NAMES.{STREAM}", f"{API}.STREAM.CREATE.MINE",
-                    f"{API}.CONSUMER.DURABLE.CREATE.{STREAM}.x", f"{API}.STREAM.INFO.OTHERIX_EVENTS", "otherix.evt.v1.x"):
+    for subject in (
+        "control.js.CONSUMER.CREATE.OTHERIX_EVENTS",
+        "state.deliver.x",
+        f"{API}.DIRECT.GET.{STREAM}",
+        f"{API}.CONSUMER.MSG.NEXT.{STREAM}.x",
+        f"{API}.CONSUMER.NAMES.{STREAM}",
+        f"{API}.STREAM.CREATE.MINE",
+        f"{API}.CONSUMER.DURABLE.CREATE.{STREAM}.x",
+        f"{API}.STREAM.INFO.OTHERIX_EVENTS",
+        "otherix.evt.v1.x",
+    ):
         results[subject] = await refused(subject, b"{}")
 
     # The server publishes answers wherever a request says.

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use async_nats::jetstream::context::{
-    CreateStreamError, DeleteStreamError, GetStreamError, PublishError, UpdateStreamError,
-};
+use async_nats::jetstream::context::{CreateStreamError, DeleteStreamError, GetStreamError, PublishError};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, External, Info, Source, StorageType};
 use async_nats::jetstream::{Context, consumer};
 use otherix_projections::state::StateError;
@@ -23,10 +21,8 @@ pub(crate) enum BucketError {
     Inspect(#[from] GetStreamError),
     #[error("cannot create a bucket")]
     Create(#[from] CreateStreamError),
-    #[error("cannot change a bucket")]
-    Update(#[from] UpdateStreamError),
     #[error("cannot delete an outdated bucket")]
-    Delete(#[from] DeleteStreamError),
+    Delete(#[source] DeleteStreamError),
     #[error("cannot read a bucket")]
     Consumer(#[from] consumer::StreamError),
     #[error("cannot read a bucket")]
@@ -110,7 +106,7 @@ pub(super) async fn ensure_mirror(control: &Context, state: &Context, bucket: Bu
             return Ok(());
         }
         tracing::warn!(bucket = bucket.name(), "the mirror of a bucket is outdated; recreating it");
-        state.delete_stream(bucket.stream()).await?;
+        state.delete_stream(bucket.stream()).await.map_err(BucketError::Delete)?;
     }
     state.create_stream(expected).await?;
     Ok(())
