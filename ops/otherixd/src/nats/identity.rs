@@ -222,6 +222,11 @@ fn account_file(name: AccountName) -> String {
     format!("account-{}.nk", name.as_str().to_ascii_lowercase())
 }
 
+/// The file of the key that signs users of a kind.
+fn signing_file(scope: Scope) -> String {
+    format!("signing-{}.nk", scope.name())
+}
+
 /// The accounts by their names.
 fn names(accounts: &AccountKeys) -> BTreeMap<&'static str, &PublicKey> {
     accounts.iter().map(|(name, key)| (name.as_str(), key)).collect()
@@ -252,8 +257,9 @@ impl KeyFolder {
         let may_be_new = marks.operator_jwt.is_none() && marks.accounts.is_none();
         let mut accounts = AccountKeys::new();
         for name in AccountName::SHARED {
-            // Earlier versions did not have it.
-            let may_be_new = may_be_new || name == AccountName::State;
+            // Earlier versions did not have it. Its users' signing key is made after it.
+            let is_added = name == AccountName::State && !self.path(&signing_file(Scope::StateReader)).exists();
+            let may_be_new = may_be_new || is_added;
             let pair = self.key(&account_file(name), KeyKind::Account, may_be_new)?;
             accounts.insert(name, pair.public_key().clone());
         }
@@ -270,7 +276,7 @@ impl KeyFolder {
     fn scopes(&self, is_wanted: fn(Scope) -> bool) -> Result<BTreeMap<Scope, KeyPair>, NatsError> {
         let wanted = Scope::all().filter(|scope| is_wanted(*scope));
         let load = |scope: Scope| {
-            let pair = self.key(&format!("signing-{}.nk", scope.name()), KeyKind::Account, true)?;
+            let pair = self.key(&signing_file(scope), KeyKind::Account, true)?;
             Ok((scope, pair))
         };
         wanted.map(load).collect()
