@@ -82,23 +82,25 @@ async fn events_are_followed_live_and_after_the_stream_has_deleted_them() {
 #[tokio::test]
 async fn a_network_is_created_once_however_often_it_is_requested() {
     let daemon = OtherixdProcess::start().await;
-    let first = run(&daemon, "create_network.py", &["net-a", "br-a", "order-17"]).await;
-    assert!(first.status.success(), "{}", text(&first.stderr));
-    for name in ["create_network.py", "create_network.mjs"] {
-        let again = run(&daemon, name, &["net-a", "br-a", "order-17"]).await;
-        assert_eq!(text(&again.stdout), text(&first.stdout), "{}", text(&again.stderr));
-    }
     let admin = daemon.connect("admin").await;
-    let networks = list_all(&admin).await;
-    assert_eq!(networks.len(), 1);
-    assert!(text(&first.stdout).contains(&networks[0].id.to_string()), "{}", text(&first.stdout));
+    for (number, name) in [(0, "create_network.py"), (1, "create_network.mjs")] {
+        let arguments = [&format!("net-{number}"), &format!("br-{number}"), &format!("order-{number}")];
+        let arguments = arguments.map(String::as_str);
+        let first = run(&daemon, name, &arguments).await;
+        assert!(first.status.success(), "{}", text(&first.stderr));
+        let again = run(&daemon, name, &arguments).await;
+        assert_eq!(text(&again.stdout), text(&first.stdout), "{}", text(&again.stderr));
+        let networks = list_all(&admin).await;
+        assert_eq!(networks.len(), number + 1);
+        assert!(text(&first.stdout).contains(&networks[number].id.to_string()), "{}", text(&first.stdout));
+    }
 
     // Another key is another request; the same key for something else is refused.
     for name in ["create_network.py", "create_network.mjs"] {
-        let taken = run(&daemon, name, &["net-a", "br-a"]).await;
+        let taken = run(&daemon, name, &["net-0", "br-0"]).await;
         assert!(text(&taken.stderr).starts_with("conflict: "), "{}", text(&taken.stderr));
-        let other = run(&daemon, name, &["net-b", "br-b", "order-17"]).await;
+        let other = run(&daemon, name, &["net-b", "br-b", "order-0"]).await;
         assert!(text(&other.stderr).starts_with("idempotency_key_mismatch: "), "{}", text(&other.stderr));
     }
-    assert_eq!(list_all(&admin).await.len(), 1);
+    assert_eq!(list_all(&admin).await.len(), 2);
 }
