@@ -51,7 +51,13 @@ import creds, nats
 
 async def main():
     client = await nats.connect(sys.argv[1], **creds.options(sys.argv[2]))
-    state = await client.jetstream().key_value(sys.argv[3])
+    while True:
+        try:
+            state = await client.jetstream().key_value(sys.argv[3])
+            break
+        except nats.js.errors.BucketNotFoundError:
+            # It is being made.
+            await asyncio.sleep(0.05)
     changes, found = await state.watchall(), {}
     while (entry := await changes.updates(timeout=5)) is not None:
         if entry.operation is None:

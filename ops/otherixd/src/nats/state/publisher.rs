@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
-use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::message::PublishMessage;
 use futures::StreamExt;
@@ -113,8 +112,9 @@ impl StatePublisher {
         let stream = self.context.get_stream(bucket.stream()).await?;
         let last_sequence = stream.cached_info().state.last_sequence;
         let mut present = Present { last_sequence, ..Present::default() };
-        let config = OrderedConfig { deliver_policy: DeliverPolicy::LastPerSubject, ..OrderedConfig::default() };
-        let consumer = stream.create_consumer(config).await.map_err(|error| BucketError::Read(error.into()))?;
+        // The stream has the last message of each key only.
+        let consumer =
+            stream.create_consumer(OrderedConfig::default()).await.map_err(|error| BucketError::Read(error.into()))?;
         let mut left = consumer.cached_info().num_pending;
         if left == 0 {
             return Ok(present);
