@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use otherix_runtime::{Backoff, SystemRuntime};
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::request::{Answer, Request, RequestKind, RequestType};
+use otherix_schemas::request::{Answer, AsOf, Request, RequestKind, RequestType};
 use otherix_transport::request::{CallError, CallOptions};
 use otherix_transport::transport::Subscription;
 use otherix_transport::{Connection, Nats, NatsEndpoint};
@@ -61,6 +61,8 @@ pub(crate) struct ControlPlaneClient {
     connection: Connection,
     deadline: Instant,
     stale: bool,
+    /// When queries look at the state, unless it is now.
+    at: Option<AsOf>,
 }
 
 impl ControlPlaneClient {
@@ -69,7 +71,7 @@ impl ControlPlaneClient {
         let endpoint = access::endpoint(global)?;
         let deadline = Instant::now() + LIMIT;
         let connection = connect(&endpoint, deadline).await?;
-        Ok(Self { endpoint, connection, deadline, stale: false })
+        Ok(Self { endpoint, connection, deadline, stale: false, at: None })
     }
 
     /// Where and as whom it is connected.
@@ -80,6 +82,11 @@ impl ControlPlaneClient {
     /// With `stale`, queries may return data that lacks acknowledged changes.
     pub(crate) fn accept_stale(self, stale: bool) -> Self {
         Self { stale, ..self }
+    }
+
+    /// Lets queries look at the state at another moment, or now.
+    pub(crate) fn look_at(&mut self, at: Option<AsOf>) {
+        self.at = at;
     }
 
     /// Restarts the time limit.
@@ -117,8 +124,12 @@ impl ControlPlaneClient {
         let [first, max] = RETRY_DELAY;
         let mut backoff = Backoff::new(first, max, &SystemRuntime);
         loop {
-            let timeout = self.deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
-            let answer = if dry_run {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let timeout = left.min(ATTEMPT);
+            let answer = if let Some(at) = self.at {
+                // Queries about the past wait for each other.
+                self.connection.call_at::<R>(body, at, left).await
+            } else if dry_run {
                 self.connection.call_dry_run::<R>(body, timeout).await
             } else if self.stale {
                 self.connection.call_stale::<R>(body, timeout).await
@@ -127,7 +138,11 @@ impl ControlPlaneClient {
                 self.connection.call::<R>(body, options).await
             };
             let error = match answer {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    // Further queries look at the same state.
+                    self.at = self.at.map(|_| AsOf::Position(answer.meta.position));
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
             let delay = backoff.next_delay();

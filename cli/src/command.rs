@@ -48,6 +48,11 @@ pub(crate) enum CliCommand {
     #[command(subcommand)]
     Explain(events::explain::ExplainSubcommand),
     Schema(schema::SchemaArgs),
+    /// Show what has changed between two moments, and by whom
+    #[command(after_help = events::diff::HELP)]
+    Diff(events::diff::DiffArgs),
+    #[command(subcommand)]
+    Bisect(events::bisect::BisectSubcommand),
     /// Create the resources defined in manifests
     #[command(after_help = manifest::CREATE_EXAMPLES, after_long_help = manifest_help(manifest::CREATE_EXAMPLES))]
     Create(ManifestArgs),
@@ -119,6 +124,8 @@ impl CliCommand {
             Self::Events(command) => events::run(global, command, printer).await,
             Self::Explain(command) => events::explain::run(global, command, printer).await,
             Self::Schema(args) => schema::run(global, args, printer).await,
+            Self::Diff(args) => events::diff::run(global, args, printer).await,
+            Self::Bisect(command) => events::bisect::run(global, command, printer).await,
             Self::Create(args) => manifest::run(global, ManifestAction::Create, KINDS, args, printer).await,
             Self::Delete(args) => manifest::run(global, ManifestAction::Delete, KINDS, args, printer).await,
             Self::Completion { shell } => printer.text(&completion::script(shell, Cli::command())),

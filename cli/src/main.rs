@@ -12,6 +12,7 @@ mod failure;
 mod live;
 mod man;
 mod manifest;
+mod moment;
 mod network;
 mod node;
 mod number;

@@ -1,8 +1,5 @@
 //! Answers queries for events from the event store.
 
-use std::future::Future;
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use bytes::Bytes;
 use otherix_runtime::LogLimit;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
@@ -14,10 +11,9 @@ use otherix_schemas::timestamp::{Timestamp, TimestampError};
 use otherix_transport::service::Call;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until};
 
 use crate::follow::EventReader;
+use crate::queue::QueryQueue;
 
 /// Most bytes of events in an answer: half of what a message can hold, as a client may count the rest otherwise.
 const BYTES_MAX: usize = 512 * 1024;
@@ -46,54 +42,6 @@ struct Attributes<'a> {
 #[derive(Debug, thiserror::Error)]
 #[error("the last event is missing")]
 struct HeadMissing;
-
-/// Queries of one kind of user. One at a time reads from the store: however many are made, the writer and the read
-/// models, which share its connections, do not wait for them.
-struct QueryQueue {
-    /// When the next one may begin; locked by the one that reads.
-    next: Mutex<Option<Instant>>,
-    /// Queries that read or wait.
-    queries: AtomicU32,
-    /// Of the time that a query took, how many times as long the next one waits if it was there already. A single
-    /// reader never waits, and a flood of queries leaves the processors to others.
-    pause: u32,
-}
-
-impl QueryQueue {
-    const fn new(pause: u32) -> Self {
-        Self { next: Mutex::const_new(None), queries: AtomicU32::new(0), pause }
-    }
-
-    /// Runs `query` when it is its turn.
-    async fn run<T>(&self, query: impl Future<Output = T>) -> T {
-        let _counted = Counted::new(&self.queries);
-        let mut next = self.next.lock().await;
-        if let Some(begin) = next.take() {
-            sleep_until(begin).await;
-        }
-        let begin = Instant::now();
-        let result = query.await;
-        let is_alone = self.queries.load(Ordering::Relaxed) <= 1;
-        *next = (!is_alone).then(|| Instant::now() + begin.elapsed() * self.pause);
-        result
-    }
-}
-
-/// Counts a query until it is dropped.
-struct Counted<'a>(&'a AtomicU32);
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicU32) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Nodes that catch up do not wait for people.
 static FOR_NODES: QueryQueue = QueryQueue::new(1);
@@ -133,9 +81,23 @@ pub(crate) async fn list(events: &dyn EventReader, head: Position, call: &Call) 
     queue.run(page).await
 }
 
+/// The first event after a position, with its own.
+pub(crate) async fn event_after(
+    events: &dyn EventReader,
+    after: Position,
+) -> Result<Option<(Position, Bytes)>, ErrorBody> {
+    let Some(event) = read(events, after, 1).await?.into_iter().next() else { return Ok(None) };
+    let position = position(attributes(&event)?.sequence)?;
+    Ok(Some((position, event)))
+}
+
 /// The position of the last event up to `head` that was recorded before a time, zero if there is none: events are in
 /// the order of their times.
-async fn last_before(events: &dyn EventReader, time: Timestamp, head: Position) -> Result<Position, ErrorBody> {
+pub(crate) async fn last_before(
+    events: &dyn EventReader,
+    time: Timestamp,
+    head: Position,
+) -> Result<Position, ErrorBody> {
     // All up to `before` were recorded before the time; none after `after` was.
     let (mut before, mut after) = (0, head.get());
     while before < after {
@@ -234,12 +196,9 @@ fn internal(error: &(dyn std::error::Error + 'static)) -> ErrorBody {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use futures::future::{BoxFuture, FutureExt, join};
+    use futures::future::{BoxFuture, FutureExt};
     use proptest::prelude::*;
     use serde_json::json;
-    use tokio::time::sleep;
 
     use super::*;
     use crate::follow::ReadError;
@@ -303,21 +262,5 @@ mod tests {
         }
         let none = page(&stored, Position::ZERO, to(6, None), |_, _| false).await.unwrap();
         assert_eq!((none.complete_to.get(), none.events.len()), (6, 0), "the next page begins after it");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn queries_that_wait_for_others_leave_time_to_others() {
-        let queue = QueryQueue::new(4);
-        let query = || queue.run(async { sleep(Duration::from_millis(10)).await });
-        let begin = Instant::now();
-        query().await;
-        query().await;
-        assert_eq!(begin.elapsed().as_millis(), 20, "a single reader waits");
-        let begin = Instant::now();
-        join(query(), query()).await;
-        assert_eq!(begin.elapsed().as_millis(), 10 + 40 + 10);
-        let begin = Instant::now();
-        query().await;
-        assert_eq!(begin.elapsed().as_millis(), 10, "nobody waited with the one before");
     }
 }

@@ -330,7 +330,8 @@ pub(crate) fn last(batch: &[EventEnvelope], after: Position) -> Position {
     batch.last().map_or(after, |event| event.header.position)
 }
 
-fn decode(stored: &[Bytes], after: Position) -> Result<Vec<EventEnvelope>, FollowError> {
+/// Decodes stored events after a position; up to the first that cannot be decoded, if there is one.
+pub(crate) fn decode(stored: &[Bytes], after: Position) -> Result<Vec<EventEnvelope>, FollowError> {
     let mut decoded = Vec::with_capacity(stored.len());
     for bytes in stored {
         match EventEnvelope::decode(bytes) {

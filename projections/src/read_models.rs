@@ -134,12 +134,7 @@ pub fn open_with(
     let (progress, progress_receiver) = watch::channel(Progress { models, error: None });
     let (wanted, wanted_receiver) = watch::channel(Position::ZERO);
     let telemetry = Telemetry::default();
-    let readers = Arc::new(Readers {
-        path: path.to_owned(),
-        permits: Semaphore::new(READERS),
-        idle: Mutex::default(),
-        suspected: Notify::new(),
-    });
+    let readers = Arc::new(Readers::new(path, READERS));
     let read_models = ReadModels {
         readers: Arc::clone(&readers),
         progress: progress_receiver,
@@ -225,11 +220,17 @@ impl ReadModels {
 }
 
 impl Readers {
+    /// Connections to the file at `path`, for as many queries at the same time.
+    pub(crate) fn new(path: &Path, at_once: usize) -> Self {
+        let permits = Semaphore::new(at_once);
+        Self { path: path.to_owned(), permits, idle: Mutex::default(), suspected: Notify::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, IdleReaders> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Result<(u64, Connection), rusqlite::Error> {
+    pub(crate) fn take(&self) -> Result<(u64, Connection), rusqlite::Error> {
         let (generation, idle) = {
             let mut idle = self.lock();
             (idle.generation, idle.connections.pop())
@@ -237,7 +238,7 @@ impl Readers {
         Ok((generation, idle.map_or_else(|| reading_connection(&self.path), Ok)?))
     }
 
-    fn put_back(&self, generation: u64, db: Connection) {
+    pub(crate) fn put_back(&self, generation: u64, db: Connection) {
         let mut idle = self.lock();
         if idle.generation == generation {
             idle.connections.push(db);

@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::follow::EventReader;
+use crate::history::{History, is_interrupted};
 use crate::query::{Listed, Page, QueryError};
 use crate::read_models::{ReadModels, ReadSnapshot, ReadSnapshotError};
 use crate::{events, network, node, schemas, user, vm};
@@ -35,6 +36,8 @@ pub(crate) struct Queries {
     pub(crate) requests: &'static [Request],
     /// The names of the read models whose tables are read.
     pub(crate) reads: &'static [&'static str],
+    /// Whether the history has all of these read models.
+    pub(crate) is_historic: bool,
     /// Runs in a blocking task.
     pub(crate) answer: fn(&ReadSnapshot<'_>, &Call) -> Result<Bytes, ErrorBody>,
 }
@@ -42,57 +45,80 @@ pub(crate) struct Queries {
 /// The service with its subscriptions. Requests wait until it is run.
 pub struct Service {
     requests: RequestServer,
-    models: ReadModels,
-    head: watch::Receiver<Position>,
-    events: Arc<dyn EventReader>,
+    inputs: Inputs,
+}
+
+/// What queries are answered from.
+pub struct Inputs {
+    pub models: ReadModels,
+    pub history: History,
+    /// The last durable position of the event store.
+    pub head: watch::Receiver<Position>,
+    pub events: Arc<dyn EventReader>,
 }
 
 impl Service {
     /// Subscribes. Once NATS has processed that ([`otherix_transport::Connection::settled`]), no request is lost.
-    /// `head` is the last durable position of the event store.
     ///
     /// # Errors
     /// When NATS refuses the service.
     pub async fn start(
         connections: &Connections,
-        models: ReadModels,
-        head: watch::Receiver<Position>,
-        events: Arc<dyn EventReader>,
+        inputs: Inputs,
         callers: watch::Receiver<Callers>,
     ) -> Result<Self, ServeError> {
         let requests = RequestServer::start(connections, ServiceKind::Queries, callers).await?;
-        Ok(Self { requests, models, head, events })
+        Ok(Self { requests, inputs })
     }
 
     /// Answers requests until the connection is closed.
     pub async fn run(self) {
-        let Self { requests, models, head, events } = self;
-        let shared = Arc::new((models, head, events));
+        let Self { requests, inputs } = self;
+        let inputs = Arc::new(inputs);
         let handler = move |call: Call| {
-            let shared = Arc::clone(&shared);
-            async move {
-                let (models, head, events) = shared.as_ref();
-                // As of the request's arrival.
-                let head = *head.borrow();
-                if call.request == Request::of::<ListEvents>() {
-                    events::list(events.as_ref(), head, &call).await
-                } else if otherix_schemas::schema::QUERIES.contains(&call.request) {
-                    schemas::answer(head, &call)
-                } else {
-                    handle(models, head, call).await
-                }
-            }
+            let inputs = Arc::clone(&inputs);
+            async move { inputs.answer(call).await }
         };
         requests.serve(handler).await;
     }
 }
 
+impl Inputs {
+    /// Answers a query.
+    ///
+    /// # Errors
+    /// What the caller is told instead of an answer.
+    pub async fn answer(&self, call: Call) -> Result<Bytes, ErrorBody> {
+        let Self { models, history, head, events } = self;
+        // As of the request's arrival.
+        let head = *head.borrow();
+        if let Some(at) = call.at {
+            let queries = queries_of(&call).filter(|queries| queries.is_historic);
+            let queries = queries.ok_or_else(|| no_history(&call))?;
+            history.answer(events.as_ref(), (at, head), call, queries.answer).await
+        } else if call.request == Request::of::<ListEvents>() {
+            events::list(events.as_ref(), head, &call).await
+        } else if otherix_schemas::schema::QUERIES.contains(&call.request) {
+            schemas::answer(head, &call)
+        } else {
+            handle(models, head, call).await
+        }
+    }
+}
+
+fn queries_of(call: &Call) -> Option<&'static Queries> {
+    SERVED.into_iter().find(|queries| queries.requests.contains(&call.request))
+}
+
+fn no_history(call: &Call) -> ErrorBody {
+    let text = format!("`{}` has no history: only networks, VMs and nodes have", call.request.name);
+    Violations::one("at", text).into()
+}
+
 async fn handle(models: &ReadModels, head: Position, call: Call) -> Result<Bytes, ErrorBody> {
-    let request = call.request;
-    let Some(queries) = SERVED.iter().find(|queries| queries.requests.contains(&request)) else {
-        return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a query", request.name)));
+    let Some(Queries { requests: _, reads, is_historic: _, answer }) = queries_of(&call) else {
+        return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a query", call.request.name)));
     };
-    let Queries { requests: _, reads, answer } = queries;
     if !call.stale && !models.reach(reads, head, LAG).await {
         return Err(lagging(models, reads, head));
     }
@@ -106,7 +132,7 @@ async fn handle(models: &ReadModels, head: Position, call: Call) -> Result<Bytes
         Err(ReadSnapshotError::Rebuilding) => Err(lagging(models, reads, head)),
         Err(ReadSnapshotError::Query(error)) => {
             models.suspect_damage();
-            Err(failed(error))
+            Err(failed(&error))
         }
         Err(ReadSnapshotError::Task(error)) => Err(ErrorBody::new(ErrorCode::Internal, error.to_string())),
     }
@@ -168,7 +194,7 @@ pub(crate) fn found<View: Serialize>(
     snapshot: &ReadSnapshot<'_>,
     missing: impl FnOnce() -> String,
 ) -> Result<Bytes, ErrorBody> {
-    let data = view.map_err(failed)?.ok_or_else(|| ErrorBody::new(ErrorCode::NotFound, missing()))?;
+    let data = view.map_err(|error| failed(&error))?.ok_or_else(|| ErrorBody::new(ErrorCode::NotFound, missing()))?;
     encode(&Answer { data, meta: Meta::at(snapshot.position) })
 }
 
@@ -178,7 +204,7 @@ pub(crate) fn listed<View: Serialize>(
     snapshot: &ReadSnapshot<'_>,
     prefix: &str,
 ) -> Result<Bytes, ErrorBody> {
-    encode_page(listed.map_err(failed)?, snapshot.position, prefix)
+    encode_page(listed.map_err(|error| failed(&error))?, snapshot.position, prefix)
 }
 
 fn encode_page<View: Serialize>(
@@ -207,10 +233,13 @@ pub(crate) fn encode<T: Serialize>(answer: &T) -> Result<Bytes, ErrorBody> {
         .map_err(|error| ErrorBody::new(ErrorCode::Internal, format!("the answer has no JSON form: {error}")))
 }
 
-fn failed(error: QueryError) -> ErrorBody {
+pub(crate) fn failed(error: &QueryError) -> ErrorBody {
+    if is_interrupted(error) {
+        return ErrorBody::new(ErrorCode::Unavailable, "the query took too long: select less, with `limit`");
+    }
     static FAILED: LogLimit = LogLimit::new();
     if let Some(count) = FAILED.hit() {
-        tracing::error!(error = %Causes(&error), count, "queries failed");
+        tracing::error!(error = %Causes(error), count, "queries failed");
     }
     ErrorBody::new(ErrorCode::Internal, error.to_string())
 }

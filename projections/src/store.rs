@@ -103,8 +103,7 @@ impl Store {
                     path = %path.display(),
                     "the read models have another version's layout; rebuilding them"
                 );
-                remove_file(path)?;
-                remove_log(path)?;
+                remove_database(path)?;
                 create_file(path).map_err(failed)?
             }
             Err(error) if is_unusable(&error) => {
@@ -299,7 +298,7 @@ pub(crate) fn checkpoint(db: &Connection, name: &str) -> Result<Position, rusqli
     db.prepare_cached("SELECT position FROM checkpoints WHERE name = ?1")?.query_row([name], position)
 }
 
-fn position(row: &rusqlite::Row<'_>) -> Result<Position, rusqlite::Error> {
+pub(crate) fn position(row: &rusqlite::Row<'_>) -> Result<Position, rusqlite::Error> {
     Ok(Position::new(row.get::<_, i64>(0)?.cast_unsigned()))
 }
 
@@ -326,7 +325,7 @@ fn create_file(path: &Path) -> Result<Connection, rusqlite::Error> {
     Ok(db)
 }
 
-fn writing_connection(path: &Path) -> Result<Connection, rusqlite::Error> {
+pub(crate) fn writing_connection(path: &Path) -> Result<Connection, rusqlite::Error> {
     let db = Connection::open(path)?;
     db.busy_timeout(BUSY)?;
     db.set_prepared_statement_cache_capacity(STATEMENTS);
@@ -365,6 +364,12 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
+}
+
+/// Removes a database that is not open, if there is one.
+pub(crate) fn remove_database(path: &Path) -> Result<(), OpenError> {
+    remove_file(path)?;
+    remove_log(path)
 }
 
 /// Removes the write-ahead log of a file that is gone, so that SQLite does not apply it to the next one.

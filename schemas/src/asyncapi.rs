@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::cloudevent;
 use crate::event::{Event, EventDeclaration, Family};
 use crate::json_schema::schema_id;
-use crate::request::{DRY_RUN, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, RequestKind, STALE, TRACEPARENT};
+use crate::request::{AT, DRY_RUN, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, RequestKind, STALE, TRACEPARENT};
 use crate::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
 
 /// Returns the document. It describes the control plane: `receive` is what clients and nodes send.
@@ -224,6 +224,8 @@ impl Exchange {
             RequestKind::Query => {
                 let text = "Any value: answer at once, even if the read models lag behind acknowledged writes.";
                 headers.insert(STALE.to_owned(), header(text));
+                let text = "A position or an RFC 3339 time: answer as it was then. Only networks, VMs and nodes.";
+                headers.insert(AT.to_owned(), header(text));
             }
             RequestKind::Lookup | RequestKind::Unrecorded => {}
         }

@@ -10,11 +10,12 @@ use otherix_schemas::violations::Violations;
 use serde_json::Value;
 
 use super::line::Lines;
-use super::select::{self, Moment, Page, SelectArgs};
+use super::select::{self, Page, SelectArgs};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::live::LiveFeed;
+use crate::moment::Moment;
 use crate::number;
 use crate::output::Printer;
 use crate::output::format::Format;

@@ -1,6 +1,8 @@
 //! Events: `otherix events …`.
 
+pub(crate) mod bisect;
 mod create;
+pub(crate) mod diff;
 pub(crate) mod explain;
 mod fields;
 mod line;

@@ -1,31 +1,23 @@
 //! Which events a command reads: the arguments that `list` and `tail` share.
 
-use std::time::Duration;
-
 use clap::Args;
-use otherix_runtime::{Runtime, SystemRuntime};
 use otherix_schemas::event::{EventPage, EventQuery, ListEvents, NAMES_MAX};
 use otherix_schemas::network::NetworkView;
-use otherix_schemas::node::NodeView;
+use otherix_schemas::node::{ListNodes, NodeView};
 use otherix_schemas::position::Position;
-use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::request::{AsOf, PageRequest};
 use otherix_schemas::value::name_key;
 use otherix_schemas::violations::Violations;
 use otherix_schemas::vm::VmView;
 use serde::Deserialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::client::ControlPlaneClient;
-use crate::duration;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::moment::Moment;
 use crate::resource::{NameOrId, Resource};
-
-/// The units of `--since` and `--until`.
-const UNITS: [duration::Unit; 4] = [("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-
-/// Longest time to look back: ten years.
-const LOOK_BACK_MAX: Duration = Duration::from_secs(3_653 * 86_400);
 
 /// Conditions that every printed event satisfies.
 #[derive(Debug, Args)]
@@ -50,44 +42,6 @@ pub(super) struct SelectArgs {
     /// Only events that this user or node has caused: its name then, or its id
     #[arg(long, value_name = "NAME|ID")]
     actor: Option<String>,
-}
-
-/// Where events begin or end on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moment {
-    Position(Position),
-    Time(Timestamp),
-}
-
-impl Moment {
-    /// Parses `all` (position 0), a position, an RFC 3339 time, or how long ago it was.
-    ///
-    /// # Errors
-    /// The rule that the text violates.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let rule =
-            || format!("must be a time ago (30s, 10m, 1h, 7d), an RFC 3339 time, a position or `all`, not `{text}`");
-        if text == "all" {
-            return Ok(Self::Position(Position::ZERO));
-        }
-        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return text.parse().map(|number| Self::Position(Position::new(number))).map_err(|_| rule());
-        }
-        if let Ok(time) = text.parse() {
-            return Ok(Self::Time(time));
-        }
-        let ago = duration::within(text, &UNITS, LOOK_BACK_MAX).map_err(|error| match error {
-            duration::DurationError::Syntax => rule(),
-            duration::DurationError::Range => "must be 1s to 3653d ago".to_owned(),
-        })?;
-        duration_ago(ago).map(Self::Time)
-    }
-}
-
-fn duration_ago(ago: Duration) -> Result<Timestamp, String> {
-    let now = SystemRuntime.now().map_err(|error| error.to_string())?;
-    let micros = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
-    Timestamp::from_unix_micros(now.unix_micros().saturating_sub(micros)).map_err(|error| error.to_string())
 }
 
 /// Begins a query at a moment; an event at that position or time is part of it.
@@ -224,6 +178,37 @@ pub(super) async fn next_page(
     Ok(Page { events, is_last })
 }
 
+/// The position of a moment, or of the newest event. Queries look at the state of now again.
+pub(super) async fn settle(at: Option<AsOf>, client: &mut ControlPlaneClient) -> Result<Position, Failure> {
+    client.renew();
+    client.look_at(at);
+    let one = PageRequest { limit: Some(1), cursor: None };
+    let answer = client.call::<ListNodes>(&one).await;
+    client.look_at(None);
+    Ok(answer?.meta.position)
+}
+
+/// The selected events up to a position.
+pub(super) async fn events_until(
+    mut query: EventQuery,
+    last: Position,
+    client: &mut ControlPlaneClient,
+) -> Result<Vec<Value>, Failure> {
+    let mut found = Vec::new();
+    loop {
+        let Page { events, is_last } = next_page(&mut query, Some(last), client).await?;
+        found.extend(events.iter().filter_map(|event| serde_json::from_str(event).ok()));
+        if is_last {
+            return Ok(found);
+        }
+    }
+}
+
+/// The position of an event.
+pub(super) fn position_of(event: &Value) -> Option<Position> {
+    Position::from_sequence(event.get("sequence")?.as_str()?).ok()
+}
+
 /// The position of a stored event; after all others if it is malformed.
 fn position(event: &str) -> Position {
     let sequence = serde_json::from_str::<Sequence<'_>>(event).ok();
@@ -238,22 +223,6 @@ fn usage(violations: Violations) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_moment_is_a_position_a_time_or_a_time_ago() {
-        assert_eq!(Moment::parse("all"), Ok(Moment::Position(Position::ZERO)));
-        assert_eq!(Moment::parse("42"), Ok(Moment::Position(Position::new(42))));
-        let time = "2026-11-01T00:00:00Z";
-        assert_eq!(Moment::parse(time), Ok(Moment::Time(time.parse().unwrap())));
-        for ago in ["30s", "10m", "1h", "3653d"] {
-            assert!(matches!(Moment::parse(ago), Ok(Moment::Time(_))), "{ago}");
-        }
-        for bad in
-            ["", "1", "h", "-1h", "1w", "0s", "3654d", "yesterday", "18446744073709551616", "2026-13-01T00:00:00Z"]
-        {
-            assert!(bad == "1" || Moment::parse(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_query_begins_with_the_event_at_the_position() {

@@ -19,7 +19,7 @@ pub(crate) struct ListNetworksArgs {
     kind: Option<String>,
 
     #[command(flatten)]
-    list: args::ListArgs<ListFormat>,
+    list: args::ListAtArgs<ListFormat>,
 }
 
 pub(super) const HELP: &str = "\
@@ -33,16 +33,17 @@ Examples:
   otherix network list
   otherix network list --type overlay --show-ids
   otherix network list --limit 50 --cursor CURSOR -o json
+  otherix network list --at 1h
   otherix network list -o name";
 
 /// Carries out the command.
 pub(super) async fn run(global: &GlobalArgs, args: ListNetworksArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let ListNetworksArgs { kind, list } = args;
+    let ListNetworksArgs { kind, list: args::ListAtArgs { list, at } } = args;
     let mut violations = Violations::default();
     if let Some(kind) = &kind {
         violations.check("type", kind.parse::<NetworkKind>());
     }
-    let (page, style) = list::parse(list, &mut violations);
+    let (page, style) = list::parse(list, at, &mut violations);
     if !violations.is_empty() {
         return Err(violations.into());
     }

@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::manifest;
 use crate::output::Printer;
 use crate::output::format::GetFormat;
-use crate::resource::args::{DeleteAndWaitArgs, GetArgs};
+use crate::resource::args::{DeleteAndWaitArgs, GetAtArgs};
 use crate::resource::wait_state::WaitState;
 use crate::resource::{self, Deletable, Provisioned, Resource};
 
@@ -35,7 +35,7 @@ pub(crate) enum NetworkSubcommand {
     List(list::ListNetworksArgs),
     /// Show a network and its status on each node
     #[command(after_help = GET_HELP)]
-    Get(GetArgs<GetFormat>),
+    Get(GetAtArgs<GetFormat>),
     /// Delete a network
     #[command(after_help = DELETE_HELP)]
     Delete(DeleteAndWaitArgs),
@@ -55,6 +55,7 @@ network has the name.
 Examples:
   otherix network get net-dev
   otherix network get net-dev --watch
+  otherix network get net-dev --at 2026-11-01T12:00:00Z
   otherix network get 0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11 -o json";
 
 const DELETE_HELP: &str = "\
@@ -70,7 +71,9 @@ pub(crate) async fn run(global: &GlobalArgs, command: NetworkSubcommand, printer
     match command {
         NetworkSubcommand::Create(args) => create::run(global, args, printer).await,
         NetworkSubcommand::List(args) => list::run(global, args, printer).await,
-        NetworkSubcommand::Get(args) => resource::get::run::<NetworkView>(global, args, printer).await,
+        NetworkSubcommand::Get(GetAtArgs { get, at }) => {
+            resource::get::run::<NetworkView>(global, get, at, printer).await
+        }
         NetworkSubcommand::Delete(args) => resource::delete::run_and_wait::<NetworkView>(global, args, printer).await,
     }
 }

@@ -12,7 +12,7 @@ use crate::client::GlobalArgs;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::{Format, PlainListFormat};
-use crate::resource::args::{DeleteArgs, GetArgs, ListArgs};
+use crate::resource::args::{DeleteArgs, GetAtArgs, ListAtArgs};
 use crate::resource::{self, Deletable, Resource};
 
 /// Show, add and remove the nodes of the cluster
@@ -21,10 +21,10 @@ use crate::resource::{self, Deletable, Resource};
 pub(crate) enum NodeSubcommand {
     /// List nodes in the order in which they joined
     #[command(after_help = LIST_HELP)]
-    List(ListArgs<PlainListFormat>),
+    List(ListAtArgs<PlainListFormat>),
     /// Show a node and the status of each network on it
     #[command(after_help = GET_HELP)]
-    Get(GetArgs<Format>),
+    Get(GetAtArgs<Format>),
     /// Remove a node from the cluster permanently
     #[command(after_help = DELETE_HELP)]
     Delete(DeleteArgs),
@@ -55,10 +55,12 @@ const GET_HELP: &str = "\
 Shows each network that the node has reported on, with its error, the node's membership in the mesh, and warnings: \
 settings of the machine that interfere with a network and that otherix does not change. For each other node of the \
 mesh, it shows what this node reported last: ESTABLISHED is `yes` if the last handshake was less than 180 s ago, RX \
-and TX are the bytes received from and sent to the peer. Without a report since the control plane started, it is `no`.
+and TX are the bytes received from and sent to the peer. Without a report since the control plane started, it is \
+`no`; so it is with --at, because handshakes are not recorded.
 
 Examples:
   otherix node get node-1
+  otherix node get node-1 --at 1042
   otherix node get node-1 -o json";
 
 const DELETE_HELP: &str = "\
@@ -76,8 +78,10 @@ Examples:
 /// Carries out a command.
 pub(crate) async fn run(global: &GlobalArgs, command: NodeSubcommand, printer: &mut Printer) -> Result<(), Failure> {
     match command {
-        NodeSubcommand::List(args) => resource::list::run::<NodeView>(global, args, printer).await,
-        NodeSubcommand::Get(args) => resource::get::run::<NodeView>(global, args, printer).await,
+        NodeSubcommand::List(ListAtArgs { list, at }) => {
+            resource::list::run::<NodeView>(global, list, at, printer).await
+        }
+        NodeSubcommand::Get(GetAtArgs { get, at }) => resource::get::run::<NodeView>(global, get, at, printer).await,
         NodeSubcommand::Delete(args) => resource::delete::run::<NodeView>(global, args, printer).await,
         NodeSubcommand::JoinToken(command) => join_token::run(global, command, printer).await,
     }

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use otherix_schemas::request::AsOf;
+use otherix_schemas::violations::Violations;
 
 use crate::duration;
+use crate::moment;
 use crate::output::format::Format;
 
 /// `--wait` and its time limit.
@@ -48,6 +51,41 @@ pub(crate) struct ListArgs<F: ValueEnum + Clone + Send + Sync + 'static> {
     /// Answer at once, even if the data does not include the latest changes yet
     #[arg(long)]
     pub(crate) stale: bool,
+}
+
+/// When a command looks at the state.
+#[derive(Debug, Default, Args)]
+pub(crate) struct AtArgs {
+    /// Show what it was after the event at a position, or at an RFC 3339 time or a time ago (30s, 10m, 1h, 7d)
+    #[arg(long, value_name = "WHEN", conflicts_with_all = ["stale", "watch"])]
+    pub(crate) at: Option<String>,
+}
+
+impl AtArgs {
+    /// Validates them.
+    pub(crate) fn parse(self, violations: &mut Violations) -> Option<AsOf> {
+        self.at.and_then(|at| violations.check("at", moment::as_of(&at)))
+    }
+}
+
+/// `list` of a resource whose history is kept.
+#[derive(Debug, Args)]
+pub(crate) struct ListAtArgs<F: ValueEnum + Clone + Send + Sync + 'static> {
+    #[command(flatten)]
+    pub(crate) list: ListArgs<F>,
+
+    #[command(flatten)]
+    pub(crate) at: AtArgs,
+}
+
+/// `get` of a resource whose history is kept.
+#[derive(Debug, Args)]
+pub(crate) struct GetAtArgs<F: ValueEnum + Clone + Send + Sync + 'static> {
+    #[command(flatten)]
+    pub(crate) get: GetArgs<F>,
+
+    #[command(flatten)]
+    pub(crate) at: AtArgs,
 }
 
 /// `get`.

@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 
 use clap::ValueEnum;
+use otherix_schemas::error::ErrorCode;
+use otherix_schemas::violations::Violations;
 
-use super::args::GetArgs;
+use super::args::{AtArgs, GetArgs};
 use super::{NameOrId, Resource, watch};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::failure::Failure;
@@ -15,12 +17,20 @@ use crate::output::format::GetFormat;
 pub(crate) async fn run<R: Resource>(
     global: &GlobalArgs,
     args: GetArgs<impl ValueEnum + Into<GetFormat> + Send + Sync>,
+    at: AtArgs,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let GetArgs { reference, output, stale, watch } = args;
     let output = output.into();
+    let mut violations = Violations::default();
+    let at = at.parse(&mut violations);
+    if !violations.is_empty() {
+        return Err(violations.into());
+    }
     let mut client = ControlPlaneClient::connect(global).await?.accept_stale(stale);
-    let view: R = NameOrId::new(&reference).look_up(&mut client).await?;
+    client.look_at(at);
+    let found = NameOrId::new(&reference).look_up(&mut client).await;
+    let view: R = found.map_err(|failure| if at.is_some() { existed_hint::<R>(failure) } else { failure })?;
     if watch {
         return watched(view, output, &mut client, printer).await;
     }
@@ -28,6 +38,14 @@ pub(crate) async fn run<R: Resource>(
         GetFormat::Json => printer.data(&view),
         GetFormat::Yaml => printer.text(&view.manifest().unwrap_or_default()),
         GetFormat::Text => printer.text(&view.details()),
+    }
+}
+
+fn existed_hint<R: Resource>(failure: Failure) -> Failure {
+    if failure.body.error.code == ErrorCode::NotFound {
+        failure.hint(format!("it did not exist then: `otherix {} list --at WHEN` shows what did", R::COMMAND))
+    } else {
+        failure
     }
 }
 

@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 
 use clap::ValueEnum;
-use otherix_schemas::request::{PAGE_MAX, PageRequest, RequestType};
+use otherix_schemas::request::{AsOf, PAGE_MAX, PageRequest, RequestType};
 use otherix_schemas::violations::Violations;
 use serde::Serialize;
 
-use super::args::ListArgs;
+use super::args::{AtArgs, ListArgs};
 use super::watch::WatchedList;
 use super::{Resource, watch};
 use crate::client::{ControlPlaneClient, GlobalArgs};
@@ -38,16 +38,18 @@ pub(crate) struct ListStyle {
     show_ids: bool,
     stale: bool,
     watch: bool,
+    at: Option<AsOf>,
 }
 
 /// Carries out a `list` without filters.
 pub(crate) async fn run<R: Resource<List: RequestType<Body = PageRequest>>>(
     global: &GlobalArgs,
     args: ListArgs<impl ValueEnum + Into<ListFormat> + Send + Sync>,
+    at: AtArgs,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let mut violations = Violations::default();
-    let (query, style) = parse(args, &mut violations);
+    let (query, style) = parse(args, at, &mut violations);
     if !violations.is_empty() {
         return Err(violations.into());
     }
@@ -57,6 +59,7 @@ pub(crate) async fn run<R: Resource<List: RequestType<Body = PageRequest>>>(
 /// Validates the arguments: the query, and how its result is printed.
 pub(crate) fn parse(
     args: ListArgs<impl ValueEnum + Into<ListFormat> + Send + Sync>,
+    at: AtArgs,
     violations: &mut Violations,
 ) -> (PageRequest, ListStyle) {
     let ListArgs { limit, cursor, output, show_ids, stale, watch } = args;
@@ -71,7 +74,7 @@ pub(crate) fn parse(
     if watch && !matches!(output, ListFormat::Table | ListFormat::Json) {
         violations.add("output", "must be table or json with --watch");
     }
-    (PageRequest { limit, cursor }, ListStyle { output, complete, show_ids, stale, watch })
+    (PageRequest { limit, cursor }, ListStyle { output, complete, show_ids, stale, watch, at: at.parse(violations) })
 }
 
 /// Queries a page, or all pages, and prints them. `request` adds filters to a page. Nothing is printed unless all pages
@@ -83,8 +86,9 @@ pub(crate) async fn show<R: Resource>(
     style: ListStyle,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let ListStyle { output, complete, show_ids, stale, watch } = style;
+    let ListStyle { output, complete, show_ids, stale, watch, at } = style;
     let mut client = ControlPlaneClient::connect(global).await?.accept_stale(stale);
+    client.look_at(at);
     if watch {
         let mut list = WatchedList::new(output == ListFormat::Json, show_ids);
         let show = |views: Vec<R>, printer: &mut Printer| {
@@ -120,7 +124,8 @@ fn live<R: Resource>(views: &[R]) -> impl Iterator<Item = &R> {
     views.iter().filter(|view| !view.is_deleted())
 }
 
-async fn all_pages<R: Resource>(
+/// All of a list, page by page.
+pub(crate) async fn all_pages<R: Resource>(
     client: &mut ControlPlaneClient,
     request: impl Fn(PageRequest) -> <R::List as RequestType>::Body,
 ) -> Result<Vec<R>, Failure> {

@@ -18,7 +18,7 @@ use crate::client::GlobalArgs;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::{Format, PlainListFormat};
-use crate::resource::args::{DeleteArgs, GetArgs, ListArgs};
+use crate::resource::args::{AtArgs, DeleteArgs, GetArgs, ListArgs};
 use crate::resource::{self, Deletable, Resource};
 
 /// Manage the users of the control plane, their roles and credentials
@@ -87,8 +87,8 @@ Examples:
 pub(crate) async fn run(global: &GlobalArgs, command: UserSubcommand, printer: &mut Printer) -> Result<(), Failure> {
     match command {
         UserSubcommand::Create(args) => create::run(global, args, printer).await,
-        UserSubcommand::List(args) => resource::list::run::<UserView>(global, args, printer).await,
-        UserSubcommand::Get(args) => resource::get::run::<UserView>(global, args, printer).await,
+        UserSubcommand::List(args) => resource::list::run::<UserView>(global, args, AtArgs::default(), printer).await,
+        UserSubcommand::Get(args) => resource::get::run::<UserView>(global, args, AtArgs::default(), printer).await,
         UserSubcommand::SetRole(args) => manage::set_role(global, args, printer).await,
         UserSubcommand::Rotate(args) => rotate::run(global, args, printer).await,
         UserSubcommand::Revoke(args) => manage::revoke(global, args, printer).await,

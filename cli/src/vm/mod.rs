@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::manifest;
 use crate::output::Printer;
 use crate::output::format::{GetFormat, ListFormat};
-use crate::resource::args::{DeleteAndWaitArgs, GetArgs, ListArgs};
+use crate::resource::args::{DeleteAndWaitArgs, GetAtArgs, ListAtArgs};
 use crate::resource::wait_state::WaitState;
 use crate::resource::{self, Deletable, Provisioned, Resource};
 
@@ -29,10 +29,10 @@ pub(crate) enum VmSubcommand {
     Create(create::CreateVmArgs),
     /// List VMs in the order of their creation
     #[command(after_help = LIST_HELP)]
-    List(ListArgs<ListFormat>),
+    List(ListAtArgs<ListFormat>),
     /// Show a VM and the status of its NIC
     #[command(after_help = GET_HELP)]
-    Get(GetArgs<GetFormat>),
+    Get(GetAtArgs<GetFormat>),
     /// Delete a VM
     #[command(after_help = DELETE_HELP)]
     Delete(DeleteAndWaitArgs),
@@ -45,6 +45,7 @@ Examples:
   otherix vm create web-1 --image-url https://images.example/debian-12.qcow2 --arch amd64 --network net-dev --wait
   otherix vm list
   otherix vm get web-1
+  otherix vm get web-1 --at 10m
   otherix vm delete web-1";
 
 const LIST_HELP: &str = "\
@@ -79,8 +80,8 @@ Examples:
 pub(crate) async fn run(global: &GlobalArgs, command: VmSubcommand, printer: &mut Printer) -> Result<(), Failure> {
     match command {
         VmSubcommand::Create(args) => create::run(global, args, printer).await,
-        VmSubcommand::List(args) => resource::list::run::<VmView>(global, args, printer).await,
-        VmSubcommand::Get(args) => resource::get::run::<VmView>(global, args, printer).await,
+        VmSubcommand::List(ListAtArgs { list, at }) => resource::list::run::<VmView>(global, list, at, printer).await,
+        VmSubcommand::Get(GetAtArgs { get, at }) => resource::get::run::<VmView>(global, get, at, printer).await,
         VmSubcommand::Delete(args) => resource::delete::run_and_wait::<VmView>(global, args, printer).await,
     }
 }

@@ -17,7 +17,7 @@ const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const EVENTS: &str = "(SELECT position, type, stream_id, CAST(body AS TEXT) AS body FROM events)";
 
 /// Runs a command that must succeed; returns stdout.
-async fn done(control_plane: &ControlPlane, line: &str) -> String {
+pub(crate) async fn done(control_plane: &ControlPlane, line: &str) -> String {
     let run = run(control_plane, line).await;
     assert_eq!(run.code, Some(0), "{line}: {run:?}");
     run.stdout
@@ -33,7 +33,7 @@ fn stored(control_plane: &ControlPlane, condition: &str) -> String {
 }
 
 /// Two networks and a VM on a node that has reported on one of the networks and on the VM's NIC.
-async fn world(control_plane: &ControlPlane) -> [Value; 3] {
+pub(crate) async fn world(control_plane: &ControlPlane) -> [Value; 3] {
     let mut node = SimulatedNode::join(control_plane, 1).await;
     let mut networks = Vec::new();
     for name in ["net-a", "net-b"] {

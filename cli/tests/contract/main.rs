@@ -8,6 +8,7 @@
 //! - a node shows its membership in the mesh, and the last reported state of its peers;
 //! - events are listed and followed as they are stored, each with its cause;
 //! - schemas are printed as they are checked in;
+//! - the state at an earlier position or time is printed as it was then;
 //! - the same idempotency key and body return the first answer again, and another body is refused.
 #![expect(
     clippy::expect_used,
@@ -23,6 +24,7 @@ mod manifests;
 mod mesh;
 mod node;
 mod nodes;
+mod past;
 mod requests;
 mod schemas;
 mod transcript;

@@ -278,14 +278,17 @@ impl<S: EventStore> Writer<S> {
             // Before the position that lookups answer with, which they must not lag behind.
             self.callers.send_modify(|callers| staged.callers.iter().for_each(|event| callers.evolve(event)));
         }
-        let decisions = staged.decision_head;
-        self.durable.send_replace(Durable { position: staged.position, decisions });
         if !staged.membership.is_empty() {
             self.roster.send_modify(|roster| staged.membership.iter().for_each(|event| apply(roster, event)));
         }
+        let decisions = staged.decision_head;
+        let durable = Durable { position: staged.position, decisions };
+        // Tasks run in the order in which they are woken, after this: nodes wait for the relay, callers for answers,
+        // and nobody for what else follows the store. The control plane has one thread, so no task runs before the end.
         // A relay that is behind reads the store instead; one that has ended needs nothing.
         let _unless_behind = self.relay.try_send(StoredBatch { entries, decisions });
         answer(staged);
+        self.durable.send_replace(durable);
     }
 }
 

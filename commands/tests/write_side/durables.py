@@ -19,9 +19,9 @@ async def main():
     Config = nats.js.api.ConsumerConfig
 
     async def take(name, count):
+        # One at a time: a fetch of several may return before all have arrived.
         subscription = await js.pull_subscribe_bind(name, stream="OTHERIX_EVENTS")
-        messages = await subscription.fetch(count, timeout=5)
-        return messages
+        return [(await subscription.fetch(1, timeout=5))[0] for _ in range(count)]
 
     async def definitions():
         configs = [(await js.consumer_info("OTHERIX_EVENTS", name)).config for name in NAMES[:3]]
@@ -44,7 +44,8 @@ async def main():
         print(json.dumps(await definitions()))
     elif phase == "acknowledge":
         last = (await js.stream_info("OTHERIX_EVENTS")).state.last_seq
-        for message in await take("filtered", 100):
+        pending = (await js.consumer_info("OTHERIX_EVENTS", "filtered")).num_pending
+        for message in await take("filtered", pending):
             await message.ack_sync(timeout=5)
         for message in await take("new", 1):
             assert message.metadata.sequence.stream == last, message.metadata

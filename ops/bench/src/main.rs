@@ -43,7 +43,7 @@ struct BenchArgs {
     /// With --ready and --vms: the lab's name; an existing lab of this name is removed
     #[arg(long, default_value = "bench")]
     lab: String,
-    /// With --start, --read-models and --tlog: events in the journal
+    /// With --start, --read-models, --past and --tlog: events in the journal
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
     events: u32,
     /// With --mesh: seconds of each run
@@ -76,6 +76,9 @@ struct Select {
     /// Rate at which read models are rebuilt from events
     #[arg(long)]
     read_models: bool,
+    /// Time that queries about the past take
+    #[arg(long)]
+    past: bool,
     /// Rate at which the transparency log is built, and the time that its checkpoints and proofs take
     #[arg(long)]
     tlog: bool,
@@ -122,7 +125,7 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
 async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     let own = std::env::current_exe()?;
     let bin_dir = args.bin_dir.as_deref().or(own.parent()).ok_or("this program is in no folder")?;
-    let Select { ready, etcd, queries, networks, start, read_models, tlog, bridges, nat, vms, mesh, mesh_peers } =
+    let Select { ready, etcd, queries, networks, start, read_models, past, tlog, bridges, nat, vms, mesh, mesh_peers } =
         args.select;
     if let Some(count) = bridges {
         return print(bridges::run(count).await);
@@ -139,7 +142,7 @@ async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     if mesh {
         return print(mesh::run(bin_dir, args.seconds).await);
     }
-    let all = !(ready || etcd || queries || networks || start || read_models || tlog);
+    let all = !(ready || etcd || queries || networks || start || read_models || past || tlog);
     if all || ready {
         print(ready::run(bin_dir, &args.lab, args.nodes, args.rounds).await)?;
     }
@@ -157,6 +160,9 @@ async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     }
     if all || read_models {
         print(read_models::run(args.events).await)?;
+    }
+    if past {
+        print(read_models::past::run(args.events).await)?;
     }
     if all || tlog {
         print(tlog::run(args.events))?;

@@ -162,6 +162,10 @@ impl StateFolder {
         self.folder.join("read-models.db")
     }
 
+    pub(crate) fn history(&self) -> PathBuf {
+        self.folder.join("history.db")
+    }
+
     /// Deletes the read models; they are rebuilt from the events.
     pub(crate) fn remove_read_models(&self) -> io::Result<()> {
         for name in ["read-models.db", "read-models.db-wal", "read-models.db-shm"] {

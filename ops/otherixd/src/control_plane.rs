@@ -13,20 +13,18 @@ use otherix_commands::relay::{self, Notes, Relay, Relayed};
 use otherix_commands::service as commands;
 use otherix_commands::store::EventStore;
 use otherix_commands::writer::{StoredBatch, Writer, WriterHandle};
-use otherix_projections::follow::Follower;
-use otherix_projections::read_models::{self, ReadModels};
+use otherix_projections::read_models::ReadModels;
 use otherix_projections::service as queries;
 use otherix_runtime::{Runtime, SystemRuntime, check_clock};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
-use otherix_schemas::position::Position;
 use otherix_schemas::user::Callers;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::args::{RunArgs, StateFolder};
+use crate::args::RunArgs;
 use crate::decision_key;
 use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
@@ -40,6 +38,7 @@ use crate::nats::{
 };
 use crate::nats_links::{Links, ensure_replicas, refusal_source, revocation_sink};
 use crate::nats_watchdog::NatsWatchdog;
+use crate::read_side::ReadSide;
 
 /// Time-out for stored events to reach the stream on shutdown; the rest is relayed at the next start.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -180,7 +179,7 @@ impl ControlPlane {
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
         ensure_replicas(&nats, &stream, &events).await;
-        let (follower, models) = open_read_models(&args.state, cluster, position, Arc::clone(&runtime)).await?;
+        let read_side = ReadSide::open(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let (roster, callers) = (writer.roster(), writer.callers());
         let consumers = Arc::new(UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn));
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
@@ -205,17 +204,17 @@ impl ControlPlane {
             durable,
             roster,
             callers: callers.clone(),
-            telemetry: telemetry_of(models.clone()),
+            telemetry: telemetry_of(read_side.models.clone()),
             signing,
             decisions: commands::decisions_of(Arc::clone(&journal)),
             runtime,
         };
-        let publisher = StatePublisher::new(&state, models.clone(), nats.replicas);
+        let publisher = StatePublisher::new(&state, read_side.models.clone(), nats.replicas);
         let state_mirrors = StateMirrors::new(&state, &state_mirrors);
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
-        let queries =
-            queries::Service::start(&connections, models, head.clone(), Arc::clone(&events) as _, callers).await?;
+        let (inputs, followers) = read_side.split(head.clone(), Arc::clone(&events) as _);
+        let queries = queries::Service::start(&connections, inputs, callers).await?;
         // From here on the services receive every request, so readiness is logged only now.
         connections.people.settled().await?;
         connections.nodes.settled().await?;
@@ -229,7 +228,7 @@ impl ControlPlane {
         NatsParts { watchdog, pusher, refusals, consumers }.spawn(&mut others);
         spawn_part(&mut others, "state", async move { match publisher.run().await {} });
         spawn_part(&mut others, "state mirrors", async move { match state_mirrors.run().await {} });
-        spawn_lasting(&mut others, "projections", follower.run(head, events));
+        spawn_lasting(&mut others, "projections", followers.run(head, events));
         spawn_lasting(&mut others, "command service", commands.run());
         spawn_lasting(&mut others, "query service", queries.run());
         Ok(Self { journal, write_side, others })
@@ -312,25 +311,6 @@ async fn inspect_mirror(mirror: &Mirror<JournalStore>) -> Result<(), MirrorError
             other => return other,
         }
     }
-}
-
-/// Opens the read models. Those of another cluster, or ahead of the journal, are outdated and rebuilt.
-async fn open_read_models(
-    state: &StateFolder,
-    cluster: ClusterId,
-    head: Position,
-    runtime: Arc<dyn Runtime>,
-) -> Result<(Follower, ReadModels), BoxError> {
-    let (path, state, models_runtime) = (state.read_models(), state.clone(), Arc::clone(&runtime));
-    let open = move || match read_models::open(&path, cluster, head, Arc::clone(&models_runtime)) {
-        Err(error @ (read_models::OpenError::OtherCluster(_) | read_models::OpenError::Ahead { .. })) => {
-            tracing::warn!(reason = %error, "rebuilding the read models");
-            state.remove_read_models()?;
-            Ok(read_models::open(&path, cluster, head, models_runtime)?)
-        }
-        other => Ok(other?),
-    };
-    runtime.run_blocking("open read models", open).await?
 }
 
 /// Keeps the clients' mirror consistent with the current stream, and reports whether it makes progress.

@@ -15,6 +15,7 @@ mod nats_links;
 mod nats_watchdog;
 mod offline;
 mod own_nats_args;
+mod read_side;
 mod rebuild;
 mod recover;
 mod verify;

@@ -18,7 +18,7 @@ use crate::service::{Queries, found, listed, name, not_served, page};
 /// The prefix of the list's cursors: a version. Unlike in later lists, it does not name the list.
 const CURSOR: &str = "v1.";
 
-pub(crate) static QUERIES: Queries = Queries { requests: REQUESTS, reads: &[NAME], answer };
+pub(crate) static QUERIES: Queries = Queries { requests: REQUESTS, reads: &[NAME], is_historic: true, answer };
 
 fn answer(snapshot: &ReadSnapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
     match call.request.name {

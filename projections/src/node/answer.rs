@@ -16,7 +16,7 @@ use crate::service::{Queries, found, listed, name, not_served, plain_page};
 const CURSOR: &str = "node1.";
 
 pub(crate) static QUERIES: Queries =
-    Queries { requests: REQUESTS, reads: &[NAME, crate::network::NAME, crate::vm::NAME], answer };
+    Queries { requests: REQUESTS, reads: &[NAME, crate::network::NAME, crate::vm::NAME], is_historic: true, answer };
 
 fn answer(snapshot: &ReadSnapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
     match call.request.name {

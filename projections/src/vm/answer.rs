@@ -14,7 +14,7 @@ use crate::service::{Queries, found, listed, name, not_served, plain_page};
 /// The prefix of the list's cursors: the list and a version.
 const CURSOR: &str = "vm1.";
 
-pub(crate) static QUERIES: Queries = Queries { requests: REQUESTS, reads: &[NAME], answer };
+pub(crate) static QUERIES: Queries = Queries { requests: REQUESTS, reads: &[NAME], is_historic: true, answer };
 
 fn answer(snapshot: &ReadSnapshot<'_>, call: &Call) -> Result<Bytes, ErrorBody> {
     match call.request.name {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 mod follow;
+mod history;
 mod mesh;
 mod pages;
 mod prefixes;

@@ -16,7 +16,7 @@ use otherix_projections::projection::Projection;
 use otherix_projections::read_models::{self, ReadModels};
 use otherix_projections::{READ_MODELS, network, node, user, vm};
 use otherix_runtime::SystemRuntime;
-use otherix_schemas::cloudevent::Actor;
+use otherix_schemas::cloudevent::{Actor, EventEnvelope};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{NetworkCommand, NewNetwork, NewNetworkSpec};
@@ -24,6 +24,7 @@ use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshOffer, NodeCommand, NodeReport, UnreachableNode};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
+use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::RowScope;
 use otherix_schemas::vm::{Arch, NewVm, VmCommand};
 use otherix_testkit::{TempDir, tempdir};
@@ -87,6 +88,13 @@ impl WriteSide {
 
     pub(crate) async fn execute(&self, command: Command) -> Position {
         self.try_execute(command).await.unwrap()
+    }
+
+    /// The positions and times of all events.
+    pub(crate) async fn journal_times(&self) -> Vec<(Position, Timestamp)> {
+        let entries = self.journal.read(Position::ZERO, u32::MAX).await.unwrap();
+        let headers = entries.iter().map(|entry| EventEnvelope::decode(&entry.body).unwrap().header);
+        headers.map(|header| (header.position, header.time)).collect()
     }
 
     pub(crate) async fn create(&self, name: &str) -> NetworkId {

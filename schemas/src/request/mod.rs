@@ -1,5 +1,6 @@
 //! Requests: their declarations, headers, and the envelope of their answers.
 
+mod as_of;
 mod body;
 mod declaration;
 mod page;
@@ -8,6 +9,7 @@ mod trace;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::as_of::{AsOf, AsOfError};
 pub use self::body::parse_body;
 pub use self::declaration::{Request, RequestKind, RequestType, ServiceKind};
 pub use self::page::{ByName, PAGE_DEFAULT, PAGE_MAX, PageRequest};
@@ -28,6 +30,10 @@ pub const DRY_RUN: &str = "Otherix-Dry-Run";
 /// Header that makes a query return at once, even if the read models lag behind acknowledged writes; `meta.position`
 /// is the last event that the answer takes into account. Any value.
 pub const STALE: &str = "Otherix-Stale";
+
+/// Header that makes a query about networks, VMs or nodes be answered as it was at an [`AsOf`]; `meta.position`
+/// is the position of the last event that the answer takes into account.
+pub const AT: &str = "Otherix-At";
 
 /// Header with the W3C trace context of a request.
 pub const TRACEPARENT: &str = "traceparent";

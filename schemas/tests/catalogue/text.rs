@@ -109,7 +109,7 @@ fn kind(root: &Value, field: &Value) -> (String, Value) {
         match &schema["type"] {
             Value::String(kind) => kind.clone(),
             Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
-            _ => "object".to_owned(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => "object".to_owned(),
         }
     };
     (text, schema)

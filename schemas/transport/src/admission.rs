@@ -5,12 +5,14 @@ use bytes::Bytes;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::permission::Permission;
 use otherix_schemas::request::{
-    DRY_RUN, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, STALE, TRACEPARENT, is_traceparent, parse_body,
+    AT, AsOf, AsOfError, DRY_RUN, IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_MAX, Request, RequestKind, STALE, TRACEPARENT,
+    is_traceparent, parse_body,
 };
 use otherix_schemas::subject::RequestSubject;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::{Caller, Callers};
 use otherix_schemas::value::UserId;
+use otherix_schemas::violations::Violations;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -37,6 +39,8 @@ pub struct Call {
     pub dry_run: bool,
     /// The answer to a query need not reflect the latest acknowledged commands.
     pub stale: bool,
+    /// When a query looks at the state, unless it is now.
+    pub at: Option<AsOf>,
 }
 
 impl Call {
@@ -157,8 +161,17 @@ pub(crate) fn admit(message: &Message, callers: &Callers, now: Option<Timestamp>
     }
     let traceparent = header(TRACEPARENT).filter(|context| is_traceparent(context));
     let (dry_run, stale) = (header(DRY_RUN).is_some(), header(STALE).is_some());
+    let at = header(AT).map(|at| as_of(request, &at)).transpose()?;
     let body = message.payload.clone();
-    Ok(Call { request, caller, sender, body, idempotency_key, traceparent, dry_run, stale })
+    Ok(Call { request, caller, sender, body, idempotency_key, traceparent, dry_run, stale, at })
+}
+
+/// The moment that a query asks for. Nothing but a query may ask for one: it would be carried out now.
+fn as_of(request: Request, at: &str) -> Result<AsOf, ErrorBody> {
+    if !matches!(request.kind, RequestKind::Query) {
+        return Err(Violations::one("at", format!("`{}` is not a query", request.name)).into());
+    }
+    at.parse().map_err(|error: AsOfError| Violations::one("at", error).into())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use otherix_schemas::error::{ErrorBody, ErrorCode};
-use otherix_schemas::request::{Answer, DRY_RUN, IDEMPOTENCY_KEY, Request, RequestType, STALE, TRACEPARENT};
+use otherix_schemas::request::{AT, Answer, AsOf, DRY_RUN, IDEMPOTENCY_KEY, Request, RequestType, STALE, TRACEPARENT};
 use otherix_schemas::subject::RequestSubject;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -85,6 +85,21 @@ impl Connection {
     ) -> Result<Answer<R::Answer>, CallError> {
         let subject = RequestSubject { user: self.user(), request: Request::of::<R>() }.to_string();
         let headers = self.headers([(STALE, "true")])?;
+        Ok(serde_json::from_slice(&self.send(subject, body, headers, timeout).await?.payload)?)
+    }
+
+    /// Sends a query that is answered as of a moment of the past.
+    ///
+    /// # Errors
+    /// As [`Connection::call`].
+    pub async fn call_at<R: RequestType>(
+        &self,
+        body: &R::Body,
+        at: AsOf,
+        timeout: Duration,
+    ) -> Result<Answer<R::Answer>, CallError> {
+        let subject = RequestSubject { user: self.user(), request: Request::of::<R>() }.to_string();
+        let headers = self.headers([(AT, at.to_string().as_str())])?;
         Ok(serde_json::from_slice(&self.send(subject, body, headers, timeout).await?.payload)?)
     }
 

@@ -1,7 +1,7 @@
 //! The event store in a SQLite file: write-ahead log, every commit flushed to the disk, one writing process.
 //!
-//! Limits are written `LIMIT +$1`. SQLite plans for the value of a plain `LIMIT $1`, and so compiles the statement again
-//! whenever a value is bound (`sqlite3ExprIsInteger`, 3.50), which takes longer than reading an event.
+//! Limits are written `LIMIT +$1`. SQLite plans for the value of a plain `LIMIT $1`, and so compiles the statement
+//! again whenever a value is bound (`sqlite3ExprIsInteger`, 3.50), which takes longer than reading an event.
 
 mod open;
 mod rows;

@@ -3,6 +3,7 @@
 //! The events are in memory in their stored form: decoding is measured, reading the journal is not.
 
 mod events;
+pub(crate) mod past;
 
 use std::path::Path;
 use std::time::Instant;
