@@ -108,7 +108,7 @@ pub(crate) fn operator_key(path: &Path) -> Result<KeyPair, NatsError> {
 
 /// The order in which accounts are pushed: first those whose users can be revoked.
 const PUSH_ORDER: [AccountName; 5] =
-    [AccountName::Nodes, AccountName::Clients, AccountName::State, AccountName::Control, AccountName::Events];
+    [AccountName::Nodes, AccountName::State, AccountName::Clients, AccountName::Control, AccountName::Events];
 
 /// The Unix time, in seconds, up to which accounts revoke all credentials.
 pub(crate) type AllUntil = BTreeMap<AccountName, u64>;

@@ -151,7 +151,7 @@ async fn pushing_keeps_what_the_servers_have() {
     assert!(!connects(&nats, 0, &creds).await);
 
     let (ok, output, errors) = run(daemon.state(), &["accounts", "push"], &arguments).await;
-    assert!(ok && output.matches("all servers have it").count() == 3, "{output}{errors}");
+    assert!(ok && output.matches("all servers have it").count() == 4, "{output}{errors}");
     assert!(output.contains("OTHERIX-CLIENTS: pushed (1 servers had an earlier one, 0 none)"), "{output}");
     let after = self::claims(&nats.lookup(&account).await);
     assert_eq!(
