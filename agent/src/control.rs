@@ -26,6 +26,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::trust::{Trust, TrustError};
+use crate::witness::{LogAnswer, Witness};
 
 /// The timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(4);
@@ -115,6 +116,10 @@ pub struct SharedState {
     pub signed_head: watch::Sender<Option<DecisionHead>>,
     /// What the control plane has signed that contradicts what it has signed before.
     pub contradiction: watch::Sender<Option<String>>,
+    /// What this node keeps of the transparency log.
+    pub witness: Witness,
+    /// What the last answer to a heartbeat told of the log.
+    pub log: watch::Sender<Option<LogAnswer>>,
     /// What showed that this agent was started with an older copy of its state, and when.
     pub set_back: watch::Sender<Option<(Instant, String)>>,
     /// The last decision in the ledger with which this agent was started; `None` until it is read.
@@ -128,7 +133,7 @@ pub struct SharedState {
 }
 
 impl SharedState {
-    pub fn new(trust: Trust) -> Self {
+    pub fn new(trust: Trust, witness: Witness) -> Self {
         let (position, head) = (watch::Sender::new(Position::ZERO), watch::Sender::new(Position::ZERO));
         let (incarnation, other_agent) = (watch::Sender::new(0), watch::Sender::new(None));
         let (signed_head, head_wanted) = (watch::Sender::new(None), Arc::new(Notify::new()));
@@ -142,6 +147,8 @@ impl SharedState {
             trust,
             signed_head,
             contradiction,
+            witness,
+            log: watch::Sender::new(None),
             set_back: watch::Sender::new(None),
             started_with: watch::Sender::new(None),
             saved: watch::Sender::new(Position::ZERO),
@@ -314,6 +321,8 @@ impl Heartbeats {
             incarnation: Some(incarnation),
             nonce: Some(nonce),
             contradiction,
+            checkpoint: shared.witness.checkpoint(),
+            log_contradiction: shared.witness.contradiction(),
             set_back,
             started_with,
             saved: started_with.map(|started| started.max(*shared.saved.borrow())),
@@ -322,6 +331,13 @@ impl Heartbeats {
         let message = connection.exchange(subject::heartbeat(&connection.user()), &beat, options()).await?;
         let answer: HeartbeatAnswer = serde_json::from_slice(&message.payload).map_err(CallError::from)?;
         let head = shared.trust.accept(&answer, nonce)?;
+        shared.log.send_replace(Some(LogAnswer {
+            checkpoint: answer.checkpoint,
+            key: answer.log_key,
+            contradiction: answer.log_contradiction,
+            cluster: head.cluster,
+            epoch: head.epoch,
+        }));
         if let Some(text) = answer.set_back {
             shared.note_set_back(text);
         }

@@ -7,7 +7,8 @@
 //! 3. [`engine`]: reconciliation: plan, execute, observe, retry
 //! 4. [`device`]: the device kinds, which the engine gets as a list
 //! 5. [`trust`]: the control plane's key; [`control`]: join, reports and heartbeats over NATS; [`verified_feed`]: the
-//!    decisions; [`identity`]: the node's id, kept on disk; [`only_agent`]: one agent in a network namespace
+//!    decisions; [`witness`]: the transparency log; [`identity`]: the node's id, kept on disk; [`only_agent`]: one
+//!    agent in a network namespace
 //! 6. [`ledger`]: the decisions, kept on disk; [`release`]: held deletions; [`contradiction`]: another history than the
 //!    node's; [`wireguard`]: the mesh device
 //! 7. [`join`]: how a machine becomes a node; [`connection`]: how the node reaches its control plane; [`key_rotation`]:
@@ -34,3 +35,4 @@ pub mod trust;
 pub mod verified_feed;
 pub mod wireguard;
 pub mod withdrawn;
+pub mod witness;

@@ -20,6 +20,7 @@ use otherix_agent::status;
 use otherix_agent::wireguard::MeshTaskOptions;
 use otherix_agent::wireguard::rotation::{self, Rotation, RotationError};
 use otherix_agent::withdrawn::{self, WithdrawnNetwork};
+use otherix_agent::witness::{self, LogContradiction};
 use otherix_identity::join_token::{JOIN_TOKEN_MAX, JoinToken};
 use otherix_runtime::files::PrivateFileError;
 use otherix_runtime::{ClockError, SystemRuntime, check_clock, files};
@@ -136,6 +137,11 @@ fn release(folder: &Path, networks: &[String]) -> Result<(), Box<dyn Error>> {
     if let Some(Contradiction { text, .. }) = contradiction::accept(folder)? {
         writeln!(out, "accepted another history than this node's: {text}")?;
         writeln!(out, "the node reads all decisions again, and holds deletions back until they are released as well")?;
+        return Ok(());
+    }
+    if let Some(LogContradiction { text, .. }) = witness::accept(folder)? {
+        writeln!(out, "accepted another transparency log than the one that this node knew: {text}")?;
+        writeln!(out, "what the node has kept of it is in `witness-before-release.json`")?;
         return Ok(());
     }
     match release::release(folder)? {

@@ -18,6 +18,7 @@ use crate::identity::{self, IdentityError};
 use crate::left;
 use crate::release::{self, HeldDeletions, ReleaseError};
 use crate::withdrawn::{WithdrawnNetwork, WithdrawnNetworks};
+use crate::witness::{self, LogContradiction};
 
 const PROBLEM: &str = "problem.json";
 
@@ -45,6 +46,8 @@ pub struct Status {
     pub withdrawn: WithdrawnNetworks,
     pub problem: Option<Problem>,
     pub contradiction: Option<Contradiction>,
+    /// What contradicts the transparency log as this node knows it.
+    pub log_contradiction: Option<LogContradiction>,
     /// The agent removes all devices, because an operator has told that the node was removed.
     pub has_left: bool,
 }
@@ -66,6 +69,8 @@ pub enum StatusError {
     Problem(#[source] io::Error),
     #[error("cannot read `contradiction.json` in the state folder")]
     Contradiction(#[source] io::Error),
+    #[error("cannot read `witness.json` in the state folder")]
+    Witness(#[source] io::Error),
 }
 
 /// Writes what is wrong, in place of what was before.
@@ -103,14 +108,17 @@ pub fn read(folder: &Path) -> Result<Status, StatusError> {
         withdrawn: WithdrawnNetworks::read(folder).map_err(StatusError::Withdrawn)?,
         problem: problem.map_err(|error| StatusError::Problem(error.into()))?,
         contradiction: contradiction::read(folder).map_err(StatusError::Contradiction)?,
+        log_contradiction: witness::read(folder)
+            .map_err(StatusError::Witness)?
+            .and_then(|file| file.contradiction.or(file.given_up)),
         has_left: left::has_left(folder),
     })
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node_id, connection, incarnation, pid, joined, held, withdrawn, problem, contradiction, has_left } =
-            self;
+        let Self { node_id, connection, incarnation, pid, joined, held, withdrawn, problem, has_left, .. } = self;
+        let Self { contradiction, log_contradiction, .. } = self;
         writeln!(f, "node:         {node_id}")?;
         if let Some(ConnectionSettings { server, name, .. }) = connection {
             writeln!(f, "name:         {name}")?;
@@ -140,8 +148,11 @@ impl fmt::Display for Status {
         for (id, WithdrawnNetwork { name, withdrawal }) in &withdrawn.networks {
             writeln!(f, "withdrawn:    network {name} ({id}): {}", withdrawal.reason)?;
         }
-        for (at, text) in
-            contradiction.iter().map(|it| (it.at, &it.text)).chain(problem.iter().map(|it| (it.at, &it.text)))
+        for (at, text) in contradiction
+            .iter()
+            .map(|it| (it.at, &it.text))
+            .chain(log_contradiction.iter().map(|it| (it.at, &it.text)))
+            .chain(problem.iter().map(|it| (it.at, &it.text)))
         {
             let at = at.map_or_else(|| "unknown time".to_owned(), |at| at.to_string());
             writeln!(f, "problem:      {at}: {text}")?;

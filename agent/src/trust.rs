@@ -149,6 +149,9 @@ mod tests {
             signed_head: Some(head.sign(by, Some(NONCE))),
             decision_key: Some(told.public()),
             key_rotations,
+            checkpoint: None,
+            log_key: None,
+            log_contradiction: None,
         }
     }
 

@@ -5,12 +5,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
 use otherix_runtime::{Backoff, SystemRuntime};
 use otherix_schemas::error::ErrorCode;
+use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, AsOf, Request, RequestKind, RequestType};
+use otherix_schemas::subject::{EVENTS_DOMAIN, STREAM};
 use otherix_transport::request::{CallError, CallOptions};
-use otherix_transport::transport::Subscription;
+use otherix_transport::transport::{Message, Subscription};
 use otherix_transport::{Connection, Nats, NatsEndpoint};
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
@@ -28,6 +31,9 @@ const ATTEMPT: Duration = Duration::from_millis(1200);
 
 /// Shortest and longest delay between attempts.
 const RETRY_DELAY: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(200)];
+
+/// The header with the position of a message of the stream.
+const SEQUENCE: &str = "Nats-Sequence";
 
 /// Options that every command accepts.
 #[derive(Clone, Debug, Args)]
@@ -119,7 +125,7 @@ impl ControlPlaneClient {
         let request = Request::of::<R>();
         let idempotency_key = match request.kind {
             RequestKind::Command(_) => Some(Uuid::new_v4().to_string()),
-            RequestKind::Query | RequestKind::Lookup | RequestKind::Unrecorded => None,
+            RequestKind::Query | RequestKind::Lookup | RequestKind::Unrecorded | RequestKind::Maintenance => None,
         };
         let [first, max] = RETRY_DELAY;
         let mut backoff = Backoff::new(first, max, &SystemRuntime);
@@ -160,6 +166,16 @@ impl ControlPlaneClient {
             self.connection = connect(&self.endpoint, self.deadline).await?;
         }
         Ok(())
+    }
+
+    /// Reads the message at a position of the clients' mirror of the stream; `None` if it has none there.
+    pub(crate) async fn stored_message(&self, position: Position) -> Result<Option<Bytes>, Failure> {
+        let subject = format!("$JS.{EVENTS_DOMAIN}.API.DIRECT.GET.{STREAM}");
+        let body = serde_json::json!({ "seq": position.get() }).to_string();
+        let answer = self.connection.request(Message::new(subject, Bytes::from(body)), LIMIT).await;
+        let answer = answer.map_err(|error| failure::unreachable(self.connection.url(), &failure::causes(&error)))?;
+        let is_there = answer.headers.get(SEQUENCE) == Some(position.to_string().as_str());
+        Ok(is_there.then_some(answer.payload))
     }
 
     /// Subscribes to a subject.

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::manifest::{self, KindEntry, ManifestAction, ManifestArgs};
 use crate::output::Printer;
 use crate::output::format::Format;
-use crate::{context, events, man, network, node, schema, user, vm};
+use crate::{admin, audit, context, events, man, network, node, schema, user, vm};
 
 /// The kinds of manifests, in the order in which resources are created.
 pub(crate) const KINDS: &[KindEntry] = &[KindEntry::of::<NetworkView>(), KindEntry::of::<VmView>()];
@@ -53,6 +53,10 @@ pub(crate) enum CliCommand {
     Diff(events::diff::DiffArgs),
     #[command(subcommand)]
     Bisect(events::bisect::BisectSubcommand),
+    #[command(subcommand)]
+    Audit(audit::AuditSubcommand),
+    #[command(subcommand)]
+    Admin(admin::AdminSubcommand),
     /// Create the resources defined in manifests
     #[command(after_help = manifest::CREATE_EXAMPLES, after_long_help = manifest_help(manifest::CREATE_EXAMPLES))]
     Create(ManifestArgs),
@@ -125,7 +129,9 @@ impl CliCommand {
             Self::Explain(command) => events::explain::run(global, command, printer).await,
             Self::Schema(args) => schema::run(global, args, printer).await,
             Self::Diff(args) => events::diff::run(global, args, printer).await,
+            Self::Admin(command) => admin::run(global, command, printer).await,
             Self::Bisect(command) => events::bisect::run(global, command, printer).await,
+            Self::Audit(command) => audit::run(global, command, printer).await,
             Self::Create(args) => manifest::run(global, ManifestAction::Create, KINDS, args, printer).await,
             Self::Delete(args) => manifest::run(global, ManifestAction::Delete, KINDS, args, printer).await,
             Self::Completion { shell } => printer.text(&completion::script(shell, Cli::command())),

@@ -95,6 +95,7 @@ impl Failure {
     pub(crate) fn call(error: CallError, request: Request) -> Self {
         let resource = match request.resource() {
             "consumer" => "events consumer",
+            "log" => "audit",
             resource => resource,
         };
         let unavailable = |message| Self::new(Exit::Unreachable, ErrorCode::Unavailable, message);

@@ -1,6 +1,8 @@
 //! The otherix command line client: parses the command line, carries out one command, and exits with its code.
 
 mod access;
+mod admin;
+mod audit;
 mod client;
 mod command;
 mod completion;

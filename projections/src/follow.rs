@@ -21,12 +21,15 @@ use otherix_schemas::error::Causes;
 use otherix_schemas::event::Event;
 use otherix_schemas::node::{NodeEvent, NodeRemoved};
 use otherix_schemas::position::Position;
+use otherix_schemas::projection::ProjectionErrorView;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
+use crate::beside::Rebuilds;
 use crate::node::telemetry::Telemetry;
 use crate::read_models::{ModelProgress, Progress, Readers};
+use crate::rebuild::RebuildError;
 use crate::store::{Applied, Store, is_unusable};
 
 /// Events in one transaction. A query waits for two transactions at most: the one in progress, and the next one.
@@ -72,30 +75,27 @@ pub enum FollowError {
 
 /// Keeps the read models up to date.
 pub struct Follower {
-    store: SharedStore,
-    progress: watch::Sender<Progress>,
+    pub(crate) store: SharedStore,
+    pub(crate) progress: watch::Sender<Progress>,
     /// The furthest position that a query has waited for.
-    wanted: watch::Receiver<Position>,
-    telemetry: Telemetry,
-    readers: Arc<Readers>,
+    pub(crate) wanted: watch::Receiver<Position>,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) readers: Arc<Readers>,
+    pub(crate) rebuilds: Arc<Rebuilds>,
 }
 
 impl Follower {
-    pub(crate) fn new(
-        store: SharedStore,
-        progress: watch::Sender<Progress>,
-        wanted: watch::Receiver<Position>,
-        telemetry: Telemetry,
-        readers: Arc<Readers>,
-    ) -> Self {
-        Self { store, progress, wanted, telemetry, readers }
-    }
-
     /// Follows the events until `head` is closed. `head` is the position up to which `events` has events.
     pub async fn run(self, head: watch::Receiver<Position>, events: Arc<dyn EventReader>) {
+        let mut rebuilt = Box::pin(self.rebuilt(events.as_ref()));
         loop {
             let error = tokio::select! {
                 Err(error) = self.follow(head.clone(), events.as_ref()) => error,
+                new = &mut rebuilt => {
+                    self.adopt(new, events.as_ref()).await;
+                    rebuilt = Box::pin(self.rebuilt(events.as_ref()));
+                    continue;
+                }
                 () = self.readers.suspected.notified() => {
                     match self.store.damage().await {
                         Ok(Some(damage)) => self.replace(damage, &head).await,
@@ -118,9 +118,36 @@ impl Follower {
             }
             let text = Causes(&error).to_string();
             tracing::error!(error = text, position = %self.front(), "the read models cannot be updated");
-            self.progress.send_modify(|progress| progress.error = Some(text));
+            self.fail(text);
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// Records why no read model can be updated.
+    fn fail(&self, text: String) {
+        let error = self.error_now(text.clone(), self.front());
+        self.progress.send_modify(|progress| {
+            if progress.error.as_ref() != Some(&text) {
+                progress.last_error = Some(error);
+            }
+            progress.error = Some(text);
+        });
+    }
+
+    fn error_now(&self, message: String, position: Position) -> ProjectionErrorView {
+        ProjectionErrorView { message, position, time: self.store.runtime.now().ok() }
+    }
+
+    /// Opens the file that is in place after a rebuild.
+    pub(crate) async fn reopen(&self) -> Result<(), ReadError> {
+        let checkpoints = self.store.reopen().await?;
+        self.progress.send_modify(|progress| {
+            progress.error = None;
+            for (model, position) in progress.models.iter_mut().zip(checkpoints) {
+                (model.position, model.error) = (position, None);
+            }
+        });
+        Ok(())
     }
 
     /// Replaces a damaged file by an empty one; following the events fills it again.
@@ -129,7 +156,7 @@ impl Follower {
         while let Err(error) = self.store.replace(damage.clone(), head).await {
             let text = format!("cannot replace the damaged read models: {}", Causes(error.as_ref()));
             tracing::error!(error = text, "the read models cannot be updated");
-            self.progress.send_modify(|progress| progress.error = Some(text));
+            self.fail(text);
             tokio::time::sleep(RETRY).await;
         }
         self.readers.replaced();
@@ -181,7 +208,7 @@ impl Follower {
     }
 
     /// The position of the read models that are furthest.
-    fn front(&self) -> Position {
+    pub(crate) fn front(&self) -> Position {
         self.progress.borrow().models.iter().map(|model| model.position).max().unwrap_or_default()
     }
 
@@ -240,7 +267,11 @@ impl Follower {
         self.progress.send_modify(|progress| {
             progress.error = None;
             for (model, applied) in progress.models.iter_mut().zip(applied) {
+                let last = model.error.clone();
                 record(model, after, applied);
+                if let Some(message) = model.error.clone().filter(|_| last != model.error) {
+                    model.last_error = Some(self.error_now(message, model.position));
+                }
             }
         });
         Ok(())
@@ -291,6 +322,38 @@ impl SharedStore {
         let store = Arc::clone(&self.store);
         let apply = move || store.lock().unwrap_or_else(PoisonError::into_inner).apply(after, &batch);
         Ok(self.runtime.run_blocking("apply events", apply).await??)
+    }
+
+    /// As [`Store::beside`].
+    pub(crate) async fn beside(&self) -> Result<Self, RebuildError> {
+        let store = Arc::clone(&self.store);
+        let begin = move || store.lock().unwrap_or_else(PoisonError::into_inner).beside();
+        let new = self.runtime.run_blocking("begin rebuild", begin).await.map_err(FollowError::from)??;
+        Ok(Self::new(new, Arc::clone(&self.runtime)))
+    }
+
+    /// As [`Store::discard`].
+    pub(crate) async fn discard(&self) -> Result<(), ReadError> {
+        let store = Arc::clone(&self.store);
+        let discard = move || store.lock().unwrap_or_else(PoisonError::into_inner).discard();
+        Ok(self.runtime.run_blocking("remove read models", discard).await??)
+    }
+
+    /// As [`Store::replace_by`].
+    pub(crate) async fn replace_by(&self, new: Self) -> Result<(), RebuildError> {
+        let (old, new) = (Arc::clone(&self.store), new.store);
+        let replace = move || {
+            let mut old = old.lock().unwrap_or_else(PoisonError::into_inner);
+            old.replace_by(&mut new.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        self.runtime.run_blocking("replace read models", replace).await.map_err(FollowError::from)?
+    }
+
+    /// As [`Store::reopen`].
+    async fn reopen(&self) -> Result<Vec<Position>, ReadError> {
+        let store = Arc::clone(&self.store);
+        let reopen = move || store.lock().unwrap_or_else(PoisonError::into_inner).reopen();
+        Ok(self.runtime.run_blocking("open read models", reopen).await??)
     }
 
     /// As [`Store::damage`].

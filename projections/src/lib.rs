@@ -6,6 +6,7 @@
 //! A read model is a folder with its tables (`schema.sql`), its [`Projection`] and its queries; [`READ_MODELS`] lists
 //! them.
 
+mod beside;
 mod events;
 pub mod follow;
 pub mod history;
@@ -19,6 +20,7 @@ pub mod rebuild;
 mod schemas;
 pub mod service;
 pub mod state;
+mod status;
 mod store;
 pub mod user;
 pub mod vm;

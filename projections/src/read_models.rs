@@ -8,22 +8,24 @@ use otherix_runtime::Runtime;
 use otherix_schemas::id::{ClusterId, NodeId};
 use otherix_schemas::node::MeshPeerStatus;
 use otherix_schemas::position::Position;
+use otherix_schemas::projection::ProjectionErrorView;
 use otherix_schemas::timestamp::Timestamp;
 use rusqlite::Connection;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinError;
 
 use crate::READ_MODELS;
+use crate::beside::Rebuilds;
 use crate::follow::{Follower, SharedStore};
 use crate::node::telemetry::Telemetry;
 use crate::projection::Projection;
 use crate::query::QueryError;
-use crate::store::{Store, checkpoint, reading_connection};
+use crate::store::{NEW, Store, checkpoint, reading_connection, remove_database, with_suffix};
 
 pub use crate::store::{OpenError, ProjectionError};
 
 /// Queries that run at the same time.
-const READERS: usize = 4;
+const READERS: u32 = 4;
 
 /// How far the read models are, as of the last transaction.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct Progress {
     pub(crate) models: Vec<ModelProgress>,
     /// Why none of them can be updated.
     pub(crate) error: Option<String>,
+    /// The last such error, also if it is over.
+    pub(crate) last_error: Option<ProjectionErrorView>,
 }
 
 #[derive(Clone, Debug)]
@@ -39,6 +43,14 @@ pub(crate) struct ModelProgress {
     pub(crate) position: Position,
     /// Why it stopped.
     pub(crate) error: Option<String>,
+    /// The last such error, also if it is over.
+    pub(crate) last_error: Option<ProjectionErrorView>,
+}
+
+impl ModelProgress {
+    pub(crate) fn at(name: &'static str, position: Position) -> Self {
+        Self { name, position, error: None, last_error: None }
+    }
 }
 
 impl Progress {
@@ -59,6 +71,7 @@ pub struct ReadModels {
     progress: watch::Receiver<Progress>,
     wanted: watch::Sender<Position>,
     telemetry: Telemetry,
+    rebuilds: Arc<Rebuilds>,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -67,6 +80,8 @@ pub struct ReadModels {
 pub(crate) struct Readers {
     path: PathBuf,
     permits: Semaphore,
+    /// How many permits there are.
+    at_once: u32,
     idle: Mutex<IdleReaders>,
     /// Notified when a query finds the file damaged, or fails for an unknown reason.
     pub(crate) suspected: Notify,
@@ -124,25 +139,36 @@ pub fn open_with(
     runtime: Arc<dyn Runtime>,
     projections: &'static [&'static dyn Projection],
 ) -> Result<(Follower, ReadModels), OpenError> {
+    // Left by an interrupted rebuild.
+    remove_database(&with_suffix(path, NEW))?;
     let store = Store::open(path, cluster, head, projections)?;
     let checkpoints = store.checkpoints().map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
     let models = projections
         .iter()
         .zip(checkpoints)
-        .map(|(projection, position)| ModelProgress { name: projection.name(), position, error: None })
+        .map(|(projection, position)| ModelProgress::at(projection.name(), position))
         .collect();
-    let (progress, progress_receiver) = watch::channel(Progress { models, error: None });
+    let (progress, progress_receiver) = watch::channel(Progress { models, error: None, last_error: None });
     let (wanted, wanted_receiver) = watch::channel(Position::ZERO);
-    let telemetry = Telemetry::default();
+    let (telemetry, rebuilds) = (Telemetry::default(), Arc::new(Rebuilds::default()));
     let readers = Arc::new(Readers::new(path, READERS));
     let read_models = ReadModels {
         readers: Arc::clone(&readers),
         progress: progress_receiver,
         wanted,
         telemetry: telemetry.clone(),
+        rebuilds: Arc::clone(&rebuilds),
         runtime: Arc::clone(&runtime),
     };
-    Ok((Follower::new(SharedStore::new(store, runtime), progress, wanted_receiver, telemetry, readers), read_models))
+    let follower = Follower {
+        store: SharedStore::new(store, runtime),
+        progress,
+        wanted: wanted_receiver,
+        telemetry,
+        readers,
+        rebuilds,
+    };
+    Ok((follower, read_models))
 }
 
 impl ReadModels {
@@ -154,6 +180,16 @@ impl ReadModels {
     /// Records what a heartbeat told of a node, as of now: see [`Telemetry::record`].
     pub fn record_telemetry(&self, node: NodeId, peers: Vec<MeshPeerStatus>) {
         self.telemetry.record(node, peers, self.runtime.now().ok());
+    }
+
+    /// How far each is.
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// The last rebuild beside them.
+    pub(crate) fn rebuilds(&self) -> &Rebuilds {
+        &self.rebuilds
     }
 
     /// The position that every read model has reached.
@@ -221,9 +257,9 @@ impl ReadModels {
 
 impl Readers {
     /// Connections to the file at `path`, for as many queries at the same time.
-    pub(crate) fn new(path: &Path, at_once: usize) -> Self {
-        let permits = Semaphore::new(at_once);
-        Self { path: path.to_owned(), permits, idle: Mutex::default(), suspected: Notify::new() }
+    pub(crate) fn new(path: &Path, at_once: u32) -> Self {
+        let permits = Semaphore::new(usize::try_from(at_once).unwrap_or(1));
+        Self { path: path.to_owned(), permits, at_once, idle: Mutex::default(), suspected: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, IdleReaders> {
@@ -245,7 +281,13 @@ impl Readers {
         }
     }
 
-    /// Called when the file was replaced.
+    /// Waits until no query runs. None begins until the result is dropped.
+    pub(crate) async fn pause(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.permits.acquire_many(self.at_once).await.ok()
+    }
+
+    /// Called when the file was replaced, or is about to be.
     pub(crate) fn replaced(&self) {
         let mut idle = self.lock();
         idle.generation += 1;

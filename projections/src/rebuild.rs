@@ -12,7 +12,7 @@ use otherix_schemas::position::Position;
 
 use crate::READ_MODELS;
 use crate::follow::{EventReader, FollowError, SharedStore, last};
-use crate::store::{OpenError, ProjectionError, Store, with_suffix};
+use crate::store::{NEW, OpenError, ProjectionError, Store, with_suffix};
 
 /// Events in one transaction.
 const BATCH: u32 = 10_000;
@@ -48,7 +48,7 @@ pub async fn rebuild(
     runtime: Arc<dyn Runtime>,
     events: &dyn EventReader,
 ) -> Result<Position, RebuildError> {
-    let new = with_suffix(path, ".new");
+    let new = with_suffix(path, NEW);
     // Left by an interrupted rebuild.
     remove(&new)?;
     remove_log(&new)?;
@@ -70,7 +70,7 @@ pub async fn rebuild(
     Ok(after)
 }
 
-fn swap(new: &Path, path: &Path) -> Result<(), RebuildError> {
+pub(crate) fn swap(new: &Path, path: &Path) -> Result<(), RebuildError> {
     let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
     sync(new).map_err(file("sync", new))?;
     // SQLite must not apply the old file's log to the new one. Without it the old file is intact, but at an earlier

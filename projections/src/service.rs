@@ -11,7 +11,9 @@ use otherix_runtime::LogLimit;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::event::ListEvents;
 use otherix_schemas::position::Position;
-use otherix_schemas::request::{Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request, ServiceKind};
+use otherix_schemas::request::{
+    Answer, ByName, Meta, PAGE_DEFAULT, PAGE_MAX, PageRequest, Request, RequestKind, ServiceKind,
+};
 use otherix_schemas::user::Callers;
 use otherix_schemas::violations::Violations;
 use otherix_transport::service::{ANSWER_MAX, Call, Connections, RequestServer, ServeError};
@@ -23,7 +25,7 @@ use crate::follow::EventReader;
 use crate::history::{History, is_interrupted};
 use crate::query::{Listed, Page, QueryError};
 use crate::read_models::{ReadModels, ReadSnapshot, ReadSnapshotError};
-use crate::{events, network, node, schemas, user, vm};
+use crate::{events, network, node, schemas, status, user, vm};
 
 /// The queries of all read models.
 static SERVED: [&Queries; 4] = [&network::QUERIES, &vm::QUERIES, &node::QUERIES, &user::QUERIES];
@@ -92,7 +94,9 @@ impl Inputs {
         let Self { models, history, head, events } = self;
         // As of the request's arrival.
         let head = *head.borrow();
-        if let Some(at) = call.at {
+        if let RequestKind::Maintenance = call.request.kind {
+            status::answer(models, history, head, &call)
+        } else if let Some(at) = call.at {
             let queries = queries_of(&call).filter(|queries| queries.is_historic);
             let queries = queries.ok_or_else(|| no_history(&call))?;
             history.answer(events.as_ref(), (at, head), call, queries.answer).await

@@ -17,6 +17,7 @@ use otherix_schemas::position::Position;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::projection::{ApplyError, Projection, execute, integer};
+use crate::rebuild::{RebuildError, swap};
 
 /// SQLite's `user_version` of a file with the tables of `checkpoints.sql`.
 const LAYOUT: i64 = 1;
@@ -26,6 +27,9 @@ const BUSY: Duration = Duration::from_secs(5);
 
 /// Pages that the writing connection caches, in KiB: the upper levels and the ends of the indexes of some million rows.
 const CACHE_KIB: i64 = 64 * 1024;
+
+/// What the name of the file of a rebuild ends with.
+pub(crate) const NEW: &str = ".new";
 
 /// Statements that a connection keeps prepared; all projections and queries together have fewer.
 const STATEMENTS: usize = 128;
@@ -134,6 +138,45 @@ impl Store {
         }
         *self = Self::open(&self.path, self.cluster, head, self.projections)?;
         Ok(())
+    }
+
+    /// Begins new read models in a file beside this one; what an interrupted rebuild has left there is removed.
+    pub(crate) fn beside(&self) -> Result<Self, OpenError> {
+        let path = with_suffix(&self.path, NEW);
+        remove_database(&path)?;
+        let new = Self::open(&path, self.cluster, Position::ZERO, self.projections);
+        if new.is_err() {
+            remove_database(&path)?;
+        }
+        new
+    }
+
+    /// Closes and removes the file.
+    pub(crate) fn discard(&mut self) -> Result<(), OpenError> {
+        self.close()?;
+        remove_database(&self.path)
+    }
+
+    /// Replaces the file by that of `new`. Both are closed, and neither is usable until [`Store::reopen`].
+    pub(crate) fn replace_by(&mut self, new: &mut Self) -> Result<(), RebuildError> {
+        // Its last connection writes the write-ahead log back and removes it.
+        self.close()?;
+        new.close()?;
+        swap(&new.path, &self.path)
+    }
+
+    fn close(&mut self) -> Result<(), OpenError> {
+        let none = Connection::open_in_memory();
+        let none = none.map_err(|source| OpenError::Database { path: self.path.clone(), source })?;
+        drop(std::mem::replace(&mut self.db, none));
+        Ok(())
+    }
+
+    /// Opens the file again. Returns the checkpoints.
+    pub(crate) fn reopen(&mut self) -> Result<Vec<Position>, OpenError> {
+        self.close()?;
+        *self = Self::open(&self.path, self.cluster, Position::new(u64::MAX), self.projections)?;
+        self.checkpoints().map_err(|source| OpenError::Database { path: self.path.clone(), source })
     }
 
     /// Whether the content is of this cluster and not ahead of its events. A new file becomes this cluster's.

@@ -53,6 +53,7 @@ use crate::release::{self, HeldDeletions, ReleasedLineage};
 use crate::status;
 use crate::trust::{Trust, TrustError};
 use crate::wireguard::{MeshHandle, MeshTaskOptions};
+use crate::witness::{self, Witness, WitnessInputs};
 
 /// How often `released.json` is read while deletions are held.
 const RELEASE_POLL: Duration = Duration::from_secs(1);
@@ -77,6 +78,8 @@ pub enum AgentError {
     Identity(#[from] IdentityError),
     #[error("cannot use the key of the control plane")]
     Trust(#[from] TrustError),
+    #[error("cannot use `witness.json` in the state folder: restore it, or remove it and begin as a new witness")]
+    Witness(#[source] std::io::Error),
     #[error("cannot connect to NATS")]
     Connect(#[from] otherix_transport::nats::ConnectError),
     #[error("cannot use the kernel's netlink interfaces")]
@@ -105,7 +108,7 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let nats = Nats::lasting(&endpoint, &format!("otherix-agent {name}")).await?;
     let peer = nats.peer();
     let connection = Connection::from(nats);
-    let shared = SharedState::new(Trust::load(&state)?);
+    let shared = SharedState::new(Trust::load(&state)?, Witness::load(&state).map_err(AgentError::Witness)?);
     let (sender, answers) = mpsc::channel(1);
     let mut tasks = TaskSet::default();
     let nats_ports = needs::ports(&endpoint);
@@ -128,6 +131,14 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let node = JoiningNode { node_id, name, offers: mesh.offers() };
     let heartbeats = Heartbeats { connection: connection.clone(), shared: shared.clone(), peers: mesh.peers() };
     tasks.add(runtime.spawn("membership", control::keep_membership(heartbeats.clone(), node, sender)));
+    let inputs = WitnessInputs {
+        connection: connection.clone(),
+        witness: shared.witness.clone(),
+        answers: shared.log.subscribe(),
+        trust: shared.trust.clone(),
+        heartbeat_wanted: Arc::clone(&shared.head_wanted),
+    };
+    tasks.add(runtime.spawn("witness", witness::follow(inputs)));
     let mut agent = Agent::new(connection, identity, state, mesh, MembershipChannel { shared, answers })?;
     (agent.needs, agent.nats_ports) = (needs, nats_ports);
     agent.guard.follow(peer);

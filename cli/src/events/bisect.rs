@@ -144,13 +144,14 @@ pub(crate) async fn run(global: &GlobalArgs, command: BisectSubcommand, printer:
         return Err(violations.into());
     }
     let mut client = ControlPlaneClient::connect(global).await?;
-    let (question, noun, queries) = asked(command, &mut client).await?;
     let end = select::settle(at, &mut client).await?;
+    let (question, noun, queries) = asked(command, end, &mut client).await?;
     let mut events = Vec::new();
     for query in queries {
         events.extend(select::events_until(query, end, &mut client).await?);
     }
     events.sort_by_key(select::position_of);
+    events.dedup_by_key(|event| select::position_of(event));
     if !holds(&question, end, &mut client).await? {
         let when = if at.is_some() { "then" } else { "now" };
         let message = format!("{noun} `{reference}` is not {what} {when}");
@@ -190,36 +191,46 @@ fn name_of(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-/// The question with ids, the noun of the resource, and the queries for all events that can change the answer.
+/// The question with the ids that the names stand for at `end`, the noun of the resource, and the queries for all
+/// events up to there that can change the answer: the question is asked once for each of them.
 async fn asked(
     command: BisectSubcommand,
+    end: Position,
     client: &mut ControlPlaneClient,
 ) -> Result<(Question, &'static str, Vec<EventQuery>), Failure> {
-    let naming = |ids: Vec<Uuid>, types: &[&str]| EventQuery {
-        names: vec![ids],
+    let naming = |names: Vec<Vec<Uuid>>, types: &[&str]| EventQuery {
+        names,
         types: types.iter().map(|&name| name.to_owned()).collect(),
         ..EventQuery::default()
     };
+    let at = Some(end);
     Ok(match command {
         BisectSubcommand::Network { common, node, status } => {
-            let id = select::id::<NetworkView>(&common.reference, client).await?;
-            let node = select::id::<NodeView>(&node, client).await?;
-            let queries = vec![naming(vec![id], &["network", "node"]), naming(vec![node], &["node.joined"])];
+            let id = select::id::<NetworkView>(&common.reference, at, client).await?;
+            let node = select::id::<NodeView>(&node, at, client).await?;
+            let queries = vec![
+                naming(vec![vec![id]], &["network"]),
+                // What other nodes report about the network is most of what names it.
+                naming(vec![vec![id], vec![node]], &["node"]),
+                naming(vec![vec![node]], &["node.joined", "node.removed"]),
+            ];
             (Question::Network { id, node: NodeId::new(node), status }, NetworkView::COMMAND, queries)
         }
         BisectSubcommand::Vm { common, status } => {
-            let ids = select::vm_and_nics(&common.reference, client).await?;
+            let ids = select::vm_and_nics(&common.reference, at, client).await?;
             let id = ids.first().copied().unwrap_or_default();
-            // The architecture of its node decides whether the VM can run.
-            let queries = vec![
-                naming(ids, &[]),
-                EventQuery { types: vec!["node.described".to_owned()], ..EventQuery::default() },
-            ];
+            let created = select::events_until(naming(vec![vec![id]], &["vm.created"]), end, client).await?;
+            let mut queries = vec![naming(vec![ids], &[])];
+            // The architecture of its node, which it never leaves, decides whether the VM can run.
+            let node = created.first().and_then(|event| event.pointer("/data/node_id")?.as_str()?.parse().ok());
+            if let Some(node) = node {
+                queries.push(naming(vec![vec![node]], &["node.described"]));
+            }
             (Question::Vm { id, status }, VmView::COMMAND, queries)
         }
         BisectSubcommand::Node { common, status } => {
-            let id = select::id::<NodeView>(&common.reference, client).await?;
-            let queries = vec![naming(vec![id], &["node.joined", "node.reachable", "node.unreachable"])];
+            let id = select::id::<NodeView>(&common.reference, at, client).await?;
+            let queries = vec![naming(vec![vec![id]], &["node.joined", "node.reachable", "node.unreachable"])];
             (Question::Node { id, status }, NodeView::COMMAND, queries)
         }
     })

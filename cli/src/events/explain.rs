@@ -84,13 +84,13 @@ pub(crate) async fn run(global: &GlobalArgs, command: ExplainSubcommand, printer
     let mut client = ControlPlaneClient::connect(global).await?;
     let (ids, output) = match command {
         ExplainSubcommand::Network(ExplainArgs { reference, output }) => {
-            (vec![select::id::<NetworkView>(&reference, &mut client).await?], output)
+            (vec![select::id::<NetworkView>(&reference, None, &mut client).await?], output)
         }
         ExplainSubcommand::Vm(ExplainArgs { reference, output }) => {
-            (select::vm_and_nics(&reference, &mut client).await?, output)
+            (select::vm_and_nics(&reference, None, &mut client).await?, output)
         }
         ExplainSubcommand::Node(ExplainArgs { reference, output }) => {
-            (vec![select::id::<NodeView>(&reference, &mut client).await?], output)
+            (vec![select::id::<NodeView>(&reference, None, &mut client).await?], output)
         }
     };
     let mut query = EventQuery { names: vec![ids], ..EventQuery::default() };

@@ -14,6 +14,8 @@ mod select;
 
 use clap::Subcommand;
 
+pub(crate) use self::select::{Page, next_page};
+
 use crate::client::GlobalArgs;
 use crate::failure::Failure;
 use crate::output::Printer;

@@ -59,29 +59,40 @@ impl SelectArgs {
         let mut query = EventQuery { types: types.clone(), actor: actor.clone(), ..EventQuery::default() };
         query.search().map_err(usage)?;
         if let Some(network) = network {
-            query.names.push(vec![id::<NetworkView>(network, client).await?]);
+            query.names.push(vec![id::<NetworkView>(network, None, client).await?]);
         }
         if let Some(node) = node {
-            query.names.push(vec![id::<NodeView>(node, client).await?]);
+            query.names.push(vec![id::<NodeView>(node, None, client).await?]);
         }
         if let Some(vm) = vm {
-            query.names.push(vm_and_nics(vm, client).await?);
+            query.names.push(vm_and_nics(vm, None, client).await?);
         }
         Ok(query)
     }
 }
 
-/// The id of the resource; of one that was deleted, too: the newest that had the name.
-pub(super) async fn id<R: Resource>(reference: &str, client: &mut ControlPlaneClient) -> Result<Uuid, Failure> {
-    match NameOrId::new(reference) {
-        NameOrId::Id(id) => Ok(id),
-        name @ NameOrId::Name(_) => match name.look_up::<R>(client).await {
-            Ok(view) => Ok(view.id()),
-            Err(failure) if failure.exit == Exit::NotFound => {
-                former(R::COMMAND, reference, client).await?.ok_or_else(|| never_existed(&failure, R::NOUN, reference))
-            }
-            Err(failure) => Err(failure),
-        },
+/// The id of the resource that has the name at a position, or now; if there is none, of the newest that had it before.
+pub(super) async fn id<R: Resource>(
+    reference: &str,
+    at: Option<Position>,
+    client: &mut ControlPlaneClient,
+) -> Result<Uuid, Failure> {
+    let name = match NameOrId::new(reference) {
+        NameOrId::Id(id) => return Ok(id),
+        name @ NameOrId::Name(_) => name,
+    };
+    client.renew();
+    client.look_at(at.map(AsOf::Position));
+    let found = name.look_up::<R>(client).await;
+    // Events have no history.
+    client.look_at(None);
+    match found {
+        Ok(view) => Ok(view.id()),
+        Err(failure) if failure.exit == Exit::NotFound => {
+            let id = former(R::COMMAND, reference, at, client).await?;
+            id.ok_or_else(|| never_existed(&failure, R::NOUN, reference))
+        }
+        Err(failure) => Err(failure),
     }
 }
 
@@ -90,8 +101,13 @@ fn never_existed(failure: &Failure, noun: &str, name: &str) -> Failure {
     Failure::new(Exit::NotFound, failure.body.error.code, message)
 }
 
-/// The id in the last event about a resource with this name.
-async fn former(aggregate: &str, name: &str, client: &mut ControlPlaneClient) -> Result<Option<Uuid>, Failure> {
+/// The id in the last event, up to a position, about a resource with this name.
+async fn former(
+    aggregate: &str,
+    name: &str,
+    last: Option<Position>,
+    client: &mut ControlPlaneClient,
+) -> Result<Option<Uuid>, Failure> {
     #[derive(Deserialize)]
     struct Named<'a> {
         #[serde(borrow)]
@@ -107,7 +123,7 @@ async fn former(aggregate: &str, name: &str, client: &mut ControlPlaneClient) ->
     let mut query = EventQuery { types: vec![aggregate.to_owned()], ..EventQuery::default() };
     let mut found = None;
     loop {
-        let Page { events, is_last } = next_page(&mut query, None, client).await?;
+        let Page { events, is_last } = next_page(&mut query, last, client).await?;
         let named = events.iter().filter_map(|event| serde_json::from_str::<Named<'_>>(event).ok());
         let named = named.filter(|event| event.data.name.as_deref().is_some_and(|name| name_key(name) == key));
         let mut ids = named.filter_map(|event| event.subject.split_once('/')?.1.parse().ok());
@@ -118,8 +134,12 @@ async fn former(aggregate: &str, name: &str, client: &mut ControlPlaneClient) ->
     }
 }
 
-/// The ids of a VM and of its NICs: outcomes name the NIC only.
-pub(super) async fn vm_and_nics(reference: &str, client: &mut ControlPlaneClient) -> Result<Vec<Uuid>, Failure> {
+/// The ids of a VM, found as by [`id`], and of its NICs up to that position: outcomes name the NIC only.
+pub(super) async fn vm_and_nics(
+    reference: &str,
+    at: Option<Position>,
+    client: &mut ControlPlaneClient,
+) -> Result<Vec<Uuid>, Failure> {
     #[derive(Deserialize)]
     struct Attached {
         data: AttachedNic,
@@ -128,12 +148,12 @@ pub(super) async fn vm_and_nics(reference: &str, client: &mut ControlPlaneClient
     struct AttachedNic {
         nic_id: Uuid,
     }
-    let vm = id::<VmView>(reference, client).await?;
+    let vm = id::<VmView>(reference, at, client).await?;
     let mut found = vec![vm];
     let mut query =
         EventQuery { types: vec!["nic.attached".to_owned()], names: vec![vec![vm]], ..EventQuery::default() };
     loop {
-        let Page { events, is_last } = next_page(&mut query, None, client).await?;
+        let Page { events, is_last } = next_page(&mut query, at, client).await?;
         let nics = events.iter().filter_map(|event| serde_json::from_str::<Attached>(event).ok());
         found.extend(nics.map(|attached| attached.data.nic_id));
         if is_last || found.len() >= NAMES_MAX {
@@ -151,15 +171,15 @@ struct Sequence<'a> {
 }
 
 /// Events as they are stored.
-pub(super) struct Page {
-    pub(super) events: Vec<String>,
+pub(crate) struct Page {
+    pub(crate) events: Vec<String>,
     /// Whether there are no more for now.
-    pub(super) is_last: bool,
+    pub(crate) is_last: bool,
 }
 
 /// Reads the next page of a query up to a position, and moves the query behind it. Without events there may still be a
 /// next page.
-pub(super) async fn next_page(
+pub(crate) async fn next_page(
     query: &mut EventQuery,
     last: Option<Position>,
     client: &mut ControlPlaneClient,

@@ -1,6 +1,7 @@
 //! The state at an earlier position or time, as the program prints it.
 
 use otherix_schemas::outcome::Outcome;
+use otherix_testkit::tempdir;
 use serde_json::Value;
 
 use crate::control_plane::ControlPlane;
@@ -114,6 +115,11 @@ async fn changes_are_found_and_dated() {
         assert!(refused.stderr.contains(message), "{question}: {}", refused.stderr);
     }
     differences(&control_plane, [&ready, &vm_ready, &last]).await;
+    // The VM was deleted there, and its name is another one's now.
+    let again = "vm create web --image-url https://example.org/b.qcow2 --arch amd64 --network net-b";
+    done(&control_plane, again).await;
+    let found = done(&control_plane, &format!("bisect vm web --status failed --at {last}")).await;
+    assert!(found.contains(&format!(" since position {vm_failed}, 2")), "{found}");
 }
 
 /// What has changed between these positions of [`changes_are_found_and_dated`], and since.
@@ -148,4 +154,35 @@ async fn differences(control_plane: &ControlPlane, [ready, vm_ready, last]: [&st
 
 fn before(position: &str) -> u64 {
     position.parse::<u64>().expect("a number") - 1
+}
+
+#[tokio::test]
+async fn read_models_are_shown_and_rebuilt() {
+    let control_plane = ControlPlane::start();
+    world(&control_plane).await;
+    let folder = tempdir().expect("a folder");
+    let creds = folder.path().join("vera.creds").display().to_string();
+    done(&control_plane, &format!("user create vera --role viewer --out {creds}")).await;
+    let head = control_plane.query("SELECT MAX(position) FROM events").trim().to_owned();
+    let rebuilt = run(&control_plane, "admin projection rebuild").await;
+    assert_eq!(rebuilt.code, Some(0), "{rebuilt:?}");
+    assert!(rebuilt.stdout.starts_with(&format!("read models rebuilt, up to position {head}, in ")), "{rebuilt:?}");
+    let status = done(&control_plane, "admin projection status").await;
+    let first = status.lines().next().expect("a line");
+    assert_eq!(first.split_whitespace().collect::<Vec<_>>(), ["NAME", "STATE", "POSITION", "LAG"]);
+    for name in ["network", "node", "vm", "user"] {
+        let line = status.lines().find(|line| line.starts_with(&format!("{name} "))).expect("a line");
+        assert_eq!(line.split_whitespace().collect::<Vec<_>>(), [name, "following", &head, "0"]);
+    }
+    assert!(status.contains("\nhistory ") && status.contains("\nlast rebuild: done in "), "{status}");
+    let status: Value =
+        serde_json::from_str(&done(&control_plane, "admin projection status -o json").await).expect("JSON");
+    assert_eq!(
+        (status["rebuild"]["state"].as_str(), status["projections"][0]["lag"].as_u64()),
+        (Some("done"), Some(0))
+    );
+    let refused = run(&control_plane, &format!("admin projection rebuild --credentials {creds}")).await;
+    assert!(refused.code == Some(6) && refused.stderr.contains("cluster:manage"), "{refused:?}");
+    done(&control_plane, &format!("admin projection status --credentials {creds}")).await;
+    done(&control_plane, &format!("network get net-a --at {head} --credentials {creds}")).await;
 }

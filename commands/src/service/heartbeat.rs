@@ -39,6 +39,7 @@ use super::conditions::Conditions;
 use super::failure_detector::FailureDetector;
 use super::{NodeTelemetry, TelemetrySink};
 use crate::domain::{Rejection, Roster};
+use crate::tlog::LogHandle;
 use crate::writer::{Cause, CommandRequest, Durable, Refusal, WriterHandle};
 
 /// The actor of what the control plane records by itself.
@@ -83,8 +84,13 @@ impl NodePresence {
     }
 
     /// Applies what a heartbeat tells of a node. Returns what its agent has to be told.
-    fn heard(&self, node_id: NodeId, heartbeat: Heartbeat) -> Heard {
+    fn heard(&self, node_id: NodeId, heartbeat: Heartbeat, log: &LogHandle) -> Heard {
         let Heartbeat { incarnation, contradiction, set_back, started_with, saved, mesh, .. } = heartbeat;
+        let log_contradiction = log.heard(node_id, heartbeat.checkpoint);
+        let log_differs = heartbeat.log_contradiction.or_else(|| log_contradiction.clone()).map(|text| {
+            let detail = format!("the transparency log is not what the node has kept of it: {text}");
+            (NodeConditionKind::LogContradiction, detail)
+        });
         let other = incarnation.and_then(|incarnation| {
             let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
             starts.heard(node_id, incarnation, Instant::now())
@@ -108,9 +114,10 @@ impl NodePresence {
             let detail = format!("the history of the control plane differs from what it has signed before: {text}");
             (NodeConditionKind::Contradiction, detail)
         });
-        self.conditions().heard(node_id, duplicate.into_iter().chain(set_back).chain(contradiction), Instant::now());
+        let found = duplicate.into_iter().chain(set_back).chain(contradiction).chain(log_differs);
+        self.conditions().heard(node_id, found, Instant::now());
         (self.telemetry)(NodeTelemetry { node_id, mesh });
-        Heard { other_agent: other, set_back: older }
+        Heard { other_agent: other, set_back: older, log_contradiction }
     }
 
     /// Returns the changes of conditions that are to be recorded, of all nodes or of one.
@@ -152,6 +159,8 @@ struct Heard {
     other_agent: Option<u64>,
     /// What shows that it was started with an older copy of its state.
     set_back: Option<String>,
+    /// How the transparency log differs from what the node keeps of it.
+    log_contradiction: Option<String>,
 }
 
 /// An accepted heartbeat.
@@ -166,6 +175,7 @@ pub(super) struct Inputs {
     /// Who may send them.
     pub(super) callers: watch::Receiver<Callers>,
     pub(super) signing: DecisionSigning,
+    pub(super) log: LogHandle,
 }
 
 /// The subscription to heartbeats.
@@ -182,14 +192,15 @@ impl Heartbeats {
         connection: &Connection,
         presence: NodePresence,
         writer: WriterHandle,
-        Inputs { durable, callers, signing }: Inputs,
+        Inputs { durable, callers, signing, log }: Inputs,
     ) -> Result<Self, ServeError> {
         let refused = |error| ServeError::new(TransportError::new(error));
         let system = SYSTEM.parse::<Actor>().map_err(refused)?;
         let incoming = connection.subscribe_in_group(format!("{HEARTBEATS}.*"), "otherix-commands").await;
         let incoming = incoming.map_err(ServeError::new)?;
         let two_agents = LogLimits::default();
-        let recorder = PresenceRecorder { presence, writer, callers, system, signing, recording: None, two_agents };
+        let recorder =
+            PresenceRecorder { presence, writer, callers, system, signing, log, recording: None, two_agents };
         Ok(Self { connection: connection.clone(), durable, incoming, recorder })
     }
 
@@ -247,6 +258,7 @@ struct PresenceRecorder {
     callers: watch::Receiver<Callers>,
     system: Actor,
     signing: DecisionSigning,
+    log: LogHandle,
     recording: Option<Recording>,
     two_agents: LogLimits<NodeId>,
 }
@@ -255,8 +267,9 @@ impl PresenceRecorder {
     async fn answer(&mut self, connection: &Connection, message: Message, durable: &watch::Receiver<Durable>) {
         let head = durable.borrow().decisions;
         let answer = match self.admit(&message) {
-            Ok(Accepted { nonce, heard: Heard { other_agent, set_back } }) => {
-                let answer = HeartbeatAnswer { other_agent, set_back, ..self.signed_answer(head, nonce) };
+            Ok(Accepted { nonce, heard: Heard { other_agent, set_back, log_contradiction } }) => {
+                let signed = self.signed_answer(head, nonce);
+                let answer = HeartbeatAnswer { other_agent, set_back, log_contradiction, ..signed };
                 let body = serde_json::to_vec(&answer).map(Bytes::from);
                 body.map_err(|error| ErrorBody::new(ErrorCode::Internal, error.to_string()))
             }
@@ -279,11 +292,24 @@ impl PresenceRecorder {
             signed_head: nonce.map(|nonce| head.sign(signer, Some(nonce))),
             decision_key: Some(signer.public()),
             key_rotations: rotations.to_vec(),
+            checkpoint: self.log.checkpoint(),
+            log_key: Some(self.log.key().clone()),
+            log_contradiction: None,
         }
     }
 
-    /// Accepts a heartbeat if it is that of a member of the cluster.
+    /// Accepts a heartbeat if it is that of a member of the cluster. What any other tells of the log is compared, too.
     fn admit(&mut self, message: &Message) -> Result<Accepted, ErrorBody> {
+        let accepted = self.admit_member(message);
+        if accepted.is_err()
+            && let Ok(Heartbeat { checkpoint: Some(note), .. }) = serde_json::from_slice(&message.payload)
+        {
+            self.log.heard_of_unknown_node(note);
+        }
+        accepted
+    }
+
+    fn admit_member(&mut self, message: &Message) -> Result<Accepted, ErrorBody> {
         let (sender, now) = (Sender::attested(&message.headers), self.presence.runtime.now().ok());
         let caller = authorize(sender.as_ref(), Permission::NodeReport, &self.callers.borrow(), now)?;
         let not_its_own = || {
@@ -299,7 +325,7 @@ impl PresenceRecorder {
             return Err(Violations::one("incarnation", format!("is at most {REPORT_NUMBER_MAX}")).into());
         }
         let is_reachable = self.presence.received_from(node).map_err(|rejection| ErrorBody::from(&rejection))?;
-        let heard = self.presence.heard(node, heartbeat);
+        let heard = self.presence.heard(node, heartbeat, &self.log);
         if let Some((hits, other)) = heard.other_agent.and_then(|other| Some((self.two_agents.hit(node)?, other))) {
             tracing::warn!(%node, incarnation, other, hits, "two agents use the id of one node");
         }
@@ -314,6 +340,7 @@ impl PresenceRecorder {
 
     fn check(&mut self) {
         let unreachable = self.presence.check();
+        self.log.retain(|node| self.presence.roster.borrow().members.contains_key(&node));
         self.record_all(unreachable);
     }
 

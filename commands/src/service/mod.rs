@@ -9,6 +9,7 @@ mod consumers;
 mod credentials;
 mod failure_detector;
 mod heartbeat;
+mod log;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub use self::heartbeat::DecisionSigning;
 use self::heartbeat::{Heartbeats, NodePresence};
 use crate::domain::Roster;
 use crate::store::Digest;
+use crate::tlog::LogHandle;
 use crate::writer::{Cause, CommandRequest, Durable, IdempotencyKey, WriterHandle};
 
 /// The configuration of the command service.
@@ -76,6 +78,8 @@ pub struct Inputs {
     pub callers: watch::Receiver<Callers>,
     pub telemetry: TelemetrySink,
     pub signing: DecisionSigning,
+    /// The transparency log.
+    pub log: LogHandle,
     /// The decisions that nodes report on.
     pub decisions: FindDecision,
     pub runtime: Arc<dyn Runtime>,
@@ -100,6 +104,7 @@ struct Handler {
     consumers: Arc<dyn Consumers>,
     cluster: ClusterId,
     decision_key: DecisionKey,
+    log: LogHandle,
     decisions: FindDecision,
     runtime: Arc<dyn Runtime>,
 }
@@ -121,6 +126,7 @@ impl Service {
             callers,
             telemetry,
             signing,
+            log,
             decisions,
             runtime,
         } = inputs;
@@ -130,7 +136,8 @@ impl Service {
         let starts = AgentStarts::new(unreachable_after);
         let conditions = Conditions::new(unreachable_after);
         let presence = NodePresence::new(detector, (starts, conditions), roster, telemetry, Arc::clone(&runtime));
-        let inputs = heartbeat::Inputs { durable: durable.clone(), callers: callers.clone(), signing };
+        let inputs =
+            heartbeat::Inputs { durable: durable.clone(), callers: callers.clone(), signing, log: log.clone() };
         let heartbeats = Heartbeats::start(&connections.nodes, presence.clone(), writer.clone(), inputs);
         let heartbeats = heartbeats.await?;
         Ok(Self {
@@ -146,6 +153,7 @@ impl Service {
                 consumers,
                 cluster,
                 decision_key,
+                log,
                 decisions,
                 runtime,
             },
@@ -179,9 +187,12 @@ impl Handler {
             }
             RequestKind::Unrecorded => {
                 let position = self.durable.borrow().position;
+                if call.request.resource() == "log" {
+                    return log::handle(&call, position, &self.log).await;
+                }
                 return consumers::handle(&call, position, self.consumers.as_ref()).await;
             }
-            RequestKind::Query => {
+            RequestKind::Query | RequestKind::Maintenance => {
                 return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));
             }
         };

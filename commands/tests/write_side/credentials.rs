@@ -10,6 +10,7 @@ use otherix_commands::service::{
     Consumers, Credential, DecisionSigning, Inputs, IssueError, Issuer, Service, Settings, decisions_of,
 };
 use otherix_commands::store::EventStore;
+use otherix_commands::tlog::LogHandle;
 use otherix_commands::writer::Writer;
 use otherix_runtime::{Runtime, SystemRuntime};
 use otherix_schemas::command::Command;
@@ -17,6 +18,7 @@ use otherix_schemas::consumer::{ConsumerName, ConsumerSpec, ConsumerView};
 use otherix_schemas::enrollment::{CreateJoinToken, EnrollNode, NewJoinToken, NodeToEnroll};
 use otherix_schemas::error::{ErrorBody, ErrorCode, ErrorInfo};
 use otherix_schemas::id::{JoinTokenId, NodeId, UserUuid};
+use otherix_schemas::log::SignedLogKey;
 use otherix_schemas::node::{JoinNode, JoinRequest};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::RequestType;
@@ -96,6 +98,7 @@ impl Control {
             callers: writer.callers(),
             telemetry: Arc::new(|_| {}),
             signing: DecisionSigning { signer: signer(), rotations: Arc::new([]) },
+            log: LogHandle::idle(SignedLogKey::new("log+00000000+AQ==".to_owned(), &signer()), Arc::clone(&runtime)),
             decisions: decisions_of(store),
             runtime,
         };

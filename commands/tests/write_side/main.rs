@@ -15,6 +15,8 @@ mod gathering;
 mod join_tokens;
 mod journal;
 mod keys;
+mod log;
+mod log_forks;
 mod races;
 mod recovery;
 mod relay;

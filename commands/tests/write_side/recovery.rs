@@ -1,7 +1,6 @@
 //! Recovery when the stream has events that the journal lacks: events are adopted byte for byte or not at all; a new
 //! epoch that gives them up reuses no position, VNI or mesh address that they may have assigned.
 
-use std::fs;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -33,7 +32,7 @@ struct StreamAhead {
 
 pub(crate) fn copy(folder: &JournalFolder) -> JournalFolder {
     let backup = JournalFolder::new();
-    fs::copy(folder.path(), backup.path()).unwrap();
+    folder.copy(backup.path());
     backup
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otherix_commands::config::ClusterConfig;
+use otherix_commands::domain::Roster;
 use otherix_commands::relay::Notes;
 use otherix_commands::store::{Digest, EventStore, MemoryStore, SqliteStore};
 use otherix_commands::writer::{
@@ -49,6 +50,12 @@ impl JournalFolder {
     }
 
     /// Runs statements with the `sqlite3` command. Returns its output.
+    /// Copies the journal of a process that has ended. Closing it may have left events in the write-ahead log.
+    pub(crate) fn copy(&self, to: impl AsRef<Path>) {
+        self.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+        std::fs::copy(self.path(), to).unwrap();
+    }
+
     pub(crate) fn sql(&self, statements: &str) -> String {
         sql(&self.path(), statements).unwrap()
     }
@@ -80,6 +87,7 @@ pub(crate) struct RunningWriter<J> {
     pub(crate) handle: WriterHandle,
     pub(crate) durable: watch::Receiver<Durable>,
     pub(crate) callers: watch::Receiver<Callers>,
+    pub(crate) roster: watch::Receiver<Roster>,
     pub(crate) stored: mpsc::Receiver<StoredBatch>,
     pub(crate) task: JoinHandle<Result<(), WriterError>>,
 }
@@ -89,8 +97,8 @@ impl<J: EventStore> RunningWriter<J> {
         let journal = Arc::new(journal);
         let (writer, handle, stored) =
             Writer::open(Arc::clone(&journal), ClusterConfig::default(), SystemRuntime::shared()).await.unwrap();
-        let (durable, callers) = (writer.durable(), writer.callers());
-        Self { journal, handle, durable, callers, stored, task: tokio::spawn(writer.run()) }
+        let (durable, callers, roster) = (writer.durable(), writer.callers(), writer.roster());
+        Self { journal, handle, durable, callers, roster, stored, task: tokio::spawn(writer.run()) }
     }
 
     /// Executes a command. Returns the answer's position.

@@ -158,6 +158,16 @@ impl StateFolder {
         self.identity().join("decision-key.json")
     }
 
+    /// The key of the transparency log.
+    pub(crate) fn log_key(&self) -> PathBuf {
+        self.identity().join("log-key.json")
+    }
+
+    /// The database of the transparency log: tiles and checkpoints.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder.join("log.db")
+    }
+
     pub(crate) fn read_models(&self) -> PathBuf {
         self.folder.join("read-models.db")
     }

@@ -10,15 +10,18 @@ use std::time::Duration;
 
 use futures::future::FutureExt;
 use otherix_commands::relay::{self, Notes, Relay, Relayed};
-use otherix_commands::service as commands;
+use otherix_commands::service::{self as commands, DecisionSigning};
 use otherix_commands::store::EventStore;
+use otherix_commands::tlog::{self, LogFollower, LogHandle};
 use otherix_commands::writer::{StoredBatch, Writer, WriterHandle};
 use otherix_projections::read_models::ReadModels;
 use otherix_projections::service as queries;
 use otherix_runtime::{Runtime, SystemRuntime, check_clock};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
+use otherix_schemas::log::SignedLogKey;
 use otherix_schemas::user::Callers;
+use otherix_transport::JetStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -31,10 +34,11 @@ use crate::event_store::{self, JournalStore};
 use crate::first_admin::FirstAdmin;
 use crate::journal_events::JournalEvents;
 use crate::local_context;
+use crate::log_key;
 use crate::nats::{
-    FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsChoice, NatsRefusals, NatsServer,
-    NatsSettings, RevocationPusher, Revocations, StateMirrors, StatePublisher, UserConsumers, Wanted, private_folder,
-    revocations,
+    CheckpointStream, FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsChoice,
+    NatsRefusals, NatsServer, NatsSettings, RevocationPusher, Revocations, StateMirrors, StatePublisher, UserConsumers,
+    Wanted, private_folder, revocations,
 };
 use crate::nats_links::{Links, ensure_replicas, refusal_source, revocation_sink};
 use crate::nats_watchdog::NatsWatchdog;
@@ -157,33 +161,25 @@ impl ControlPlane {
         nats: NatsAccess,
         (former, revoked): (FormerUsers, watch::Sender<Revocations>),
     ) -> Result<Self, BoxError> {
-        let cluster = journal.identity().cluster;
-        let (durable, head) = (writer.durable(), writer.head());
-        let position = *head.borrow();
-        let notes = Notes::new(args.state.relay());
+        let (cluster, runtime) = (journal.identity().cluster, SystemRuntime::shared());
+        let (durable, head, notes) = (writer.durable(), writer.head(), Notes::new(args.state.relay()));
         let Links { stream, events, state, state_mirrors, claims, connections } = Links::open(&nats).await?;
-        let runtime = SystemRuntime::shared();
         let signing = decision_key::load_or_create(&args.state)?;
-        let inputs = relay::Inputs {
-            notes: notes.clone(),
-            stored,
-            durable: durable.clone(),
-            signer: Arc::clone(&signing.signer),
-            settings: relay::StreamSettings { replicas: nats.replicas, limits: args.stream_limits() },
-            runtime: Arc::clone(&runtime),
-        };
+        let settings = relay::StreamSettings { replicas: nats.replicas, limits: args.stream_limits() };
+        let inputs = relay_inputs(stored, &writer, &notes, &signing, settings);
+        let (log_follower, log) = open_log(args, Arc::clone(&journal), &writer, (&events, nats.replicas), &signing)?;
         let relay = Relay::new(Arc::clone(&journal), &stream, inputs);
-        let turn = MirrorTurn::default();
+        let (turn, relayed) = (MirrorTurn::default(), relay.relayed());
         let mirror = Mirror::new(&stream, &events, Arc::clone(&journal), notes.clone(), Arc::clone(&turn));
         // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
         ensure_replicas(&nats, &stream, &events).await;
+        let position = *head.borrow();
         let read_side = ReadSide::open(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let (roster, callers) = (writer.roster(), writer.callers());
         let consumers = Arc::new(UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn));
         let (mut write_side, mut others) = (JoinSet::new(), JoinSet::new());
-        let relayed = relay.relayed();
         spawn_part(&mut write_side, "writer", async { Ok(writer.run().await?) });
         spawn_part(&mut write_side, "relay", async { Ok(relay.run().await?) });
         ensure_admin(args, &nats, &former, callers.clone(), &requests).await?;
@@ -206,6 +202,7 @@ impl ControlPlane {
             callers: callers.clone(),
             telemetry: telemetry_of(read_side.models.clone()),
             signing,
+            log,
             decisions: commands::decisions_of(Arc::clone(&journal)),
             runtime,
         };
@@ -218,8 +215,7 @@ impl ControlPlane {
         // From here on the services receive every request, so readiness is logged only now.
         connections.people.settled().await?;
         connections.nodes.settled().await?;
-        let position = *head.borrow();
-        tracing::info!(%cluster, %position, url = nats.url, "the control plane serves");
+        tracing::info!(%cluster, position = %*head.borrow(), url = nats.url, "the control plane serves");
 
         let (stuck, mirror_stuck) = watch::channel(false);
         let (state, connection, restart) = (args.state.folder.clone(), connections.people.clone(), nats.restart);
@@ -228,6 +224,7 @@ impl ControlPlane {
         NatsParts { watchdog, pusher, refusals, consumers }.spawn(&mut others);
         spawn_part(&mut others, "state", async move { match publisher.run().await {} });
         spawn_part(&mut others, "state mirrors", async move { match state_mirrors.run().await {} });
+        spawn_lasting(&mut others, "transparency log", log_follower.run());
         spawn_lasting(&mut others, "projections", followers.run(head, events));
         spawn_lasting(&mut others, "command service", commands.run());
         spawn_lasting(&mut others, "query service", queries.run());
@@ -274,6 +271,47 @@ fn spawn_lasting(
     run: impl Future<Output = ()> + Send + 'static,
 ) {
     spawn_part(parts, name, run.map(Ok));
+}
+
+/// What the relay of the journal needs.
+fn relay_inputs(
+    stored: mpsc::Receiver<StoredBatch>,
+    writer: &Writer<JournalStore>,
+    notes: &Notes,
+    signing: &DecisionSigning,
+    settings: relay::StreamSettings,
+) -> relay::Inputs {
+    relay::Inputs {
+        notes: notes.clone(),
+        stored,
+        durable: writer.durable(),
+        signer: Arc::clone(&signing.signer),
+        settings,
+        runtime: SystemRuntime::shared(),
+    }
+}
+
+/// The transparency log of the journal.
+fn open_log(
+    args: &RunArgs,
+    journal: Arc<JournalStore>,
+    writer: &Writer<JournalStore>,
+    (events, replicas): (&JetStream, Option<usize>),
+    signing: &DecisionSigning,
+) -> Result<(LogFollower<JournalStore>, LogHandle), BoxError> {
+    let key = log_key::load_or_create(&args.state, journal.identity())?;
+    let inputs = tlog::Inputs {
+        store: journal,
+        durable: writer.durable(),
+        roster: writer.roster(),
+        sink: Arc::new(CheckpointStream::new(events, replicas)),
+        path: args.state.log(),
+        signed_key: SignedLogKey::new(key.public_key().to_string(), &signing.signer),
+        key,
+        settle: args.service().unreachable_after,
+        runtime: SystemRuntime::shared(),
+    };
+    Ok(LogFollower::new(inputs)?)
 }
 
 /// Ensures that there is an administrator, whose credentials the owner of the state folder can use on this machine.

@@ -10,6 +10,7 @@ mod first_admin;
 mod hints;
 mod journal_events;
 mod local_context;
+mod log_key;
 mod nats;
 mod nats_links;
 mod nats_watchdog;

@@ -17,6 +17,8 @@ mod failures;
 mod hostile;
 #[path = "control_plane/lifecycle.rs"]
 mod lifecycle;
+#[path = "control_plane/log.rs"]
+mod log;
 #[path = "control_plane/mesh.rs"]
 mod mesh;
 #[path = "control_plane/own_nats/mod.rs"]

@@ -21,10 +21,10 @@ use crate::queue::QueryQueue;
 use crate::read_models::{ReadSnapshot, ReadSnapshotError};
 use crate::service::failed;
 
-/// How long a query waits for those before it, and for the history to contain the position.
-const WAIT: Duration = Duration::from_millis(700);
+/// How long a query waits for the history to contain the position, and then for those before it.
+const WAIT: Duration = Duration::from_millis(400);
 
-/// How long a query may take.
+/// How long a query may take. With what it waits, it must be less than the 2.5 s that the command-line program waits.
 const LIMIT: Duration = Duration::from_millis(1500);
 
 /// Queries about the past are answered one at a time, with a pause as long as the query between two that wait: most of
@@ -44,8 +44,6 @@ impl History {
         let Some(_counted) = self.shared.callers.admit(&caller) else {
             return Err(busy("you are already asking for the state at other times"));
         };
-        let turn = timeout(WAIT, QUEUE.turn()).await;
-        let _turn = turn.map_err(|_| busy("others are asking for the state at other times"))?;
         let position = match at {
             AsOf::Position(position) => existing(events, position, head).await?,
             AsOf::Time(time) => self.at_time(events, time, head).await?,
@@ -53,6 +51,9 @@ impl History {
         if !self.reach(position, WAIT).await {
             return Err(self.behind(position));
         }
+        // Nobody waits for a query that itself waits for the history.
+        let turn = timeout(WAIT, QUEUE.turn()).await;
+        let _turn = turn.map_err(|_| busy("others are asking for the state at other times"))?;
         match self.snapshot(position, LIMIT, move |snapshot| answer(snapshot, &call)).await {
             Ok(answer) => {
                 if answer.as_ref().is_err_and(|error| error.error.code == ErrorCode::Internal) {
@@ -71,8 +72,10 @@ impl History {
 
     /// The last event at or before a time.
     async fn at_time(&self, events: &dyn EventReader, time: Timestamp, head: Position) -> Result<Position, ErrorBody> {
+        // The clock may have been set back since the last event.
         if let Ok(now) = self.runtime.now()
             && time > now
+            && last_time(events, head).await?.is_none_or(|last| time > last)
         {
             return Err(refused(format!("{time} is in the future: for the control plane it is {now}")));
         }
@@ -94,6 +97,13 @@ impl History {
         let text = format!("the history is at position {}, not yet at {position}{error}", progress.position);
         ErrorBody::new(ErrorCode::Unavailable, text).with_detail("position", progress.position.get())
     }
+}
+
+/// The time of the last event.
+async fn last_time(events: &dyn EventReader, head: Position) -> Result<Option<Timestamp>, ErrorBody> {
+    let before = Position::new(head.get().saturating_sub(1));
+    let last = event_after(events, before).await?.map(|(_, event)| event);
+    Ok(last.and_then(|event| EventEnvelope::decode(&event).ok()).map(|event| event.header.time))
 }
 
 /// The position, if there is an event at it.

@@ -3,13 +3,13 @@
 //!
 //! Cancel-safety: as that of the read models ([`crate::follow`]).
 
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use otherix_runtime::Runtime;
 use otherix_schemas::error::Causes;
 use otherix_schemas::position::Position;
+use otherix_schemas::projection::ProjectionErrorView;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -26,6 +26,9 @@ const GATHER: Duration = Duration::from_millis(50);
 
 /// Pause before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// The history has events that were given up: it must be begun again.
+struct GivenUp;
 
 /// Keeps the history up to date.
 pub struct HistoryFollower {
@@ -52,7 +55,13 @@ impl HistoryFollower {
     pub async fn run(self, head: watch::Receiver<Position>, events: Arc<dyn EventReader>) {
         loop {
             let error = tokio::select! {
-                Err(error) = self.follow(head.clone(), events.as_ref()) => error,
+                ended = self.follow(head.clone(), events.as_ref()) => match ended {
+                    Ok(GivenUp) => {
+                        self.reset("it has events that were given up").await;
+                        continue;
+                    }
+                    Err(error) => error,
+                },
                 () = self.shared.readers.suspected.notified() => {
                     match self.damage().await {
                         Ok(Some(damage)) => self.reset(&damage).await,
@@ -75,7 +84,7 @@ impl HistoryFollower {
             }
             let text = Causes(&error).to_string();
             tracing::error!(error = text, position = %self.position(), "the history cannot be updated");
-            self.progress.send_modify(|progress| progress.error = Some(text));
+            self.fail(self.position(), text);
             sleep(RETRY).await;
         }
     }
@@ -88,7 +97,7 @@ impl HistoryFollower {
         &self,
         mut head: watch::Receiver<Position>,
         events: &dyn EventReader,
-    ) -> Result<Infallible, FollowError> {
+    ) -> Result<GivenUp, FollowError> {
         loop {
             let last = *head.borrow_and_update();
             let after = self.position();
@@ -106,11 +115,11 @@ impl HistoryFollower {
             let store = Arc::clone(&self.store);
             let apply = move || {
                 let events = decode(&stored, after)?;
-                let applied = store.lock().unwrap_or_else(PoisonError::into_inner).apply(&events);
+                let applied = store.lock().unwrap_or_else(PoisonError::into_inner).apply(after, &events);
                 applied.map_err(FollowError::from)
             };
             match self.runtime.run_blocking("record history", apply).await?? {
-                (_, Some(ProjectionError::GivenUp { .. })) => self.reset("it has events that were given up").await,
+                (_, Some(ProjectionError::GivenUp { .. })) => return Ok(GivenUp),
                 (position, error) => self.record(position, error).await,
             }
             self.wait(self.position(), begin.elapsed()).await;
@@ -118,17 +127,29 @@ impl HistoryFollower {
     }
 
     async fn record(&self, position: Position, error: Option<ProjectionError>) {
-        let error = error.map(|error| Causes(&error).to_string());
-        let failed = error.is_some();
-        self.progress.send_modify(|progress| {
-            if error.is_some() && progress.error != error {
-                tracing::error!(error, %position, "the history has stopped");
-            }
-            (progress.position, progress.error) = (position, error);
-        });
-        if failed {
-            sleep(RETRY).await;
+        let Some(error) = error else {
+            self.progress.send_modify(|progress| (progress.position, progress.error) = (position, None));
+            return;
+        };
+        let text = Causes(&error).to_string();
+        if self.fail(position, text.clone()) {
+            tracing::error!(error = text, %position, "the history has stopped");
         }
+        sleep(RETRY).await;
+    }
+
+    /// Records why the history cannot be updated. Returns whether it is another reason than before.
+    fn fail(&self, position: Position, message: String) -> bool {
+        let time = self.runtime.now().ok();
+        self.progress.send_if_modified(|progress| {
+            progress.position = position;
+            let is_new = progress.error.as_ref() != Some(&message);
+            if is_new {
+                progress.last_error = Some(ProjectionErrorView { message: message.clone(), position, time });
+            }
+            progress.error = Some(message);
+            is_new
+        })
     }
 
     /// Pauses, unless a query waits for an event after `position`.
@@ -144,11 +165,11 @@ impl HistoryFollower {
         while let Err(error) = self.try_reset().await {
             let text = format!("cannot build the history again: {}", Causes(error.as_ref()));
             tracing::error!(error = text, "the history cannot be updated");
-            self.progress.send_modify(|progress| progress.error = Some(text));
+            self.fail(self.position(), text);
             sleep(RETRY).await;
         }
         self.shared.readers.replaced();
-        self.progress.send_replace(HistoryProgress::default());
+        self.progress.send_modify(|progress| (progress.position, progress.error) = (Position::ZERO, None));
     }
 
     async fn damage(&self) -> Result<Option<String>, FollowError> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use otherix_runtime::Runtime;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
+use otherix_schemas::projection::ProjectionErrorView;
 use rusqlite::{ErrorCode, InterruptHandle};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
@@ -30,6 +31,8 @@ pub struct HistoryProgress {
     pub position: Position,
     /// Why it stopped.
     pub error: Option<String>,
+    /// The last such error, also if it is over.
+    pub last_error: Option<ProjectionErrorView>,
 }
 
 /// The history. Clones share everything.
@@ -60,7 +63,7 @@ pub fn open(
 ) -> Result<(HistoryFollower, History), OpenError> {
     let store = HistoryStore::open(path, cluster, head)?;
     let position = store.position().map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
-    let (progress, progress_receiver) = watch::channel(HistoryProgress { position, error: None });
+    let (progress, progress_receiver) = watch::channel(HistoryProgress { position, ..HistoryProgress::default() });
     let (wanted, wanted_receiver) = watch::channel(Position::ZERO);
     // One query at a time.
     let shared = Arc::new(Shared { readers: Readers::new(path, 1), callers: CallerLimit::default() });
@@ -83,7 +86,12 @@ impl History {
         }
         self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, position.max(*wanted)) < position);
         let reached = progress.wait_for(|progress| progress.position >= position);
-        timeout(limit, reached).await.is_ok_and(|reached| reached.is_ok())
+        let reached = timeout(limit, reached).await.is_ok_and(|reached| reached.is_ok());
+        if !reached {
+            // Nobody waits any more: the history leaves time to others again.
+            self.wanted.send_if_modified(|wanted| *wanted == position && std::mem::take(wanted) == position);
+        }
+        reached
     }
 
     /// Runs a query on the read models as they were at `position`, for `limit` at most.

@@ -16,7 +16,7 @@ use crate::projection::{execute, integer};
 use crate::store::{OpenError, ProjectionError, is_unusable, position, remove_database, writing_connection};
 
 /// To be increased when the tables of versions change.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// Pages that a reading connection caches, in KiB: there is one at a time, and lists of nodes read much.
 const CACHE_KIB: u32 = 64 * 1024;
@@ -35,7 +35,6 @@ pub(super) struct HistoryStore {
     db: Connection,
     path: PathBuf,
     cluster: ClusterId,
-    tables: Vec<Table>,
 }
 
 /// The position of the last event in the history.
@@ -71,7 +70,7 @@ impl HistoryStore {
         let failed = |source| OpenError::Database { path: path.to_owned(), source };
         let tables = tables::of_read_models(HISTORIC).map_err(failed)?;
         let reason = match Self::open_existing(path, cluster, head) {
-            Ok(Ok(db)) => return Self::with_triggers(db, path, cluster, tables).map_err(failed),
+            Ok(Ok(db)) => return Self::with_triggers(db, path, cluster, &tables).map_err(failed),
             Ok(Err(reason)) => reason.to_owned(),
             Err(error) if is_unusable(&error) => error.to_string(),
             Err(error) => return Err(failed(error)),
@@ -79,7 +78,7 @@ impl HistoryStore {
         tracing::info!(path = %path.display(), reason, "building the history from the events");
         remove_database(path)?;
         let db = create(path, cluster, &tables).map_err(failed)?;
-        Self::with_triggers(db, path, cluster, tables).map_err(failed)
+        Self::with_triggers(db, path, cluster, &tables).map_err(failed)
     }
 
     /// The connection to an existing history, or why it cannot be continued.
@@ -111,7 +110,7 @@ impl HistoryStore {
         db: Connection,
         path: &Path,
         cluster: ClusterId,
-        tables: Vec<Table>,
+        tables: &[Table],
     ) -> Result<Self, rusqlite::Error> {
         let triggers: String = tables.iter().map(Table::triggers).collect();
         db.execute_batch(&format!(
@@ -120,18 +119,18 @@ impl HistoryStore {
              INSERT INTO applying (position) VALUES (0);
              {triggers}"
         ))?;
-        Ok(Self { db, path: path.to_owned(), cluster, tables })
+        Ok(Self { db, path: path.to_owned(), cluster })
     }
 
-    /// Begins the history again.
+    /// Begins the history again. If it fails, it can be tried again, and nothing is applied until it has succeeded.
     pub(super) fn reset(&mut self) -> Result<(), OpenError> {
         let failed = |source| OpenError::Database { path: self.path.clone(), source };
         // The old file is closed before it is removed.
         drop(std::mem::replace(&mut self.db, Connection::open_in_memory().map_err(failed)?));
         remove_database(&self.path)?;
-        let tables = std::mem::take(&mut self.tables);
+        let tables = tables::of_read_models(HISTORIC).map_err(failed)?;
         let db = create(&self.path, self.cluster, &tables).map_err(failed)?;
-        *self = Self::with_triggers(db, &self.path, self.cluster, tables).map_err(failed)?;
+        *self = Self::with_triggers(db, &self.path, self.cluster, &tables).map_err(failed)?;
         Ok(())
     }
 
@@ -146,15 +145,24 @@ impl HistoryStore {
         progress(&self.db)
     }
 
-    /// Applies the events after [`HistoryStore::position`], up to the first that cannot be applied.
+    /// Applies those of the events after `after` that the history lacks, up to the first that cannot be applied.
+    /// Returns the position of the last event in the history. None is applied if the history is before `after`, because
+    /// it was begun again.
     pub(super) fn apply(
         &mut self,
+        after: Position,
         mut events: &[EventEnvelope],
     ) -> Result<(Position, Option<ProjectionError>), rusqlite::Error> {
         let mut error = None;
         loop {
             let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            // From the database: a batch whose caller was dropped may have been committed since.
             let before = progress(&tx)?;
+            if before < after {
+                return Ok((before, error));
+            }
+            let lacking = events.partition_point(|event| event.header.position <= before);
+            events = events.get(lacking..).unwrap_or_default();
             match apply_all(&tx, before, events) {
                 Ok(position) => {
                     execute(&tx, "UPDATE progress SET position = ?1", [integer(position)])?;
@@ -243,3 +251,6 @@ fn create(path: &Path, cluster: ClusterId, tables: &[Table]) -> Result<Connectio
     tx.commit()?;
     Ok(db)
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,8 @@ pub(super) struct Table {
     columns: Vec<Column>,
     /// The columns of the primary key.
     key: Vec<String>,
-    /// The columns of the key and of each index, none of which begins another one: each with its collation.
+    /// The columns of the key and of each index, each with its collation. One that begins another is kept: the
+    /// positions of the versions follow right after its columns.
     indexes: Vec<Vec<String>>,
 }
 
@@ -62,8 +63,12 @@ impl Table {
             let plain = |column: String| column.trim_end_matches(" COLLATE BINARY").to_owned();
             all.push(texts(db, columns, &index)?.into_iter().map(plain).collect());
         }
-        let indexes = (0..).zip(&all).filter(|(number, columns)| !is_redundant(&all, *number, columns));
-        let indexes = indexes.map(|(_, columns)| columns.clone()).collect();
+        let mut indexes: Vec<Vec<String>> = Vec::new();
+        for columns in all {
+            if !columns.is_empty() && !indexes.contains(&columns) {
+                indexes.push(columns);
+            }
+        }
         Ok(Self { name, columns, key, indexes })
     }
 
@@ -128,12 +133,4 @@ impl Table {
 
 fn quoted(name: String) -> String {
     format!("\"{name}\"")
-}
-
-/// Whether another index begins with these columns; of two that are equal, the first one remains.
-fn is_redundant(all: &[Vec<String>], number: usize, columns: &[String]) -> bool {
-    let is_covered_by = |(other, longer): (usize, &Vec<String>)| {
-        other != number && longer.starts_with(columns) && (longer.len() > columns.len() || other < number)
-    };
-    columns.is_empty() || (0..).zip(all).any(is_covered_by)
 }

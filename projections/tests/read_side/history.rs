@@ -186,13 +186,17 @@ struct Queries {
 
 impl Queries {
     fn start(write: &WriteSide, folder: &Path) -> Self {
+        Self::start_with(write, folder, SystemRuntime::shared())
+    }
+
+    /// Whose clock is that of `clock`.
+    fn start_with(write: &WriteSide, folder: &Path, clock: Arc<dyn Runtime>) -> Self {
         let (head, receiver) = watch::channel(Position::ZERO);
         let (runtime, cluster) = (SystemRuntime::shared(), write.cluster());
         let events = Arc::new(UpTo(JournalEvents(Arc::clone(&write.journal)), receiver.clone()));
         let at = write.head();
-        let (follower, models) =
-            read_models::open(&folder.join("read-models.db"), cluster, at, Arc::clone(&runtime)).unwrap();
-        let (history_follower, history) = history::open(&folder.join("history.db"), cluster, at, runtime).unwrap();
+        let (follower, models) = read_models::open(&folder.join("read-models.db"), cluster, at, runtime).unwrap();
+        let (history_follower, history) = history::open(&folder.join("history.db"), cluster, at, clock).unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(follower.run(receiver.clone(), Arc::clone(&events) as _));
         tasks.spawn(history_follower.run(receiver.clone(), Arc::clone(&events) as _));
@@ -233,7 +237,7 @@ impl Queries {
     }
 }
 
-fn call<R: RequestType>(user: &str, body: Value, at: Option<AsOf>) -> Call {
+pub(crate) fn call<R: RequestType>(user: &str, body: Value, at: Option<AsOf>) -> Call {
     let user: UserId = user.parse().unwrap();
     let caller =
         Caller { key: user.clone(), id: user.clone(), name: user.to_string(), role: Role::Viewer, expires_at: None };
@@ -329,6 +333,24 @@ async fn a_time_is_that_of_the_last_event_at_or_before_it() {
     for refused in [queries.ask::<ListUsers>(json!({}), at).await, queries.ask::<ListEvents>(json!({}), at).await] {
         assert!(refused.unwrap_err().error.message.contains("has no history"));
     }
+    queries.stop().await;
+}
+
+#[tokio::test]
+async fn the_time_of_an_event_is_not_in_the_future_after_the_clock_was_set_back() {
+    let (write, folder) = (WriteSide::start().await, tempdir().unwrap());
+    Commands::new(4).until(&write, 40).await;
+    let clock = SeededRuntime::new(4);
+    clock.set_time("2025-01-01T00:00:00Z".parse().unwrap());
+    let queries = Queries::start_with(&write, folder.path(), clock);
+    queries.head.send_replace(write.head());
+    let stored = write.journal_times().await;
+    let list = async |at| queries.ask::<ListNetworks>(json!({}), Some(at)).await;
+    let (last, time) = *stored.last().unwrap();
+    assert_eq!(list(AsOf::Time(time)).await.unwrap(), list(AsOf::Position(last)).await.unwrap());
+    let after = Timestamp::from_unix_micros(time.unix_micros() + 1).unwrap();
+    let error = list(AsOf::Time(after)).await.unwrap_err().error;
+    assert!(error.message.contains("is in the future"), "{}", error.message);
     queries.stop().await;
 }
 

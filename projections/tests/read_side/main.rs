@@ -2,6 +2,7 @@
 //! followed or were rebuilt, and stop visibly at an event that they cannot apply.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
+mod beside;
 mod follow;
 mod history;
 mod mesh;

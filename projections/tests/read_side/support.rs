@@ -64,6 +64,10 @@ impl WriteSide {
         self.journal.identity().cluster
     }
 
+    pub(crate) fn head_receiver(&self) -> watch::Receiver<Position> {
+        self.head.clone()
+    }
+
     pub(crate) fn head(&self) -> Position {
         *self.head.borrow()
     }

@@ -22,7 +22,7 @@ pub struct DecisionKeyError(String);
 
 impl DecisionKey {
     /// Whether the signature is this key's. Signatures and keys with which several keys could agree are refused.
-    pub(super) fn verifies(&self, text: &[u8], signature: &Signature) -> bool {
+    pub(crate) fn verifies(&self, text: &[u8], signature: &Signature) -> bool {
         VerifyingKey::from_bytes(&self.0).is_ok_and(|key| key.verify_strict(text, signature).is_ok())
     }
 }
@@ -81,7 +81,7 @@ impl DecisionSigner {
         DecisionKey(self.0.verifying_key().to_bytes())
     }
 
-    pub(super) fn sign(&self, text: &[u8]) -> Signature {
+    pub(crate) fn sign(&self, text: &[u8]) -> Signature {
         self.0.sign(text)
     }
 

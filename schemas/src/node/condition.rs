@@ -22,6 +22,9 @@ pub enum NodeConditionKind {
     SetBack,
     /// The control plane has signed another history than the one that the node has followed, which changes nothing.
     Contradiction,
+    /// The transparency log of the control plane is not what the node has kept of it: history was changed, or taken
+    /// back.
+    LogContradiction,
 }
 
 /// Something that is wrong with a node.
@@ -84,6 +87,7 @@ impl NodeConditionKind {
             Self::DuplicateAgent => "duplicate_agent",
             Self::SetBack => "set_back",
             Self::Contradiction => "contradiction",
+            Self::LogContradiction => "log_contradiction",
         }
     }
 
@@ -101,6 +105,11 @@ impl NodeConditionKind {
             Self::Contradiction => {
                 "the node changes nothing; if the journal was replaced on purpose, run `otherix-agent release --state \
                  DIR` on the node"
+            }
+            Self::LogContradiction => {
+                "somebody has changed recorded events, or restored the journal without a new epoch: keep \
+                 `witness.json` of the node as evidence, and compare an `otherix audit export` with older ones; if \
+                 that was done on purpose, run `otherix-agent release --state DIR` on the node"
             }
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision_chain::{DecisionKey, KeyRotation, Nonce, SignedHead};
 use crate::id::NodeId;
+use crate::log::SignedLogKey;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
 
@@ -39,6 +40,12 @@ pub struct Heartbeat {
     /// that reason; at most 512 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contradiction: Option<String>,
+    /// The newest checkpoint of the transparency log that the node keeps, a signed note; at most 4,096 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
+    /// What shows that the log was not only appended to; at most 512 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_contradiction: Option<String>,
     /// What showed that the agent was started with an older copy of its state, for an hour; at most 512 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_back: Option<String>,
@@ -88,4 +95,13 @@ pub struct HeartbeatAnswer {
     /// The rotations of the decision key, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub key_rotations: Vec<KeyRotation>,
+    /// The newest checkpoint of the transparency log, a signed note.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
+    /// The key that it is signed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_key: Option<SignedLogKey>,
+    /// Present if the log is not what the node has kept of it: how it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_contradiction: Option<String>,
 }

@@ -9,9 +9,13 @@ use crate::outcome::{ResourceOutcome, ResourceRef};
 /// Maximum number of results in one report.
 pub const REPORT_RESULTS_MAX: usize = 1_000;
 
-/// Maximum size of a report in bytes. The resulting event must fit into the 1 MiB that NATS carries: it is longer than
-/// the report by its header and, for each result, by what a report may omit (`"error":null`).
+/// Maximum size of a report in bytes: a request is one message, and NATS carries 1 MiB.
 pub const REPORT_BYTES_MAX: usize = 960 * 1024;
+
+/// Maximum size of the outcomes in one event in bytes; a report with more is recorded as several events with its
+/// number. An entry of the transparency log has at most 65,535 bytes, and 8 KiB are left for the rest of the event. One
+/// outcome has at most 13 KiB.
+pub const EVENT_RESULTS_BYTES_MAX: usize = 56 * 1024 - 1;
 
 /// The highest incarnation and sequence: the largest integer that every JSON parser reads exactly.
 pub const REPORT_NUMBER_MAX: u64 = (1 << 53) - 1;

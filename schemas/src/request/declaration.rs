@@ -9,7 +9,7 @@ use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
 use crate::json_schema;
 use crate::permission::Permission;
-use crate::{consumer, enrollment, event, network, node, schema, user, vm};
+use crate::{consumer, enrollment, event, log, network, node, projection, schema, user, vm};
 
 /// A type of request, declared on a marker type such as [`crate::network::CreateNetwork`].
 pub trait RequestType: Send + Sync + 'static {
@@ -45,6 +45,9 @@ pub enum RequestKind {
     /// Concerns something that is no part of the state. The command service carries it out at once; no event is
     /// recorded. Safe to repeat, without an idempotency key.
     Unrecorded,
+    /// Concerns the read models themselves. The query service carries it out at once; no event is recorded. Safe to
+    /// repeat, without an idempotency key.
+    Maintenance,
 }
 
 /// The NATS service that answers a request.
@@ -116,7 +119,8 @@ impl Request {
         let commands = [network::COMMANDS, vm::COMMANDS, node::COMMANDS, user::COMMANDS, enrollment::COMMANDS];
         let lookups = [user::LOOKUPS, enrollment::LOOKUPS];
         let queries = [network::QUERIES, vm::QUERIES, node::QUERIES, user::QUERIES, event::QUERIES, schema::QUERIES];
-        commands.into_iter().chain(lookups).chain([consumer::REQUESTS]).chain(queries).flatten().copied()
+        let others = [consumer::REQUESTS, log::REQUESTS, projection::REQUESTS];
+        commands.into_iter().chain(lookups).chain(others).chain(queries).flatten().copied()
     }
 
     /// The request of this name, if there is one.
@@ -128,7 +132,7 @@ impl Request {
     pub fn service(self) -> ServiceKind {
         match self.kind {
             RequestKind::Command(_) | RequestKind::Lookup | RequestKind::Unrecorded => ServiceKind::Commands,
-            RequestKind::Query => ServiceKind::Queries,
+            RequestKind::Query | RequestKind::Maintenance => ServiceKind::Queries,
         }
     }
 

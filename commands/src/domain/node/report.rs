@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use otherix_schemas::cloudevent::Header;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::node::{NodeReconciled, NodeReport, ReportNumber};
+use otherix_schemas::node::{EVENT_RESULTS_BYTES_MAX, NodeReconciled, NodeReport, ReportNumber};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
@@ -29,6 +29,8 @@ impl State {
         let Some(node) = self.nodes.get_mut(*node_id) else { return };
         node.version = header.stream_version;
         let number = ReportNumber { incarnation: *incarnation, sequence: *sequence };
+        // A report takes from the allowance once, however many events it is.
+        is_revoked &= node.last_report != Some(number);
         // An earlier version recorded any number. After the highest, nothing could be recorded any more.
         if number.is_in_range(node.last_report) {
             node.last_report = Some(number);
@@ -47,30 +49,51 @@ pub(super) fn record(state: &State, now: Timestamp, report: &NodeReport) -> Resu
         return Err(Rejection::ReportOutOfRange { node: *node_id, number: report.number(), last: node.last_report });
     }
     let mut unknown = Vec::new();
-    let mut changed = Vec::new();
+    let (mut revoked, mut changed) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
-    let mut is_revoked = false;
     for result in results.iter().filter(|result| seen.insert(result.resource)) {
         match compare(state, *node_id, result) {
             Comparison::Unknown => unknown.push(result.resource),
             Comparison::Same => {}
             Comparison::Changed => changed.push(result.clone()),
-            Comparison::Revoked => {
-                is_revoked = true;
-                changed.push(result.clone());
-            }
+            Comparison::Revoked => revoked.push(result.clone()),
         }
     }
     let mut events: Vec<Event> = presence::reachable_again(state, *node_id).into_iter().collect();
-    if outdated_by(state, report).is_some() || changed.is_empty() {
+    if outdated_by(state, report).is_some() {
         return Ok(Decision { events, unknown });
     }
-    if is_revoked && let Some(retry_after_ms) = node.allowance.wait_ms(now, state.time().unwrap_or(now)) {
+    if !revoked.is_empty()
+        && let Some(retry_after_ms) = node.allowance.wait_ms(now, state.time().unwrap_or(now))
+    {
         return Err(Rejection::TooManyChanges { node: *node_id, retry_after_ms });
     }
     let (incarnation, sequence) = (*incarnation, *sequence);
-    events.push(NodeReconciled { node_id: *node_id, incarnation, sequence, results: changed }.into());
+    // Those that take from the allowance are in the first event, which sets the number of the last report.
+    revoked.append(&mut changed);
+    let parts = split(revoked).into_iter();
+    events.extend(parts.map(|results| NodeReconciled { node_id: *node_id, incarnation, sequence, results }.into()));
     Ok(Decision { events, unknown })
+}
+
+/// Splits outcomes among events: those of one have at most [`EVENT_RESULTS_BYTES_MAX`] bytes, unless there is only one.
+fn split(results: Vec<ResourceOutcome>) -> Vec<Vec<ResourceOutcome>> {
+    let (mut parts, mut bytes) = (Vec::<Vec<_>>::new(), 0);
+    for result in results {
+        // What cannot be encoded fails later, by itself.
+        let length = serde_json::to_vec(&result).map_or(EVENT_RESULTS_BYTES_MAX, |text| text.len() + 1);
+        match parts.last_mut() {
+            Some(part) if bytes + length <= EVENT_RESULTS_BYTES_MAX => {
+                bytes += length;
+                part.push(result);
+            }
+            _ => {
+                bytes = length;
+                parts.push(vec![result]);
+            }
+        }
+    }
+    parts
 }
 
 /// Returns the last recorded report, if it is the same as this one, or later: a repeated or delayed report holds

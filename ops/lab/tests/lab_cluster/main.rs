@@ -24,6 +24,8 @@
 //!   machine can join as another node;
 //! - a token joins as many machines as it permits, under the names that it permits, until it expires or is revoked; a
 //!   node whose state folder is lost becomes the same node again; a node's key is rotated while its agent runs;
+//! - a journal that was rewritten, with a log that was signed anew with the real key, is found by every node that had a
+//!   later checkpoint;
 //! - a plain JetStream consumer and a plain subscriber read every decision and outcome, byte for byte as in the
 //!   journal;
 //! - with `otherixd`, `nats` and agents killed under load, nothing acknowledged is lost or duplicated, nothing is left
@@ -39,6 +41,7 @@
     reason = "a failed assumption is a failed test; measured figures are printed"
 )]
 
+mod audit;
 mod bridges;
 mod conditions;
 mod cut_off;

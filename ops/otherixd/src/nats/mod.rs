@@ -7,6 +7,7 @@
 //! stopped.
 
 mod accounts;
+mod checkpoints;
 mod clock;
 mod config;
 mod consumers;
@@ -32,6 +33,7 @@ mod tls;
 mod users;
 
 pub(crate) use accounts::{AccountName, Revocations};
+pub(crate) use checkpoints::CheckpointStream;
 pub(crate) use clock::unix_now;
 pub(crate) use consumers::{MirrorTurn, UserConsumers};
 pub(crate) use disk::has_free_space;

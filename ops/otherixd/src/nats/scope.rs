@@ -6,6 +6,7 @@
 
 use otherix_identity::jwt::{ConnectionKind, Permissions, SubjectPermissions, UserLimits, UserPermissions};
 use otherix_schemas::bucket::Bucket;
+use otherix_schemas::log::{CHECKPOINT_STREAM, CHECKPOINT_SUBJECTS};
 use otherix_schemas::permission::{Permission, Role};
 use otherix_schemas::request::Request;
 use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM, STREAM_SUBJECTS};
@@ -118,7 +119,7 @@ impl Scope {
             Self::Part(ControlPlanePart::PeopleService) => service(|request| !is_of_nodes(request)),
             Self::Part(ControlPlanePart::NodesService) => nodes_service(),
             Self::StateReader => (Bucket::ALL.into_iter().flat_map(read_bucket).collect(), Vec::new()),
-            Self::Part(ControlPlanePart::Mirror) => (administration(), Vec::new()),
+            Self::Part(ControlPlanePart::Mirror) => mirror(),
             Self::Part(ControlPlanePart::State) => {
                 (Bucket::ALL.into_iter().flat_map(write_bucket).collect(), Vec::new())
             }
@@ -156,11 +157,15 @@ fn requests(role: Role) -> Vec<String> {
 fn person(role: Role) -> Subjects {
     let (mut publish, api) = (requests(role), events_api());
     let mut subscribe = vec![format!("{LIVE_PREFIX}.otherix.evt.v1.>"), format!("{LIVE_PREFIX}.otherix.out.v1.>")];
+    if role.has(Permission::EventRead) {
+        publish.push(format!("{api}.STREAM.INFO.{CHECKPOINT_STREAM}"));
+        publish.extend(direct_get(&api, CHECKPOINT_STREAM));
+    }
     // The stream has the events about users, too.
     if role.has(Permission::AuditRead) {
         publish.push(format!("{api}.STREAM.INFO.{STREAM}"));
         subscribe = vec![format!("{LIVE_PREFIX}.otherix.>"), format!("{DELIVER}.{ME}.>")];
-        publish.extend(direct_get(&api));
+        publish.extend(direct_get(&api, STREAM));
         for slot in SLOTS.map(|slot| format!("{ME}{slot}")) {
             publish.extend(["INFO", "MSG.NEXT"].map(|verb| format!("{api}.CONSUMER.{verb}.{STREAM}.{slot}")));
             publish.push(format!("$JS.ACK.{STREAM}.{slot}.>"));
@@ -209,8 +214,18 @@ fn relay() -> Subjects {
     (publish, Vec::new())
 }
 
-fn direct_get(api: &str) -> [String; 2] {
-    [format!("{api}.DIRECT.GET.{STREAM}"), format!("{api}.DIRECT.GET.{STREAM}.>")]
+fn direct_get(api: &str, stream: &str) -> [String; 2] {
+    [format!("{api}.DIRECT.GET.{stream}"), format!("{api}.DIRECT.GET.{stream}.>")]
+}
+
+/// The mirror of the events, and the stream of checkpoints.
+fn mirror() -> Subjects {
+    let (mut publish, api) = (administration(), "$JS.API");
+    publish
+        .extend(["CREATE", "UPDATE", "INFO", "MSG.GET"].map(|verb| format!("{api}.STREAM.{verb}.{CHECKPOINT_STREAM}")));
+    publish.extend(direct_get(api, CHECKPOINT_STREAM));
+    publish.push(CHECKPOINT_SUBJECTS.to_owned());
+    (publish, Vec::new())
 }
 
 /// What clients need to read and watch a bucket. Each answer has a body, so that none can be a request to delete
@@ -251,7 +266,7 @@ fn administration() -> Vec<String> {
     publish.extend(of_stream.map(|verb| format!("{api}.STREAM.{verb}.{STREAM}")));
     publish.extend(of_consumers.map(|verb| format!("{api}.CONSUMER.{verb}.{STREAM}")));
     publish.extend(of_a_consumer.map(|verb| format!("{api}.CONSUMER.{verb}.{STREAM}.*")));
-    publish.extend(direct_get(api));
+    publish.extend(direct_get(api, STREAM));
     publish.extend([format!("$JS.ACK.{STREAM}.>"), format!("$JS.FC.{STREAM}.>")]);
     publish
 }

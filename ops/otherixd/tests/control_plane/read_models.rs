@@ -7,13 +7,18 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use futures::future::join_all;
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::network::{ListNetworks, NetworkPageRequest, NetworkView};
+use otherix_schemas::projection::{
+    AllProjections, ProjectionStatus, ProjectionsView, RebuildProjections, RebuildState, RebuildView,
+};
 use otherix_schemas::request::{Answer, Request};
+use otherix_testkit::wait::wait_for;
 use otherix_transport::request::CallError;
 use rustix::process::Signal;
 
-use super::daemon::{OtherixdProcess, create, draft, list_all, overlay, try_call};
+use super::daemon::{DEADLINE, OtherixdProcess, call, create, draft, list_all, overlay, try_call};
 
 fn sql(daemon: &OtherixdProcess, statements: &str) {
     let path = daemon.state().join("read-models.db");
@@ -91,4 +96,42 @@ async fn damaged_read_models_are_rebuilt_without_an_operator() {
     assert!(path.with_extension("db.unusable").exists(), "the damaged file is kept");
     create(&admin, &draft("fourth", "br-fourth")).await;
     assert_eq!(list_all(&admin).await.len(), 4);
+}
+
+#[tokio::test]
+async fn sigkill_during_a_rebuild_leaves_whole_read_models() {
+    const NETWORKS: usize = 1_500;
+    let mut daemon = OtherixdProcess::start().await;
+    let admin = daemon.connect("admin").await;
+    for from in (0..NETWORKS).step_by(100) {
+        let drafts: Vec<_> = (from..from + 100).map(|number| overlay(&format!("net-{number}"))).collect();
+        join_all(drafts.iter().map(|draft| create(&admin, draft))).await;
+    }
+    let expected = list_all(&admin).await;
+    assert_eq!(expected.len(), NETWORKS);
+    let path = daemon.state().join("read-models.db");
+    let mut interrupted = 0;
+    for round in 0..5_u64 {
+        let begin = Request::of::<RebuildProjections>();
+        let begun: RebuildView = call(&admin, begin, &AllProjections {}, None).await.unwrap().data;
+        // Before the first event, in between, and about when the new ones replace the old ones.
+        let enough = begun.head.get() * round / 4;
+        let last = wait_for(DEADLINE, "the rebuild", async || {
+            let status = Request::of::<ProjectionStatus>();
+            let status: ProjectionsView = call(&admin, status, &AllProjections {}, None).await.unwrap().data;
+            let last = status.rebuild.unwrap();
+            if last.position.get() >= enough { Ok(last) } else { Err(last) }
+        })
+        .await;
+        daemon.kill();
+        daemon.wait_for_no_servers().await;
+        interrupted += u32::from(last.state == RebuildState::Running);
+        let check = Command::new("sqlite3").arg(&path).arg("PRAGMA integrity_check").output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&check.stdout), "ok\n", "round {round}");
+        daemon.start_again().await;
+        assert!(!daemon.log().contains("rebuilding the read models"), "the file in place was not usable");
+        assert_eq!(list_all(&admin).await, expected, "round {round}");
+        assert!(!path.with_extension("db.new").exists(), "the unfinished file is removed");
+    }
+    assert!(interrupted >= 3, "{interrupted} rebuilds were interrupted");
 }

@@ -31,7 +31,7 @@ async fn durables(daemon: &OtherixdProcess, phase: &str) -> String {
 }
 
 /// Restores a journal into the state folder, as an operator would.
-fn restore_backup(daemon: &OtherixdProcess, backup: &[u8]) {
+pub(crate) fn restore_backup(daemon: &OtherixdProcess, backup: &[u8]) {
     for name in ["journal.db-wal", "journal.db-shm"] {
         let _may_be_missing = fs::remove_file(daemon.state().join(name));
     }
@@ -45,7 +45,7 @@ fn sql(daemon: &OtherixdProcess, statement: &str) -> String {
 }
 
 /// A stopped control plane with five networks, and a backup of its journal with the first three.
-async fn stopped_with_backup() -> (OtherixdProcess, Vec<u8>) {
+pub(crate) async fn stopped_with_backup() -> (OtherixdProcess, Vec<u8>) {
     let mut daemon = OtherixdProcess::start().await;
     let admin = daemon.connect("admin").await;
     for name in ["a", "b", "c"] {

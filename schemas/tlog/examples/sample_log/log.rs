@@ -12,7 +12,7 @@ use otherix_tlog::{
     TileSource, VerifiedTiles,
 };
 
-const PROVENANCE: &str = "otherix.example/5f7c1c9e-0b3e-7d51-8d7f-2f9a1f6d0c11/1";
+const ORIGIN: &str = "otherix.example/5f7c1c9e-0b3e-7d51-8d7f-2f9a1f6d0c11/1";
 const WITNESS: &str = "node-1.otherix.example";
 
 /// The first cosignature's time; each checkpoint is a second later.

@@ -25,7 +25,7 @@ pub(crate) fn key(name: &str, kind: SignatureKind, seed: u8) -> SignerKey {
 }
 
 /// The name of the log in tests: domain, cluster and epoch.
-pub(crate) const PROVENANCE: &str = "otherix.example/5f7c1c9e-0b3e-7d51-8d7f-2f9a1f6d0c11/1";
+pub(crate) const ORIGIN: &str = "otherix.example/5f7c1c9e-0b3e-7d51-8d7f-2f9a1f6d0c11/1";
 
 /// The key of the log in tests.
 pub(crate) fn log_key() -> SignerKey {

@@ -1,0 +1,154 @@
+//! The order of events: which position comes next, and which leaf of the tree an event is.
+
+use otherix_schemas::position::{Epoch, Position};
+use otherix_schemas::timestamp::Timestamp;
+use otherix_tlog::tile::ENTRY_MAX;
+use serde::Deserialize;
+
+/// The attributes of an event that its place depends on.
+#[derive(Deserialize)]
+struct Attributes<'a> {
+    #[serde(borrow)]
+    source: &'a str,
+    #[serde(borrow)]
+    sequence: &'a str,
+    #[serde(borrow)]
+    r#type: &'a str,
+    #[serde(borrow)]
+    time: &'a str,
+    epoch: u32,
+}
+
+#[derive(Deserialize)]
+struct Restored {
+    data: RestoredData,
+}
+
+#[derive(Deserialize)]
+struct RestoredData {
+    kept: Position,
+}
+
+/// The type of the event with which an epoch begins, without its version.
+pub(super) const RESTORED: &str = "dev.otherix.cluster.restored.";
+
+/// What is wrong, and with which event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// The first position that is wrong; `None` if that cannot be told.
+    pub(super) position: Option<Position>,
+    pub(super) text: String,
+}
+
+impl Fault {
+    pub(super) fn at(position: Position, text: impl Into<String>) -> Self {
+        Self { position: Some(position), text: text.into() }
+    }
+
+    pub(super) fn somewhere(text: impl Into<String>) -> Self {
+        Self { position: None, text: text.into() }
+    }
+}
+
+/// Where an event belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) position: Position,
+    pub(super) time: Timestamp,
+    /// It begins an epoch.
+    pub(super) begins_epoch: bool,
+}
+
+/// The order of the events of a cluster, checked one after the other.
+#[derive(Clone, Debug)]
+pub(super) struct Sequence {
+    source: String,
+    position: Position,
+    count: u64,
+    epoch: u32,
+    time: Option<Timestamp>,
+}
+
+impl Sequence {
+    /// Before the first event of a cluster.
+    pub(super) fn new(cluster: &str) -> Self {
+        let source = format!("/otherix/{cluster}");
+        Self { source, position: Position::ZERO, count: 0, epoch: Epoch::FIRST.get(), time: None }
+    }
+
+    /// The last position.
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The number of events.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Continues before the event at `position`, if no epoch begins in between.
+    pub(super) fn skip_to(&mut self, position: Position) {
+        let skipped = (position.get() - 1).saturating_sub(self.position.get());
+        self.position = Position::new(self.position.get() + skipped);
+        self.count += skipped;
+    }
+
+    /// Continues before the event with which an epoch begins.
+    pub(super) fn skip_to_epoch(&mut self, body: &[u8]) -> Result<(), Fault> {
+        let restored: Restored = serde_json::from_slice(body)
+            .map_err(|error| Fault::somewhere(format!("what begins an epoch is no such event: {error}")))?;
+        self.skip_to(restored.data.kept.next());
+        Ok(())
+    }
+
+    /// Checks that this is the next event.
+    pub(super) fn next(&mut self, body: &[u8]) -> Result<Place, Fault> {
+        let expected = self.position.next();
+        let fault = |text: String| Fault::at(expected, text);
+        let attributes = std::str::from_utf8(body).ok().map(serde_json::from_str::<Attributes<'_>>);
+        let attributes = match attributes {
+            Some(Ok(attributes)) => attributes,
+            Some(Err(error)) => return Err(fault(format!("it is not an event: {error}"))),
+            None => return Err(fault("it is not an event: it is not UTF-8".to_owned())),
+        };
+        let Attributes { source, sequence, r#type, time, epoch } = attributes;
+        if body.len() > ENTRY_MAX {
+            return Err(fault(format!("the event has {} bytes, and at most {ENTRY_MAX} are possible", body.len())));
+        }
+        if source != self.source {
+            return Err(fault(format!("the event is one of `{source}`, not of `{}`", self.source)));
+        }
+        let position = Position::from_sequence(sequence).map_err(|error| fault(error.to_string()))?;
+        let begins_epoch = r#type.starts_with(RESTORED);
+        let kept = if begins_epoch {
+            let restored: Restored = serde_json::from_slice(body).map_err(|error| fault(error.to_string()))?;
+            Some(restored.data.kept)
+        } else {
+            None
+        };
+        match kept {
+            Some(kept) if kept == self.position && position > self.position => {}
+            Some(kept) => return Err(fault(format!("an epoch begins here that kept the events up to {kept}"))),
+            None if position == expected => {}
+            None if position > expected => {
+                return Err(fault(format!("the event is missing, and no epoch began: the next is at {position}")));
+            }
+            None => return Err(fault(format!("in its place is the event at position {position}"))),
+        }
+        let expected_epoch = self.epoch + u32::from(begins_epoch);
+        if epoch != expected_epoch {
+            return Err(Fault::at(position, format!("the event is of epoch {epoch}, not of epoch {expected_epoch}")));
+        }
+        let time: Timestamp = time.parse().map_err(|_| Fault::at(position, "its time is malformed"))?;
+        if self.time.is_some_and(|before| time < before) {
+            return Err(Fault::at(position, "its time is before that of the event before it"));
+        }
+        (self.position, self.epoch, self.time) = (position, epoch, Some(time));
+        self.count += 1;
+        Ok(Place { position, time, begins_epoch })
+    }
+}
