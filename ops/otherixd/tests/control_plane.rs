@@ -41,6 +41,8 @@ mod retention;
 mod sigkill;
 #[path = "control_plane/state.rs"]
 mod state;
+#[path = "control_plane/state_losses.rs"]
+mod state_losses;
 #[path = "control_plane/users.rs"]
 mod users;
 #[path = "control_plane/vms.rs"]

@@ -23,7 +23,7 @@ use crate::daemon::{DEADLINE, OtherixdProcess, call, create, draft, list_all, ov
 use crate::examples;
 
 /// A user's credentials file for the buckets.
-async fn reader(daemon: &OtherixdProcess, name: &str, role: UserRole) -> (Uuid, PathBuf) {
+pub(crate) async fn reader(daemon: &OtherixdProcess, name: &str, role: UserRole) -> (Uuid, PathBuf) {
     let (user, creds) = register(&daemon.connect("admin").await, name, role).await;
     let connection = daemon.connect_as(creds.clone()).await;
     let credential: CredentialView = ask::<GetCredential>(&connection, &UserOrMyself { id: None }).await;
@@ -34,7 +34,7 @@ async fn reader(daemon: &OtherixdProcess, name: &str, role: UserRole) -> (Uuid, 
 }
 
 /// The streams as the control plane's parts see them: the buckets, and their mirrors.
-async fn contexts(daemon: &OtherixdProcess) -> [Context; 2] {
+pub(crate) async fn contexts(daemon: &OtherixdProcess) -> [Context; 2] {
     let part = async |part: &str, account: &str| daemon.jetstream(&daemon.credentials_of_part(part, account)).await;
     [part("state", "control").await, part("state-mirrors", "state").await]
 }
@@ -43,8 +43,14 @@ async fn state(context: &Context, bucket: Bucket) -> Option<State> {
     context.get_stream(bucket.stream()).await.ok().map(|stream| stream.cached_info().state.clone())
 }
 
-/// The entries of a bucket as a reader sees them: for each key its view.
+/// The entries of a bucket as a reader sees them.
 async fn entries(daemon: &OtherixdProcess, file: &Path, bucket: Bucket) -> BTreeMap<String, Value> {
+    let found = raw_entries(daemon, file, bucket).await;
+    found.into_iter().map(|(key, entry)| (key, serde_json::from_str(&entry).unwrap())).collect()
+}
+
+/// The entries of a bucket as a reader sees them, as they are stored.
+pub(crate) async fn raw_entries(daemon: &OtherixdProcess, file: &Path, bucket: Bucket) -> BTreeMap<String, String> {
     let script = "
 import asyncio, json, sys
 import creds, nats
@@ -61,7 +67,7 @@ async def main():
     changes, found = await state.watchall(), {}
     while (entry := await changes.updates(timeout=5)) is not None:
         if entry.operation is None:
-            found[entry.key] = json.loads(entry.value)
+            found[entry.key] = entry.value.decode()
     print(json.dumps(found))
     await client.close()
 
@@ -87,7 +93,7 @@ async fn networks_are_there(daemon: &OtherixdProcess, file: &Path) -> BTreeMap<S
     .await
 }
 
-async fn delete(admin: &Nats, view: &NetworkView) {
+pub(crate) async fn delete(admin: &Nats, view: &NetworkView) {
     let body = NetworkById { id: view.id };
     let _: Value = call(admin, Request::of::<DeleteNetwork>(), &body, None).await.unwrap().data;
 }
