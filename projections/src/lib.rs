@@ -20,6 +20,7 @@ pub mod read_models;
 pub mod rebuild;
 mod schemas;
 pub mod service;
+pub mod state;
 mod status;
 mod store;
 pub mod user;

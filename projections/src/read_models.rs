@@ -226,6 +226,15 @@ impl ReadModels {
         tokio::time::timeout(timeout, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 
+    /// Waits until these read models are later than at `position`.
+    pub(crate) async fn reach_later(&self, reads: &[&str], position: Position) {
+        let mut progress = self.progress.clone();
+        if progress.wait_for(|progress| progress.reached(reads) > position).await.is_err() {
+            // The projections have ended, as the control plane is about to.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Runs a query in one read transaction, in which the read models `reads` are at the same position.
     pub(crate) async fn snapshot<T: Send + 'static>(
         &self,

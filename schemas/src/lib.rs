@@ -8,6 +8,7 @@
 //! Pure: nothing here does I/O, reads a clock or generates random numbers.
 
 pub mod asyncapi;
+pub mod bucket;
 pub mod cloudevent;
 pub mod cluster;
 pub mod command;

@@ -59,8 +59,9 @@ pub(super) struct NewCredentialsArgs {
 
 pub(super) const HELP: &str = "\
 The key pair is made on this machine; only its public part is sent. The file contains the private key and the JWT that \
-the control plane signs, in the form that every NATS client reads, with mode 0600. Without --expires, the credentials \
-do not expire. docs/roles.md lists what each role permits.
+the control plane signs, in the form that every NATS client reads, with mode 0600. NAME.state.creds beside it has the \
+same key and a JWT for the account with the key-value buckets of the state. Without --expires, the credentials do not \
+expire. docs/roles.md lists what each role permits.
 
 With --public-key, the key pair stays where it was made (by `nsc`, `nk`, or on the user's machine), and nothing that \
 is printed or written is secret: --out FILE gets the JWT, which `otherix user credential NAME` prints, too. Whoever \

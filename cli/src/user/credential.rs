@@ -43,7 +43,8 @@ pub(crate) struct CredentialArgs {
 pub(super) const HELP: &str = "\
 Prints the JWT that the control plane signs for the user's present key, role and expiry. It is of no use without the \
 private key. With --update, it is written into a file that has the private key: a credentials file, or the one that an \
-interrupted `user create` or `user rotate` left. Another user's requires the permission user:manage. After a change of \
+interrupted `user create` or `user rotate` left; the file beside it that reads the buckets of the state \
+(FILE.state.creds) is written, too. Another user's requires the permission user:manage. After a change of \
 role the user's own credentials are revoked: an admin sends the JWT, and the user writes it with --jwt.
 
 Examples:
@@ -81,7 +82,7 @@ pub(super) async fn run(global: &GlobalArgs, args: CredentialArgs, printer: &mut
             printer.text(&format!("{}\n", clean(&credential.jwt)))
         };
     };
-    key_file::update(&path, credential.jwt.clone())?;
+    key_file::update(&path, credential.jwt.clone(), credential.state_jwt.clone())?;
     if printer.is_json() {
         return printer.data(&credential);
     }
@@ -162,6 +163,6 @@ pub(super) async fn register<R: RequestType<Answer = UserView>>(
         Err(failure) => return Err(key.after_refusal(failure, name)),
     };
     let credential = obtain(client, user.id).await.map_err(|failure| key.kept(failure, name))?;
-    let file = key.complete(credential.jwt).map_err(|failure| key.kept(failure, name))?;
+    let file = key.complete(credential.jwt, credential.state_jwt).map_err(|failure| key.kept(failure, name))?;
     Ok((user, file.display().to_string()))
 }

@@ -14,6 +14,9 @@ use zeroize::Zeroizing;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
+/// What precedes the extension of the file that reads the buckets of the state.
+const STATE: &str = "state";
+
 /// Suffix of the file that has the key until the credentials are complete.
 const PARTIAL: &str = ".partial";
 
@@ -39,7 +42,7 @@ impl NewKeyFile {
         let mut partial = file.clone().into_os_string();
         partial.push(PARTIAL);
         let partial = PathBuf::from(partial);
-        for path in [&file, &partial] {
+        for path in [&file, &state_file(&file), &partial] {
             if fs::symlink_metadata(path).is_ok() {
                 let message = format!("file `{}` exists, and is not overwritten", path.display());
                 let failure = Failure::new(Exit::Usage, ErrorCode::ValidationFailed, message);
@@ -84,9 +87,10 @@ impl NewKeyFile {
         let _left_behind = files::remove(&self.partial);
     }
 
-    /// Writes the complete credentials. Returns the file.
-    pub(super) fn complete(&self, jwt: String) -> Result<&Path, Failure> {
+    /// Writes the complete credentials, and those for the buckets beside them. Returns the file.
+    pub(super) fn complete(&self, jwt: String, state_jwt: Option<String>) -> Result<&Path, Failure> {
         write_credentials(&self.partial, self.pair.clone(), jwt)?;
+        write_state(&self.file, self.pair.clone(), state_jwt)?;
         // Fails if there is a file by now, unlike a rename.
         fs::hard_link(&self.partial, &self.file).map_err(|error| cannot_write(&self.file, &error))?;
         // It is the same file.
@@ -104,11 +108,27 @@ impl NewKeyFile {
     }
 }
 
-/// Replaces the JWT in a file that has a user's private key.
-pub(super) fn update(path: &Path, jwt: String) -> Result<(), Failure> {
+/// Replaces the JWT in a file that has a user's private key, and writes the file beside it that reads the buckets.
+pub(super) fn update(path: &Path, jwt: String, state_jwt: Option<String>) -> Result<(), Failure> {
     let (pair, _) = read_key(path)?;
-    write_credentials(path, pair, jwt)?;
-    Ok(())
+    write_credentials(path, pair.clone(), jwt)?;
+    write_state(path, pair, state_jwt)
+}
+
+/// The file beside a credentials file with which the same user reads the buckets of the state: `ann.state.creds`.
+pub(super) fn state_file(path: &Path) -> PathBuf {
+    // The key of an interrupted command is beside the file that it was to write.
+    let path = if path.extension().is_some_and(|extension| extension == "partial") {
+        path.with_extension("")
+    } else {
+        path.to_owned()
+    };
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("creds").to_owned();
+    path.with_extension(format!("{STATE}.{extension}"))
+}
+
+fn write_state(path: &Path, pair: KeyPair, jwt: Option<String>) -> Result<(), Failure> {
+    jwt.map_or(Ok(()), |jwt| write_credentials(&state_file(path), pair, jwt))
 }
 
 /// Replaces the JWT by the one in another file; `-` is stdin. Returns the new credentials.

@@ -31,6 +31,15 @@ pub trait Issuer: Send + Sync {
     /// # Errors
     /// If it cannot be signed.
     fn user_jwt(&self, credential: &Credential) -> Result<String, IssueError>;
+
+    /// Returns the JWT with which the same key reads the buckets of the state; `None` for nodes.
+    ///
+    /// # Errors
+    /// If it cannot be signed.
+    fn state_jwt(&self, credential: &Credential) -> Result<Option<String>, IssueError> {
+        let _ = credential;
+        Ok(None)
+    }
 }
 
 /// What a JWT says.
@@ -119,13 +128,14 @@ pub(super) fn answer(found: Found, position: Position, issuing: &Issuing<'_>) ->
         Found::JoinTokens(views) => return encode(position, views),
         Found::Credential(holder, credential) => (holder, credential),
     };
-    let jwt = issue(&credential, issuing.issuer)?;
+    let jwt = issuing.issuer.user_jwt(&credential).map_err(|error| unsigned(&credential, &error))?;
+    let state_jwt = issuing.issuer.state_jwt(&credential).map_err(|error| unsigned(&credential, &error))?;
     let decision_key = issuing.decision_key;
     let Credential { key, name, expires_at, .. } = credential;
     match holder {
         Holder::User(id, role) => {
             let name = name.parse().map_err(|_| internal("a user's name is not a name"))?;
-            encode(position, CredentialView { id, name, role, key, expires_at, jwt })
+            encode(position, CredentialView { id, name, role, key, expires_at, jwt, state_jwt })
         }
         Holder::JoinToken(id) => encode(position, JoinTokenCredentialView { id, jwt, decision_key }),
         Holder::Node(node_id, name) => {
@@ -220,10 +230,8 @@ fn node_credential(
     Ok(Found::Credential(Holder::Node(id, keys.name.clone()), credential))
 }
 
-fn issue(credential: &Credential, issuer: &dyn Issuer) -> Result<String, ErrorBody> {
-    issuer.user_jwt(credential).map_err(|error| {
-        let Credential { key, name, .. } = credential;
-        tracing::error!(%key, name, error = %Causes(&error), "a credential could not be issued");
-        ErrorBody::new(ErrorCode::Internal, error.to_string())
-    })
+fn unsigned(credential: &Credential, error: &IssueError) -> ErrorBody {
+    let Credential { key, name, .. } = credential;
+    tracing::error!(%key, name, error = %Causes(error), "a credential could not be issued");
+    ErrorBody::new(ErrorCode::Internal, error.to_string())
 }

@@ -38,8 +38,8 @@ use crate::local_context;
 use crate::log_key;
 use crate::nats::{
     CheckpointStream, FormerUsers, Mirror, MirrorError, MirrorProgress, MirrorTurn, NatsAccess, NatsChoice,
-    NatsRefusals, NatsServer, NatsSettings, RevocationPusher, Revocations, UserConsumers, Wanted, private_folder,
-    revocations,
+    NatsRefusals, NatsServer, NatsSettings, RevocationPusher, Revocations, StateMirrors, StatePublisher, UserConsumers,
+    Wanted, private_folder, revocations,
 };
 use crate::nats_links::{Links, ensure_replicas, refusal_source, revocation_sink};
 use crate::nats_watchdog::NatsWatchdog;
@@ -164,7 +164,7 @@ impl ControlPlane {
     ) -> Result<Self, BoxError> {
         let (cluster, runtime) = (journal.identity().cluster, SystemRuntime::shared());
         let (durable, head, notes) = (writer.durable(), writer.head(), Notes::new(args.state.relay()));
-        let Links { stream, events, claims, connections } = Links::open(&nats).await?;
+        let Links { stream, events, state, state_mirrors, claims, connections } = Links::open(&nats).await?;
         let signing = decision_key::load_or_create(&args.state)?;
         let settings = relay::StreamSettings { replicas: nats.replicas, limits: args.stream_limits() };
         let inputs = relay_inputs(stored, &writer, &notes, &signing, settings);
@@ -209,6 +209,8 @@ impl ControlPlane {
             decisions: commands::decisions_of(Arc::clone(&journal)),
             runtime,
         };
+        let publisher = StatePublisher::new(&state, read_side.models.clone(), nats.replicas);
+        let state_mirrors = StateMirrors::new(&state, &state_mirrors);
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
         let (inputs, followers) = read_side.split(head.clone(), Arc::clone(&events) as _);
@@ -223,6 +225,8 @@ impl ControlPlane {
         let watchdog = NatsWatchdog { state, connection, relayed: relayed.clone(), mirror_stuck, restart };
         spawn_part(&mut others, "mirror", keep_mirror(mirror, relayed, stuck));
         NatsParts { watchdog, pusher, refusals, consumers }.spawn(&mut others);
+        spawn_part(&mut others, "state", async move { match publisher.run().await {} });
+        spawn_part(&mut others, "state mirrors", async move { match state_mirrors.run().await {} });
         spawn_lasting(&mut others, "transparency log", log_follower.run());
         if let Some(recorder) = recorder {
             spawn_lasting(&mut others, "refusals", recorder.run());

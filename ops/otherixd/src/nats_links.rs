@@ -15,6 +15,9 @@ use crate::nats::{
 pub(crate) struct Links {
     pub(crate) stream: JetStream,
     pub(crate) events: JetStream,
+    /// The buckets of the state, and their mirrors.
+    pub(crate) state: JetStream,
+    pub(crate) state_mirrors: JetStream,
     /// The system account.
     pub(crate) claims: Option<Connection>,
     pub(crate) connections: Connections,
@@ -29,6 +32,8 @@ impl Links {
         Ok(Self {
             stream: JetStream::lasting(&nats.relay, "otherixd stream").await?,
             events: JetStream::lasting(&nats.mirror, "otherixd mirror").await?,
+            state: JetStream::lasting(&nats.state, "otherixd state").await?,
+            state_mirrors: JetStream::lasting(&nats.state_mirrors, "otherixd state mirrors").await?,
             claims,
             connections: Connections {
                 people: Nats::lasting(&nats.people, "otherixd requests").await?.into(),

@@ -41,6 +41,10 @@ mod requests;
 mod retention;
 #[path = "control_plane/sigkill.rs"]
 mod sigkill;
+#[path = "control_plane/state.rs"]
+mod state;
+#[path = "control_plane/state_losses.rs"]
+mod state_losses;
 #[path = "control_plane/users.rs"]
 mod users;
 #[path = "control_plane/vms.rs"]

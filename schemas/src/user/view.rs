@@ -98,4 +98,7 @@ pub struct CredentialView {
     pub expires_at: Option<Timestamp>,
     /// The NATS user JWT.
     pub jwt: String,
+    /// The one with which the same key reads the buckets of the state, in an account of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_jwt: Option<String>,
 }

@@ -3,13 +3,15 @@
 //! - `CONTROL` has the stream of events and the services.
 //! - `EVENTS` has the mirror of the stream, which people read.
 //! - `CLIENTS` has people, `NODES` has nodes: neither has JetStream.
+//! - `STATE` has mirrors of the key-value buckets, and people who watch them: see docs/adr/0038.
 //! - `SYSTEM` is the server's own.
 //!
 //! The server checks no permission on the *reply* subject of a request. Whoever may use JetStream, in whatever way, can
 //! therefore have it publish to any subject of the account that JetStream is in. So nobody but the control plane is in
-//! such an account, and people reach single verbs of it by imports. An answer to these comes from the server, and is
-//! published to the reply subject in the account of whoever asked. There, services are imported with wildcards only,
-//! which such an answer does not reach, and mappings keep it from the live feed.
+//! such an account, except `STATE`, where nothing is stored but by mirrors. People reach single verbs of the others by
+//! imports. An answer to these comes from the server, and is published to the reply subject in the account of whoever
+//! asked. There, services are imported with wildcards only, which such an answer does not reach, and mappings keep it
+//! from the live feed.
 //! The services are imported with `share`, because only then does the server attest the caller to them
 //! (`Nats-Request-Info`).
 
@@ -18,6 +20,7 @@ use otherix_identity::jwt::{
     Account, AccountLimits, Export, ExportKind, Import, JetStreamLimits, Mapping, ResponseKind, Scope as SigningScope,
     ScopeKind,
 };
+use otherix_schemas::bucket::Bucket;
 use otherix_schemas::subject::{EVENTS_DOMAIN, HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
 
 use super::error::NatsError;
@@ -29,6 +32,9 @@ pub(super) const MIRROR_API: &str = "control.js";
 
 /// The subject prefix on which `CONTROL` delivers messages to the mirror.
 pub(super) const MIRROR_DELIVER: &str = "mirror.deliver";
+
+/// The subject prefix on which `CONTROL` delivers messages to the mirrors of the buckets.
+pub(super) const STATE_DELIVER: &str = "state.deliver";
 
 /// The prefix under which people reach the JetStream API of `EVENTS`: that of a JetStream domain, so that clients need
 /// nothing but its name.
@@ -45,6 +51,9 @@ const FORGED: &str = "forged";
 /// Nanoseconds after which the server forgets a read of a message that is not answered. It keeps an entry for each.
 const READ_THRESHOLD: u64 = 3_000_000_000;
 
+/// JetStream in `STATE`: the mirrors, and the consumers of those who watch them.
+const STATE_LIMITS: JetStreamLimits = JetStreamLimits { streams: 3, consumer: 1_000, ..JetStreamLimits::UNLIMITED };
+
 /// An account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum AccountName {
@@ -53,6 +62,7 @@ pub(crate) enum AccountName {
     Events,
     Clients,
     Nodes,
+    State,
 }
 
 /// The keys that accounts refuse.
@@ -64,10 +74,11 @@ pub(crate) struct Revocations {
 }
 
 impl AccountName {
-    pub(crate) const ALL: [Self; 5] = [Self::System, Self::Control, Self::Events, Self::Clients, Self::Nodes];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::System, Self::Control, Self::Events, Self::Clients, Self::Nodes, Self::State];
 
     /// Those that an operator of somebody else has, too.
-    pub(crate) const SHARED: [Self; 4] = [Self::Control, Self::Events, Self::Clients, Self::Nodes];
+    pub(crate) const SHARED: [Self; 5] = [Self::Control, Self::Events, Self::Clients, Self::Nodes, Self::State];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -76,6 +87,7 @@ impl AccountName {
             Self::Events => "EVENTS",
             Self::Clients => "CLIENTS",
             Self::Nodes => "NODES",
+            Self::State => "STATE",
         }
     }
 }
@@ -88,13 +100,15 @@ pub(super) fn account(identity: &Identity, name: AccountName, revoked: &Revocati
         AccountName::Events => (events_exports(), events_imports(identity)?, Vec::new()),
         AccountName::Clients => (Vec::new(), clients_imports(identity)?, vec![LIVE_PREFIX, DELIVER]),
         AccountName::Nodes => (Vec::new(), nodes_imports(identity)?, vec![LIVE_PREFIX]),
+        AccountName::State => (Vec::new(), state_imports(identity)?, Vec::new()),
     };
     let jetstream = match name {
         AccountName::Control | AccountName::Events => JetStreamLimits::UNLIMITED,
+        AccountName::State => STATE_LIMITS,
         AccountName::System | AccountName::Clients | AccountName::Nodes => JetStreamLimits::default(),
     };
     let revocations = match name {
-        AccountName::Clients => revoked.clients.keys.clone(),
+        AccountName::Clients | AccountName::State => revoked.clients.keys.clone(),
         AccountName::Nodes => revoked.nodes.keys.clone(),
         AccountName::System | AccountName::Control | AccountName::Events => RevokedKeys::new(),
     };
@@ -155,6 +169,10 @@ fn flow_control() -> String {
     format!("$JS.FC.{STREAM}.>")
 }
 
+fn bucket_flow_control() -> [String; 3] {
+    Bucket::ALL.map(|bucket| format!("$JS.FC.{}.>", bucket.stream()))
+}
+
 fn requests() -> String {
     format!("{REQUESTS}.>")
 }
@@ -175,6 +193,8 @@ fn control_exports() -> Vec<Export> {
         stream(format!("{MIRROR_DELIVER}.>")),
         service(flow_control()),
     ];
+    exports.push(stream(format!("{STATE_DELIVER}.>")));
+    exports.extend(bucket_flow_control().map(service));
     exports.extend(CREATE_CONSUMER.map(|verb| service_of_many(format!("$JS.API.{verb}"))));
     exports
 }
@@ -225,6 +245,14 @@ fn events_imports(identity: &Identity) -> Result<Vec<Import>, NatsError> {
     Ok(imports)
 }
 
+fn state_imports(identity: &Identity) -> Result<Vec<Import>, NatsError> {
+    let control = Imports(identity.account(AccountName::Control)?);
+    let mut imports = vec![control.stream(format!("{STATE_DELIVER}.>"))];
+    imports.extend(bucket_flow_control().map(|subject| control.service(subject)));
+    imports.extend(CREATE_CONSUMER.map(|verb| control.verb(verb, MIRROR_API)));
+    Ok(imports)
+}
+
 fn clients_imports(identity: &Identity) -> Result<Vec<Import>, NatsError> {
     let control = Imports(identity.account(AccountName::Control)?);
     let events = Imports(identity.account(AccountName::Events)?);
@@ -258,7 +286,7 @@ mod tests {
             for import in account.imports.iter().filter(|import| import.kind == ExportKind::Service) {
                 assert!(import.subject.contains(['*', '>']), "{name:?} imports `{}`", import.subject);
             }
-            let may_have_jetstream = matches!(name, AccountName::Control | AccountName::Events);
+            let may_have_jetstream = matches!(name, AccountName::Control | AccountName::Events | AccountName::State);
             assert_eq!(account.limits.jetstream != JetStreamLimits::default(), may_have_jetstream, "{name:?}");
         }
     }

@@ -117,7 +117,8 @@ pub(super) fn render(
         "logfile_size_limit": LOG_SIZE,
         "logfile_max_num": LOGS_KEPT,
         "ports_file_dir": folder.path(),
-        "jetstream": { "store_dir": folder.jetstream() },
+        // Strict: a request of JetStream with unknown fields is an error. Before 2.12, that is not the default.
+        "jetstream": { "store_dir": folder.jetstream(), "strict": true },
         "operator": identity.operator_jwt()?,
         "system_account": identity.account(AccountName::System)?,
         "resolver": { "type": "full", "dir": folder.accounts(), "allow_delete": false },

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use otherix_commands::service::{Credential, IssueError, Issuer};
 use otherix_identity::jwt::{self, Claims, Operator, User};
 use otherix_identity::{Creds, KeyError, KeyKind, KeyPair, PublicKey, creds};
+use otherix_schemas::permission::Role;
 use zeroize::Zeroizing;
 
 use super::accounts::{self, AccountName, Revocations};
@@ -98,9 +99,9 @@ impl Identity {
         let marks = folder.marks()?;
         let accounts = folder.accounts(&marks)?;
         let scopes = folder.scopes(|scope| scope.account() != AccountName::System)?;
-        if marks.accounts.is_none() {
-            let mut text = serde_json::to_vec_pretty(&names(&accounts))?;
-            text.push(b'\n');
+        let mut text = serde_json::to_vec_pretty(&names(&accounts))?;
+        text.push(b'\n');
+        if marks.accounts.is_none_or(|noted| noted.as_bytes() != text) {
             write_private(&folder.path(ACCOUNTS), &text)?;
         }
         Ok(Self { operator: None, accounts, scopes })
@@ -166,12 +167,26 @@ impl Identity {
 
 impl Issuer for Identity {
     fn user_jwt(&self, credential: &Credential) -> Result<String, IssueError> {
-        let Credential { key, name, role, expires_at, issued_at } = credential;
+        self.jwt(Scope::Role(credential.role), credential)
+    }
+
+    fn state_jwt(&self, credential: &Credential) -> Result<Option<String>, IssueError> {
+        match credential.role {
+            Role::Admin | Role::Operator | Role::Developer | Role::Viewer => {
+                self.jwt(Scope::StateReader, credential).map(Some)
+            }
+            Role::Node | Role::NodeJoin => Ok(None),
+        }
+    }
+}
+
+impl Identity {
+    fn jwt(&self, scope: Scope, credential: &Credential) -> Result<String, IssueError> {
+        let Credential { key, name, role: _, expires_at, issued_at } = credential;
         let key: PublicKey = key.to_string().parse().map_err(IssueError::new)?;
         let second = |second: i64| u64::try_from(second).map_err(IssueError::new);
         let expires_at = expires_at.map(|at| second(at.unix_micros().div_euclid(1_000_000))).transpose()?;
-        let (scope, issued_at) = (Scope::Role(*role), second(*issued_at)?);
-        let user = UserToSign { key: &key, name, scope, issued_at, expires_at };
+        let user = UserToSign { key: &key, name, scope, issued_at: second(*issued_at)?, expires_at };
         self.sign_user(user).map_err(IssueError::new)
     }
 }
@@ -207,6 +222,11 @@ fn account_file(name: AccountName) -> String {
     format!("account-{}.nk", name.as_str().to_ascii_lowercase())
 }
 
+/// The file of the key that signs users of a kind.
+fn signing_file(scope: Scope) -> String {
+    format!("signing-{}.nk", scope.name())
+}
+
 /// The accounts by their names.
 fn names(accounts: &AccountKeys) -> BTreeMap<&'static str, &PublicKey> {
     accounts.iter().map(|(name, key)| (name.as_str(), key)).collect()
@@ -237,12 +257,18 @@ impl KeyFolder {
         let may_be_new = marks.operator_jwt.is_none() && marks.accounts.is_none();
         let mut accounts = AccountKeys::new();
         for name in AccountName::SHARED {
+            // Earlier versions did not have it. Its users' signing key is made after it.
+            let is_added = name == AccountName::State && !self.path(&signing_file(Scope::StateReader)).exists();
+            let may_be_new = may_be_new || is_added;
             let pair = self.key(&account_file(name), KeyKind::Account, may_be_new)?;
             accounts.insert(name, pair.public_key().clone());
         }
         let Some(text) = &marks.accounts else { return Ok(accounts) };
         let noted: BTreeMap<String, PublicKey> = serde_json::from_str(text)?;
-        let is_noted = names(&accounts).into_iter().all(|(name, key)| noted.get(name) == Some(key));
+        let is_noted = names(&accounts).into_iter().all(|(name, key)| match noted.get(name) {
+            Some(noted) => noted == key,
+            None => name == AccountName::State.as_str(),
+        });
         if is_noted { Ok(accounts) } else { Err(NatsError::MixedKeys(self.0.clone())) }
     }
 
@@ -250,7 +276,7 @@ impl KeyFolder {
     fn scopes(&self, is_wanted: fn(Scope) -> bool) -> Result<BTreeMap<Scope, KeyPair>, NatsError> {
         let wanted = Scope::all().filter(|scope| is_wanted(*scope));
         let load = |scope: Scope| {
-            let pair = self.key(&format!("signing-{}.nk", scope.name()), KeyKind::Account, true)?;
+            let pair = self.key(&signing_file(scope), KeyKind::Account, true)?;
             Ok((scope, pair))
         };
         wanted.map(load).collect()

@@ -27,6 +27,7 @@ mod revocation;
 mod revoked_keys;
 mod scope;
 mod server;
+mod state;
 mod supervisor;
 mod tls;
 mod users;
@@ -49,6 +50,7 @@ pub(crate) use refusals::{NatsRefusals, RefusalSource};
 pub(crate) use revocation::{PUSH_HINT, REVOKED_BY_SERVICES, RevocationPusher, RevocationSink, revocations};
 pub(crate) use scope::Scope;
 pub(crate) use server::{AccountAuthority, NatsAccess, NatsChoice, NatsServer};
+pub(crate) use state::{StateMirrors, StatePublisher};
 pub(crate) use supervisor::NatsSettings;
 #[cfg(test)]
 use supervisor::NatsSupervisor;

@@ -52,7 +52,7 @@ const EXPIRY_CHECK: Duration = Duration::from_secs(3600);
 const OWN_CHECK: Duration = Duration::from_secs(30);
 
 /// The accounts whose users can be revoked.
-const ACCOUNTS: [AccountName; 2] = [AccountName::Clients, AccountName::Nodes];
+const ACCOUNTS: [AccountName; 3] = [AccountName::Clients, AccountName::Nodes, AccountName::State];
 
 /// Pushes revocations to the server.
 pub(crate) struct RevocationPusher {

@@ -5,6 +5,7 @@
 //! wildcards.
 
 use otherix_identity::jwt::{ConnectionKind, Permissions, SubjectPermissions, UserLimits, UserPermissions};
+use otherix_schemas::bucket::Bucket;
 use otherix_schemas::log::{CHECKPOINT_STREAM, CHECKPOINT_SUBJECTS};
 use otherix_schemas::permission::{Permission, Role};
 use otherix_schemas::request::Request;
@@ -24,6 +25,8 @@ pub(super) const SLOTS: [&str; 4] = ["", "_1", "_2", "_3"];
 pub(crate) enum Scope {
     /// People, nodes and machines that are about to join.
     Role(Role),
+    /// People who read the buckets of the state.
+    StateReader,
     /// A connection of the control plane.
     Part(ControlPlanePart),
 }
@@ -41,11 +44,22 @@ pub(crate) enum ControlPlanePart {
     NodesService,
     /// Administers the mirror of the stream.
     Mirror,
+    /// Writes the buckets of the state.
+    State,
+    /// Administers the mirrors of the buckets.
+    StateMirrors,
 }
 
 impl ControlPlanePart {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Claims, Self::Relay, Self::PeopleService, Self::NodesService, Self::Mirror];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Claims,
+        Self::Relay,
+        Self::PeopleService,
+        Self::NodesService,
+        Self::Mirror,
+        Self::State,
+        Self::StateMirrors,
+    ];
 
     /// The name of its user, and of the file of its signing key.
     pub(crate) fn name(self) -> &'static str {
@@ -55,6 +69,8 @@ impl ControlPlanePart {
             Self::PeopleService => "people-service",
             Self::NodesService => "nodes-service",
             Self::Mirror => "mirror",
+            Self::State => "state",
+            Self::StateMirrors => "state-mirrors",
         }
     }
 }
@@ -62,12 +78,14 @@ impl ControlPlanePart {
 impl Scope {
     /// All kinds of users.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Role::ALL.into_iter().map(Self::Role).chain(ControlPlanePart::ALL.into_iter().map(Self::Part))
+        let people = Role::ALL.into_iter().map(Self::Role).chain([Self::StateReader]);
+        people.chain(ControlPlanePart::ALL.into_iter().map(Self::Part))
     }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Role(role) => role.as_str(),
+            Self::StateReader => "state-reader",
             Self::Part(part) => part.name(),
         }
     }
@@ -78,9 +96,13 @@ impl Scope {
             Self::Role(Role::Node | Role::NodeJoin) => AccountName::Nodes,
             Self::Role(Role::Admin | Role::Operator | Role::Developer | Role::Viewer) => AccountName::Clients,
             Self::Part(ControlPlanePart::Claims) => AccountName::System,
-            Self::Part(ControlPlanePart::Relay | ControlPlanePart::PeopleService | ControlPlanePart::NodesService) => {
-                AccountName::Control
-            }
+            Self::Part(
+                ControlPlanePart::Relay
+                | ControlPlanePart::PeopleService
+                | ControlPlanePart::NodesService
+                | ControlPlanePart::State,
+            ) => AccountName::Control,
+            Self::StateReader | Self::Part(ControlPlanePart::StateMirrors) => AccountName::State,
             Self::Part(ControlPlanePart::Mirror) => AccountName::Events,
         }
     }
@@ -96,7 +118,14 @@ impl Scope {
             Self::Part(ControlPlanePart::Relay) => relay(),
             Self::Part(ControlPlanePart::PeopleService) => service(|request| !is_of_nodes(request)),
             Self::Part(ControlPlanePart::NodesService) => nodes_service(),
+            Self::StateReader => (Bucket::ALL.into_iter().flat_map(read_bucket).collect(), Vec::new()),
             Self::Part(ControlPlanePart::Mirror) => mirror(),
+            Self::Part(ControlPlanePart::State) => {
+                (Bucket::ALL.into_iter().flat_map(write_bucket).collect(), Vec::new())
+            }
+            Self::Part(ControlPlanePart::StateMirrors) => {
+                (Bucket::ALL.into_iter().flat_map(keep_bucket).collect(), Vec::new())
+            }
         };
         // A message to oneself shows that the server has processed what was sent before. Nodes do not need that.
         if !matches!(self, Self::Role(Role::Node | Role::NodeJoin)) {
@@ -197,6 +226,34 @@ fn mirror() -> Subjects {
     publish.extend(direct_get(api, CHECKPOINT_STREAM));
     publish.push(CHECKPOINT_SUBJECTS.to_owned());
     (publish, Vec::new())
+}
+
+/// What clients need to read and watch a bucket. Each answer has a body, so that none can be a request to delete
+/// something: see docs/adr/0038.
+fn read_bucket(bucket: Bucket) -> Vec<String> {
+    let (api, stream) = ("$JS.API", bucket.stream());
+    let mut publish = vec![format!("{api}.STREAM.INFO.{stream}"), format!("{api}.STREAM.MSG.GET.{stream}")];
+    publish.extend([format!("{api}.CONSUMER.CREATE.{stream}"), format!("{api}.CONSUMER.CREATE.{stream}.>")]);
+    publish.extend(["INFO", "DELETE"].map(|verb| format!("{api}.CONSUMER.{verb}.{stream}.*")));
+    publish.push(format!("$JS.FC.{stream}.>"));
+    publish
+}
+
+/// What keeping a mirror needs.
+fn keep_bucket(bucket: Bucket) -> Vec<String> {
+    let verbs = ["CREATE", "UPDATE", "DELETE", "INFO"];
+    verbs.map(|verb| format!("$JS.API.STREAM.{verb}.{}", bucket.stream())).into()
+}
+
+/// What writing a bucket needs.
+fn write_bucket(bucket: Bucket) -> Vec<String> {
+    let (api, stream) = ("$JS.API", bucket.stream());
+    let mut publish = keep_bucket(bucket);
+    publish.push(bucket.subject(">"));
+    publish.extend([format!("{api}.CONSUMER.CREATE.{stream}"), format!("{api}.CONSUMER.CREATE.{stream}.>")]);
+    publish.extend(["INFO", "DELETE", "MSG.NEXT"].map(|verb| format!("{api}.CONSUMER.{verb}.{stream}.*")));
+    publish.extend([format!("$JS.ACK.{stream}.>"), format!("$JS.FC.{stream}.>")]);
+    publish
 }
 
 /// The administration of stream or mirror and of its consumers.

@@ -53,6 +53,10 @@ pub(crate) struct NatsAccess {
     pub(crate) nodes: NatsEndpoint,
     /// The mirror of the stream.
     pub(crate) mirror: NatsEndpoint,
+    /// The buckets of the state.
+    pub(crate) state: NatsEndpoint,
+    /// The mirrors of the buckets.
+    pub(crate) state_mirrors: NatsEndpoint,
     pub(crate) identity: Arc<Identity>,
     pub(crate) accounts: AccountAuthority,
     /// Replicas of stream and mirror; `None` leaves existing ones as they are.

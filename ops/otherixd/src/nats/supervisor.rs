@@ -126,7 +126,7 @@ impl NatsSupervisor {
 
     /// How the control plane connects to the server.
     pub(crate) fn access(&self) -> NatsAccess {
-        let ControlPlaneUsers { claims, relay, people, nodes, mirror } = &self.users;
+        let ControlPlaneUsers { claims, relay, people, nodes, mirror, state, state_mirrors } = &self.users;
         let claims = claims.as_ref().map(|claims| self.endpoint(claims));
         NatsAccess {
             url: self.url(),
@@ -135,6 +135,8 @@ impl NatsSupervisor {
             people: self.endpoint(people),
             nodes: self.endpoint(nodes),
             mirror: self.endpoint(mirror),
+            state: self.endpoint(state),
+            state_mirrors: self.endpoint(state_mirrors),
             identity: Arc::clone(&self.identity),
             accounts: AccountAuthority::Embedded,
             replicas: None,

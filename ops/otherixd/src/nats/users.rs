@@ -18,6 +18,8 @@ pub(crate) struct ControlPlaneUsers {
     pub(crate) people: Credentials,
     pub(crate) nodes: Credentials,
     pub(crate) mirror: Credentials,
+    pub(crate) state: Credentials,
+    pub(crate) state_mirrors: Credentials,
 }
 
 impl ControlPlaneUsers {
@@ -33,6 +35,8 @@ impl ControlPlaneUsers {
             people: user(ControlPlanePart::PeopleService)?,
             nodes: user(ControlPlanePart::NodesService)?,
             mirror: user(ControlPlanePart::Mirror)?,
+            state: user(ControlPlanePart::State)?,
+            state_mirrors: user(ControlPlanePart::StateMirrors)?,
         })
     }
 }

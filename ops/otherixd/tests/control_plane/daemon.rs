@@ -214,7 +214,7 @@ impl OtherixdProcess {
         path
     }
 
-    async fn jetstream(&self, credentials: &Path) -> async_nats::jetstream::Context {
+    pub(crate) async fn jetstream(&self, credentials: &Path) -> async_nats::jetstream::Context {
         let endpoint = NatsEndpoint::new(self.url().await, Credentials::load(credentials).unwrap());
         JetStream::lasting(&endpoint, "test").await.unwrap().context()
     }

@@ -107,8 +107,8 @@ pub(crate) fn operator_key(path: &Path) -> Result<KeyPair, NatsError> {
 }
 
 /// The order in which accounts are pushed: first those whose users can be revoked.
-const PUSH_ORDER: [AccountName; 4] =
-    [AccountName::Nodes, AccountName::Clients, AccountName::Control, AccountName::Events];
+const PUSH_ORDER: [AccountName; 5] =
+    [AccountName::Nodes, AccountName::State, AccountName::Clients, AccountName::Control, AccountName::Events];
 
 /// The Unix time, in seconds, up to which accounts revoke all credentials.
 pub(crate) type AllUntil = BTreeMap<AccountName, u64>;
@@ -153,7 +153,8 @@ impl OwnNats {
         private_folder(&settings.state)?;
         let identity = Arc::new(Identity::load_or_create_accounts(&settings.state)?);
         let users = ControlPlaneUsers::generate(&identity, unix_now()?)?;
-        let known = [(AccountName::Clients, &wanted.revoked.clients), (AccountName::Nodes, &wanted.revoked.nodes)];
+        let (clients, nodes) = (&wanted.revoked.clients, &wanted.revoked.nodes);
+        let known = [(AccountName::Clients, clients), (AccountName::Nodes, nodes), (AccountName::State, clients)];
         let mut all_until: AllUntil =
             known.iter().filter_map(|(name, revoked)| Some((*name, *revoked.keys.get(ALL)?))).collect();
         if let Some(system) = settings.system().await? {
@@ -193,7 +194,7 @@ impl OwnNats {
     /// How the control plane connects.
     pub(crate) fn access(&self) -> NatsAccess {
         let Self { settings, identity, users } = self;
-        let ControlPlaneUsers { claims: _, relay, people, nodes, mirror } = users;
+        let ControlPlaneUsers { claims: _, relay, people, nodes, mirror, state, state_mirrors } = users;
         let url = settings.url();
         let endpoint = |credentials: &Credentials| settings.endpoint(url.as_str(), credentials);
         NatsAccess {
@@ -202,6 +203,8 @@ impl OwnNats {
             people: endpoint(people),
             nodes: endpoint(nodes),
             mirror: endpoint(mirror),
+            state: endpoint(state),
+            state_mirrors: endpoint(state_mirrors),
             identity: Arc::clone(identity),
             accounts: match &settings.operator {
                 Some(operator) => AccountAuthority::Operator(Arc::clone(operator)),

@@ -75,5 +75,5 @@ async fn a_server_that_is_no_good_keeps_no_revocation_from_the_others() {
     };
     let error = result.unwrap_err();
     assert!(matches!(&error, NatsError::Own(OwnNatsError::Silent { servers, .. }) if servers == "bad"), "{error}");
-    assert_eq!(taken, ["OTHERIX-NODES", "OTHERIX-CLIENTS", "OTHERIX-CONTROL", "OTHERIX-EVENTS"]);
+    assert_eq!(taken, ["OTHERIX-NODES", "OTHERIX-STATE", "OTHERIX-CLIENTS", "OTHERIX-CONTROL", "OTHERIX-EVENTS"]);
 }

@@ -13,13 +13,15 @@ use otherix_identity::Creds;
 use crate::daemon::OtherixdProcess;
 
 /// The roles with the accounts of their users, in the order of the matrix.
-const ROLES: [(&str, &str); 6] = [
+const ROLES: [(&str, &str); 7] = [
     ("admin", "clients"),
     ("operator", "clients"),
     ("developer", "clients"),
     ("viewer", "clients"),
     ("node", "nodes"),
     ("node-join", "nodes"),
+    // People, in the account of the buckets.
+    ("state-reader", "state"),
 ];
 
 /// Another user of a role.

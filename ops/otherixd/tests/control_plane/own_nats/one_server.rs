@@ -59,7 +59,7 @@ async fn with_the_operators_key_everything_works_as_with_the_embedded_server() {
     assert!(!daemon.log().contains("pushed an account"), "{}", daemon.log());
     assert!(!connects(&nats, 0, &creds).await);
     let (ok, output, errors) = run(daemon.state(), &["accounts", "push"], &arguments).await;
-    assert!(ok && output.matches("all servers have it").count() == 4, "{output}{errors}");
+    assert!(ok && output.matches("all servers have it").count() == 5, "{output}{errors}");
     assert_eq!(list_all(&connect(&nats, &daemon.admin()).await).await.len(), 1);
 }
 
@@ -69,7 +69,7 @@ async fn accounts_can_be_in_the_configuration() {
     let mut nats = OwnNats::start(Setup { resolver: "MEM", ..Setup::ONE });
     let mut daemon = OwnDaemon::new();
     let (ok, preload, errors) = run(daemon.state(), &["accounts", "print"], &keys(&nats)[..2]).await;
-    assert!(ok && preload.matches("# OTHERIX-").count() == 4, "{preload}{errors}");
+    assert!(ok && preload.matches("# OTHERIX-").count() == 5, "{preload}{errors}");
     let server = nats.servers.first_mut().unwrap();
     server.configure(|store| {
         let text = fs::read_to_string(store.with_file_name("nats.conf")).unwrap();
@@ -86,8 +86,8 @@ async fn accounts_can_be_in_the_configuration() {
 async fn push_printed(nats: &OwnNats, state: &std::path::Path) {
     let out = nats.path("accounts");
     let (ok, output, errors) = run(state, &["accounts", "print", "--out", &shown(&out)], &[]).await;
-    assert!(ok && output.lines().count() == 4, "{output}{errors}");
-    for name in ["CONTROL", "EVENTS", "CLIENTS", "NODES"] {
+    assert!(ok && output.lines().count() == 5, "{output}{errors}");
+    for name in ["CONTROL", "EVENTS", "CLIENTS", "NODES", "STATE"] {
         let text = fs::read_to_string(out.join(format!("OTHERIX-{name}.jwt"))).unwrap();
         let mut claims = claims(text.trim());
         assert_eq!(claims["iss"], claims["sub"], "it is signed by itself");
@@ -132,11 +132,11 @@ async fn pushing_keeps_what_the_servers_have() {
     let daemon = OwnDaemon::new();
     let (ok, output, errors) = run(daemon.state(), &["accounts", "push", "--dry-run"], &arguments).await;
     assert!(
-        ok && output.matches("to be pushed (0 servers had an earlier one, 1 none)").count() == 4,
+        ok && output.matches("to be pushed (0 servers had an earlier one, 1 none)").count() == 5,
         "{output}{errors}"
     );
     let (ok, output, errors) = run(daemon.state(), &["accounts", "push"], &arguments).await;
-    assert!(ok && output.matches(": pushed (").count() == 4 && output.contains("1 servers: n1"), "{output}{errors}");
+    assert!(ok && output.matches(": pushed (").count() == 5 && output.contains("1 servers: n1"), "{output}{errors}");
     let creds = daemon.sign("viewer", "clients");
     assert!(connects(&nats, 0, &creds).await);
 
@@ -151,7 +151,7 @@ async fn pushing_keeps_what_the_servers_have() {
     assert!(!connects(&nats, 0, &creds).await);
 
     let (ok, output, errors) = run(daemon.state(), &["accounts", "push"], &arguments).await;
-    assert!(ok && output.matches("all servers have it").count() == 3, "{output}{errors}");
+    assert!(ok && output.matches("all servers have it").count() == 4, "{output}{errors}");
     assert!(output.contains("OTHERIX-CLIENTS: pushed (1 servers had an earlier one, 0 none)"), "{output}");
     let after = self::claims(&nats.lookup(&account).await);
     assert_eq!(

@@ -146,7 +146,7 @@ async fn a_cluster_is_used_as_one_server_is() {
     let log = daemon.fail(&["--nats".to_owned(), nats.urls().replace("nats:", "tls:")]).await;
     assert!(log.contains("was not issued by") && log.contains("--nats-ca"), "{log}");
     let (ok, output, errors) = run(daemon.state(), &["accounts", "push"], &arguments).await;
-    assert!(ok && output.contains("3 servers: ") && output.matches("3 none)").count() == 4, "{output}{errors}");
+    assert!(ok && output.contains("3 servers: ") && output.matches("3 none)").count() == 5, "{output}{errors}");
     daemon.start(&[arguments, vec!["--nats-replicas".to_owned(), "3".to_owned()]].concat()).await;
 
     // The command line tool finds the list of servers, and the CA, in the context of this machine.
