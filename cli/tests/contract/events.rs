@@ -94,22 +94,7 @@ async fn lists_the_selected_events_as_they_are_stored() {
     ] {
         assert!(parts.iter().all(|part| line.contains(part)), "{line}");
     }
-    // Refused: by its id, as the VM is on it, and by its name.
-    for refused in ["network delete net-a", "network create net-a --type bridge"] {
-        assert_ne!(run(&control_plane, refused).await.code, 0, "{refused}");
-    }
-    let explained = done(&control_plane, "explain network net-a").await;
-    let (attempts, told): (Vec<&str>, Vec<&str>) =
-        explained.lines().partition(|line| line.contains("  refused: network."));
-    assert_eq!(attempts.len(), 2, "{explained}");
-    for (line, request) in attempts.iter().zip(["delete", "create"]) {
-        assert!(line.contains(&format!("refused: network.{request} by admin  conflict: ")), "{explained}");
-        assert!(line.starts_with('+'), "{explained}");
-    }
-    let explained = told.join("\n");
-    let last = explained.lines().last().expect("a line");
-    assert!(explained.lines().count() == 3 && last.contains("net-a ready, cause: "), "{explained}");
-    assert!(last.contains(" ms, the longest wait"), "{explained}");
+    explains_a_network(&control_plane).await;
     let explained = view(&control_plane, "explain vm web").await;
     let seconds = explained["waits"][0]["seconds"].as_f64().expect("a number");
     assert!(explained["events"].as_array().expect("events").len() == 4 && seconds > 0.0, "{explained}");
@@ -280,4 +265,24 @@ async fn watches_a_list_and_a_resource() {
     let mut get = get;
     let status = wait_for(DEADLINE, "the end", async || get.child.try_wait().expect("a status")).await;
     assert_eq!(status.code(), Some(3));
+}
+
+/// Shows what was attempted on a network beside what happened to it.
+async fn explains_a_network(control_plane: &ControlPlane) {
+    // Refused: by its id, as the VM is on it, and by its name.
+    for refused in ["network delete net-a", "network create net-a --type bridge"] {
+        assert_ne!(run(control_plane, refused).await.code, Some(0), "{refused}");
+    }
+    let explained = done(control_plane, "explain network net-a").await;
+    let (attempts, told): (Vec<&str>, Vec<&str>) =
+        explained.lines().partition(|line| line.contains("  refused: network."));
+    assert_eq!(attempts.len(), 2, "{explained}");
+    for (line, request) in attempts.iter().zip(["delete", "create"]) {
+        assert!(line.contains(&format!("refused: network.{request} by admin  conflict: ")), "{explained}");
+        assert!(line.starts_with('+'), "{explained}");
+    }
+    let explained = told.join("\n");
+    let last = explained.lines().last().expect("a line");
+    assert!(explained.lines().count() == 3 && last.contains("net-a ready, cause: "), "{explained}");
+    assert!(last.contains(" ms, the longest wait"), "{explained}");
 }

@@ -15,10 +15,11 @@ use otherix_runtime::{LogLimit, Runtime};
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::permission::Permission;
 use otherix_schemas::refusal::{RefusalQuery, Refusals};
-use otherix_schemas::request::{Request, RequestKind};
+use otherix_schemas::request::RequestKind;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::Caller;
 use otherix_schemas::value::name_key;
+use otherix_transport::service::Denied;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -117,7 +118,8 @@ impl RefusalLog {
     }
 
     /// Records that a command was refused, unless that says nothing about a resource. Never waits.
-    pub fn record(&self, request: Request, caller: &Caller, body: &[u8], refusal: &ErrorBody, time: Timestamp) {
+    pub fn record(&self, denied: Denied<'_>, time: Timestamp) {
+        let Denied { request, caller, body, refusal } = denied;
         let Some(queue) = &self.queue else { return };
         let code = refusal.error.code;
         if !matches!(request.kind, RequestKind::Command(_)) || !is_attempt(code) {

@@ -4,7 +4,7 @@ use otherix_runtime::SystemRuntime;
 use otherix_schemas::network::{CreateNetwork, DeleteNetwork, ListNetworks};
 use otherix_schemas::permission::Role;
 use otherix_schemas::refusal::{NamedResource, REFUSALS_MAX};
-use otherix_schemas::request::RequestType;
+use otherix_schemas::request::{Request, RequestType};
 use otherix_schemas::user::CreateUser;
 use otherix_schemas::value::UserKey;
 use otherix_testkit::{TempDir, tempdir};
@@ -21,7 +21,7 @@ struct Recorded {
 
 impl Recorded {
     fn start() -> Self {
-        let folder = tempdir();
+        let folder = tempdir().unwrap();
         let (log, recorder) = RefusalLog::open(&folder.path().join("refusals.db"), SystemRuntime::shared()).unwrap();
         tokio::spawn(recorder.run());
         Self { log, _folder: folder }
@@ -30,7 +30,8 @@ impl Recorded {
     fn refuse<R: RequestType>(&self, caller: &Caller, body: &Value, code: ErrorCode, micros: i64) {
         let refusal = ErrorBody::new(code, format!("refused at {micros}"));
         let time = Timestamp::from_unix_micros(micros).unwrap();
-        self.log.record(Request::of::<R>(), caller, body.to_string().as_bytes(), &refusal, time);
+        let (request, body) = (Request::of::<R>(), body.to_string());
+        self.log.record(Denied { request, caller, body: body.as_bytes(), refusal: &refusal }, time);
     }
 
     async fn list(&self, query: RefusalQuery, role: Role) -> Vec<(String, u32)> {

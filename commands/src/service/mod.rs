@@ -172,8 +172,7 @@ impl Service {
         let (refusals, runtime) = (handler.refusals.clone(), Arc::clone(&handler.runtime));
         let record = move |denied: Denied<'_>| {
             if let Ok(now) = runtime.now() {
-                let Denied { request, caller, body, refusal } = denied;
-                refusals.record(request, caller, body, refusal, now);
+                refusals.record(denied, now);
             }
         };
         let handle = move |call: Call| {
@@ -194,7 +193,8 @@ impl Handler {
             && !call.dry_run
             && let Ok(now) = self.runtime.now()
         {
-            self.refusals.record(call.request, &call.caller, &call.body, refusal, now);
+            let Call { request, caller, body, .. } = call;
+            self.refusals.record(Denied { request: *request, caller, body, refusal }, now);
         }
         answer
     }

@@ -58,7 +58,7 @@ pub struct Connections {
     pub nodes: Connection,
 }
 
-/// A request that was refused before it was handled: its caller lacks the permission.
+/// A request that was refused, with the reason.
 #[derive(Clone, Copy, Debug)]
 pub struct Denied<'a> {
     pub request: Request,
