@@ -114,10 +114,14 @@ async fn damaged_and_forged_backups_are_refused() {
     let open = "DROP TRIGGER events_are_never_changed; DROP TRIGGER events_are_never_deleted; ";
     let last = "position = (SELECT max(position) FROM events)";
     let set = |what: &str| edit("journal.db", &format!("{open} UPDATE events SET {what} WHERE {last}"));
-    forged(set("body = replace(CAST(body AS TEXT), 'created', 'creatd')"), "position").await;
+    forged(set("body = CAST(replace(CAST(body AS TEXT), 'created', 'creatd') AS BLOB)"), "position").await;
     forged(set("digest = zeroblob(32)"), "`digest` at position").await;
     forged(set("type = 'dev.otherix.network.deleted.v1'"), "`type` at position").await;
-    forged(edit("journal.db", &format!("{open} DELETE FROM events WHERE {last}")), "and the journal has").await;
+    forged(
+        edit("journal.db", &format!("{open} DELETE FROM handled; DELETE FROM events WHERE {last}")),
+        "and the journal has",
+    )
+    .await;
     forged(edit("journal.db", "UPDATE meta SET epoch = 2"), "`epoch` at position").await;
     forged(edit("log.db", "UPDATE checkpoints SET note = replace(note, '\n2', '\n1')"), "is not signed with its key")
         .await;
