@@ -125,12 +125,17 @@ impl TileStore {
     }
 
     /// Copies the database at `path`, which another process may be writing to, to the file `to`, which must not exist:
-    /// all of it as of one moment.
+    /// all of it as of one moment. Returns whether there is a log in it: a process may be about to make the tables, or
+    /// was killed before.
     ///
     /// # Errors
     /// If the database cannot be read, or the copy written.
-    pub fn copy(path: &Path, to: &Path) -> Result<(), CopyError> {
-        copy_database(path, to)
+    pub fn copy(path: &Path, to: &Path) -> Result<bool, CopyError> {
+        copy_database(path, to)?;
+        let count = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .and_then(|copy| copy.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)));
+        let failed = |source: rusqlite::Error| CopyError::Read { path: to.to_owned(), source: source.into() };
+        Ok(count.map_err(failed)? > 0)
     }
 
     /// The epoch whose tiles these are.

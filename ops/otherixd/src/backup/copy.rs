@@ -42,8 +42,8 @@ pub(super) fn copy_state(state: &StateFolder, to: &Path) -> Result<(), BackupErr
         for path in [copied.log(), copied.journal()] {
             remove_file(&path)?;
         }
-        if state.log().exists() {
-            TileStore::copy(&state.log(), &copied.log())?;
+        if state.log().exists() && !TileStore::copy(&state.log(), &copied.log())? {
+            remove_file(&copied.log())?;
         }
         SqliteStore::copy(&state.journal(), &copied.journal())?;
         if read_keys(state)? == keys {

@@ -44,7 +44,7 @@ pub(crate) enum BackupError {
     Open(#[from] OpenError),
     #[error("cannot read the copied journal")]
     Store(#[from] StoreError),
-    #[error("the journal cannot be backed up as it is")]
+    #[error("the journal is not intact")]
     Journal(#[from] LoadError),
     #[error("the log and the journal do not belong together")]
     Log(#[from] LogCheckError),

@@ -114,7 +114,9 @@ async fn a_backup_beside_commands_is_of_one_moment_and_restores_the_same_control
 #[tokio::test]
 async fn other_programs_verify_a_backup_of_a_stopped_control_plane() {
     let mut daemon = OtherixdProcess::start().await;
-    create(&daemon.connect("admin").await, &overlay("a")).await;
+    let admin = daemon.connect("admin").await;
+    create(&admin, &overlay("a")).await;
+    signed(&daemon, &admin).await;
     // Killed: the last events are in the write-ahead log alone.
     daemon.kill();
     let wal = fs::metadata(daemon.state().join("journal.db-wal")).unwrap().len();
@@ -168,6 +170,21 @@ async fn after_a_restore_the_stream_gives_back_what_the_backup_lacks_and_the_log
     let view = signed(&daemon, &admin).await;
     assert_eq!((head_of(&view), view.stopped.as_deref()), (tree_of(&bodies(&daemon)), None));
     assert!(head_of(&view).size() > head_of(&newest).size());
+}
+
+/// A process that was killed while it made the log's tables.
+#[tokio::test]
+async fn a_log_without_tables_is_none() {
+    let mut daemon = OtherixdProcess::start().await;
+    create(&daemon.connect("admin").await, &overlay("a")).await;
+    daemon.stop().await;
+    let log_file = daemon.state().join("log.db");
+    fs::remove_file(&log_file).unwrap();
+    let made = Command::new("sqlite3").arg(&log_file).arg("PRAGMA journal_mode = wal; PRAGMA user_version").status();
+    assert!(made.unwrap().success() && log_file.exists());
+    let target = tempdir().unwrap();
+    let file = backup(&daemon, target.path(), "a.tar").await;
+    assert_eq!(names(restored(&file).await.path()), ["credentials", "identity", "journal.db"]);
 }
 
 /// Without the later events, the log must not sign another history of the same length.

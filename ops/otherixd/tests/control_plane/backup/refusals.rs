@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use otherix_testkit::tempdir;
+use otherix_testkit::{TempDir, tempdir};
 
 use super::super::daemon::{OtherixdProcess, create, overlay, tool};
 use super::super::log::signed;
@@ -35,21 +35,34 @@ fn changed(content: &[u8], sql: &str) -> Vec<u8> {
     fs::read(file).unwrap()
 }
 
-#[tokio::test]
-async fn damaged_and_forged_backups_are_refused() {
+/// A backup with a checkpoint of four events, taken apart, and the folder that it is in.
+async fn sample() -> (TempDir, Archive) {
     let daemon = OtherixdProcess::start().await;
     let admin = daemon.connect("admin").await;
     for name in ["a", "b", "c"] {
         create(&admin, &overlay(name)).await;
     }
-    signed(&daemon, &admin).await;
+    let view = signed(&daemon, &admin).await;
+    assert_eq!(view.position.get(), 4);
     let target = tempdir().unwrap();
     let file = backup(&daemon, target.path(), "a.tar").await;
-    let (whole, archive) = (fs::read(&file).unwrap(), Archive::read(&file));
+    let archive = Archive::read(&file);
     // Taken apart and put together it is the same, so what follows is refused for what was changed.
-    assert_eq!(archive.clone().to_bytes(), whole);
+    assert_eq!(archive.to_bytes(), fs::read(&file).unwrap());
     restored(&archive.clone().summed().write(target.path())).await;
+    (target, archive)
+}
 
+/// Makes the sums right, as a forger would; asserts that the archive is refused with this text.
+async fn forged(target: &TempDir, archive: Archive, expected: &str) {
+    let errors = refused(&archive.summed().write(target.path())).await;
+    assert!(errors.contains(expected), "{expected}: {errors}");
+}
+
+#[tokio::test]
+async fn damaged_backups_are_refused() {
+    let (target, archive) = sample().await;
+    let (file, whole) = (target.path().join("damaged.tar"), archive.to_bytes());
     // One bit, in the header, the content and the end of each member.
     let mut at = 0;
     for (header, content) in &archive.0 {
@@ -74,12 +87,13 @@ async fn damaged_and_forged_backups_are_refused() {
     }
     fs::write(&file, [whole.as_slice(), &[0]].concat()).unwrap();
     assert!(refused(&file).await.contains("is followed by something"));
+}
 
-    // Names that lead elsewhere, links, and what does not belong into a backup; all with right sums.
-    let forged = async |archive: Archive, expected: &str| {
-        let errors = refused(&archive.clone().summed().write(target.path())).await;
-        assert!(errors.contains(expected), "{expected}: {errors}");
-    };
+/// Names that lead elsewhere, links, and what does not belong into a backup; all with right sums.
+#[tokio::test]
+async fn backups_with_foreign_members_are_refused() {
+    let (target, archive) = sample().await;
+    let forged = async |archive: Archive, expected: &str| forged(&target, archive, expected).await;
     for name in ["../escaped", "/escaped", "identity/../../escaped", "nats/jetstream", "identity/.ssh", "journal.db/x"]
     {
         let mut archive = archive.clone();
@@ -103,8 +117,13 @@ async fn damaged_and_forged_backups_are_refused() {
     forged(archive.clone().with_manifest(|manifest| manifest["format"] = 2.into()), "of format 2").await;
     forged(archive.clone().with_manifest(|manifest| manifest["more"] = 2.into()), "its manifest cannot be read").await;
     forged(archive.clone().with_manifest(|manifest| manifest["position"] = 2.into()), "`position` otherwise").await;
+}
 
-    // Contents that do not belong together; all with right sums.
+/// Contents that do not belong together; all with right sums.
+#[tokio::test]
+async fn backups_with_changed_contents_are_refused() {
+    let (target, archive) = sample().await;
+    let forged = async |archive: Archive, expected: &str| forged(&target, archive, expected).await;
     let edit = |part: &str, sql: &str| {
         let mut archive = archive.clone();
         let content = archive.content(part);
@@ -114,13 +133,20 @@ async fn damaged_and_forged_backups_are_refused() {
     let open = "DROP TRIGGER events_are_never_changed; DROP TRIGGER events_are_never_deleted; ";
     let last = "position = (SELECT max(position) FROM events)";
     let set = |what: &str| edit("journal.db", &format!("{open} UPDATE events SET {what} WHERE {last}"));
-    forged(set("body = replace(CAST(body AS TEXT), 'created', 'creatd')"), "position").await;
+    forged(set("body = CAST(replace(CAST(body AS TEXT), 'created', 'creatd') AS BLOB)"), "position").await;
     forged(set("digest = zeroblob(32)"), "`digest` at position").await;
     forged(set("type = 'dev.otherix.network.deleted.v1'"), "`type` at position").await;
-    forged(edit("journal.db", &format!("{open} DELETE FROM events WHERE {last}")), "and the journal has").await;
+    forged(
+        edit("journal.db", &format!("{open} DELETE FROM handled; DELETE FROM events WHERE {last}")),
+        "and the journal has",
+    )
+    .await;
     forged(edit("journal.db", "UPDATE meta SET epoch = 2"), "`epoch` at position").await;
-    forged(edit("log.db", "UPDATE checkpoints SET note = replace(note, '\n2', '\n1')"), "is not signed with its key")
-        .await;
+    forged(
+        edit("log.db", "UPDATE checkpoints SET note = replace(note, '\n4\n', '\n3\n')"),
+        "is not signed with its key",
+    )
+    .await;
     forged(edit("log.db", "UPDATE checkpoints SET epoch = 2"), "the journal is in epoch").await;
     forged(edit("log.db", "UPDATE tiles SET hashes = zeroblob(length(hashes))"), "the log's tile `tile/").await;
     forged(edit("log.db", "DELETE FROM tiles"), "the log's tile `tile/").await;
