@@ -41,15 +41,23 @@ impl Lines {
         Ok(Self { reader: BufReader::with_capacity(1 << 18, open_regular(path)?), line: Vec::new() })
     }
 
+    /// Adds the next line to `bytes`, and returns whether there was one.
+    pub(super) fn append(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
+        let read = io::Read::take(&mut self.reader, LINE_MAX).read_until(b'\n', bytes)?;
+        // A line that was cut off is no event: it keeps its form, and is refused.
+        if read > 0 && bytes.last() == Some(&b'\n') {
+            bytes.pop();
+        }
+        Ok(read > 0)
+    }
+
     /// The next line; `None` at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<&[u8]>> {
-        self.line.clear();
-        let read = io::Read::take(&mut self.reader, LINE_MAX).read_until(b'\n', &mut self.line)?;
-        if read == 0 {
-            return Ok(None);
-        }
-        // A line that was cut off is no event: it keeps its form, and is refused.
-        Ok(Some(self.line.strip_suffix(b"\n").unwrap_or(&self.line)))
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        let is_line = self.append(&mut line);
+        self.line = line;
+        Ok(is_line?.then_some(self.line.as_slice()))
     }
 }
 

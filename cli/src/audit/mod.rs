@@ -1,6 +1,7 @@
 //! The transparency log: `otherix audit …`. Exporting asks the control plane; verifying and proving need nothing but an
 //! export and the public key of the log, which comes from elsewhere.
 
+mod attributes;
 mod compare;
 mod export;
 mod folder;

@@ -5,19 +5,7 @@ use otherix_schemas::timestamp::Timestamp;
 use otherix_tlog::tile::ENTRY_MAX;
 use serde::Deserialize;
 
-/// The attributes of an event that its place depends on.
-#[derive(Deserialize)]
-struct Attributes<'a> {
-    #[serde(borrow)]
-    source: &'a str,
-    #[serde(borrow)]
-    sequence: &'a str,
-    #[serde(borrow)]
-    r#type: &'a str,
-    #[serde(borrow)]
-    time: &'a str,
-    epoch: u32,
-}
+use super::attributes::Attributes;
 
 #[derive(Deserialize)]
 struct Restored {
@@ -115,7 +103,7 @@ impl Sequence {
             Some(Err(error)) => return Err(fault(format!("it is not an event: {error}"))),
             None => return Err(fault("it is not an event: it is not UTF-8".to_owned())),
         };
-        let Attributes { source, sequence, r#type, time, epoch } = attributes;
+        let Attributes { source, sequence, type_name, time, epoch } = attributes;
         if body.len() > ENTRY_MAX {
             return Err(fault(format!("the event has {} bytes, and at most {ENTRY_MAX} are possible", body.len())));
         }
@@ -123,7 +111,7 @@ impl Sequence {
             return Err(fault(format!("the event is one of `{source}`, not of `{}`", self.source)));
         }
         let position = Position::from_sequence(sequence).map_err(|error| fault(error.to_string()))?;
-        let begins_epoch = r#type.starts_with(RESTORED);
+        let begins_epoch = type_name.starts_with(RESTORED);
         let kept = if begins_epoch {
             let restored: Restored = serde_json::from_slice(body).map_err(|error| fault(error.to_string()))?;
             Some(restored.data.kept)

@@ -64,12 +64,12 @@ fn hash(mut lines: Lines, sender: &SyncSender<io::Result<Chunk>>) {
 
 fn read_chunk(lines: &mut Lines) -> io::Result<Chunk> {
     let mut chunk = Chunk { bytes: Vec::with_capacity(CHUNK), lines: Vec::new() };
-    while chunk.bytes.len() < CHUNK
-        && let Some(line) = lines.next()?
-    {
+    let mut begin = 0;
+    while begin < CHUNK && lines.append(&mut chunk.bytes)? {
+        let line = chunk.bytes.get(begin..).unwrap_or_default();
         let leaf = Hash::of_leaf(line);
-        chunk.bytes.extend_from_slice(line);
-        chunk.lines.push((chunk.bytes.len(), leaf));
+        begin = chunk.bytes.len();
+        chunk.lines.push((begin, leaf));
     }
     Ok(chunk)
 }

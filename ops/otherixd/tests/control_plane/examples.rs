@@ -3,9 +3,12 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use otherix_testkit::python::{interpreter, modules};
 use otherix_testkit::tempdir;
+use otherix_testkit::wait::wait_for;
 
 use crate::daemon::{OtherixdProcess, create, list_all, overlay};
 
@@ -103,4 +106,89 @@ async fn a_network_is_created_once_however_often_it_is_requested() {
         assert!(text(&other.stderr).starts_with("idempotency_key_mismatch: "), "{}", text(&other.stderr));
     }
     assert_eq!(list_all(&admin).await.len(), 2);
+}
+
+/// Runs the command-line program as the first administrator; returns stdout if it succeeds.
+async fn otherix(daemon: &OtherixdProcess, arguments: &[&str]) -> Result<String, String> {
+    let program = Path::new(env!("CARGO_BIN_EXE_otherixd")).with_file_name("otherix");
+    assert!(program.is_file(), "`{}` is not there: `cargo build --workspace` makes it", program.display());
+    let mut command = Command::new(program);
+    command.args(arguments).env("OTHERIX_NATS_URL", daemon.url().await).env_remove("OTHERIX_CA");
+    command.env_remove("OTHERIX_OFFLINE").env("OTHERIX_CREDENTIALS", daemon.credentials("admin"));
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+#[tokio::test]
+async fn a_proof_is_verified_without_code_of_otherix() {
+    let daemon = OtherixdProcess::start().await;
+    let admin = daemon.connect("admin").await;
+    for number in 0..20 {
+        create(&admin, &overlay(&format!("net-{number}"))).await;
+    }
+    let folder = tempdir().unwrap();
+    let export = folder.path().join("export").display().to_string();
+    // A control plane without nodes signs 15 s after its start.
+    wait_for(Duration::from_secs(45), "a checkpoint", async || otherix(&daemon, &["audit", "export", &export]).await)
+        .await;
+    let key = otherix(&daemon, &["audit", "key"]).await.unwrap();
+    let events = std::fs::read_to_string(folder.path().join("export/events.jsonl")).unwrap();
+    let count = events.lines().count();
+    assert!(count > 20, "{events}");
+    for name in ["verify_proof.py", "verify_proof.mjs"] {
+        for position in [1, 2, count / 2, count - 1, count] {
+            let file = folder.path().join(format!("{name}-{position}.tlog-proof")).display().to_string();
+            let position_text = position.to_string();
+            let prove = ["audit", "prove", &position_text, "--out", &file];
+            otherix(&daemon, &prove).await.unwrap();
+            let verified = run(&daemon, name, &[&file, &key]).await;
+            let event = events.lines().nth(position - 1).unwrap();
+            assert_eq!(text(&verified.stdout).trim_end(), event, "{}", text(&verified.stderr));
+            refused(&daemon, name, (&file, &key), event).await;
+        }
+    }
+}
+
+/// Whatever is changed in a proof, or another key, is refused.
+async fn refused(daemon: &OtherixdProcess, name: &str, (file, key): (&str, &str), event: &str) {
+    let proof = std::fs::read_to_string(file).unwrap();
+    let lines: Vec<&str> = proof.lines().collect();
+    let line = |start: &str| lines.iter().position(|line| line.starts_with(start)).unwrap();
+    let empty = lines.iter().position(|line| line.is_empty()).unwrap();
+    let changed = |number: usize, new: &str| {
+        let mut lines = lines.clone();
+        lines[number] = new;
+        lines.join("\n") + "\n"
+    };
+    let other = event.replace("net-", "nat-").replace("\"admin\"", "\"owner\"");
+    let other = format!("extra {}", BASE64_STANDARD.encode(other));
+    let zero = BASE64_STANDARD.encode([0; 32]);
+    let signature = lines.last().unwrap();
+    let (name_of_key, encoded) = signature.rsplit_once(' ').unwrap();
+    let mut bytes = BASE64_STANDARD.decode(encoded).unwrap();
+    bytes[20] ^= 1;
+    let forged = format!("{name_of_key} {}", BASE64_STANDARD.encode(bytes));
+    let mut proofs = vec![
+        changed(line("extra "), &other),
+        changed(line("index "), "index 9999"),
+        changed(line("index "), "index 7"),
+        changed(empty - 1, &zero),
+        changed(empty + 2, "1"),
+        changed(empty + 3, &zero),
+        changed(lines.len() - 1, &forged),
+        changed(0, "c2sp.org/tlog-proof@v2"),
+    ];
+    let mut shorter = lines.clone();
+    shorter.remove(empty - 1);
+    proofs.push(shorter.join("\n") + "\n");
+    let altered = format!("{file}.altered");
+    for proof in proofs {
+        std::fs::write(&altered, &proof).unwrap();
+        let output = run(daemon, name, &[&altered, key]).await;
+        assert!(!output.status.success() && output.stdout.is_empty(), "{name} accepts\n{proof}");
+        assert!(text(&output.stderr).starts_with("not proven: "), "{name}: {}", text(&output.stderr));
+    }
+    let other_key = key.replacen("/1+", "/2+", 1);
+    let output = run(daemon, name, &[file, &other_key]).await;
+    assert!(!output.status.success() && output.stdout.is_empty(), "{name} accepts another key");
 }
