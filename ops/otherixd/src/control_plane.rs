@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::FutureExt;
-use otherix_commands::refusals::{RefusalLog, RefusalRecorder};
+use otherix_commands::refusals::RefusalLog;
 use otherix_commands::relay::{self, Notes, Relay, Relayed};
 use otherix_commands::service::{self as commands, DecisionSigning};
 use otherix_commands::store::EventStore;
@@ -193,7 +193,6 @@ impl ControlPlane {
             head: head.clone(),
             revoked,
         };
-        let (refused, recorder) = open_refusals(args);
         let inputs = commands::Inputs {
             cluster,
             issuer: nats.identity,
@@ -205,7 +204,7 @@ impl ControlPlane {
             telemetry: telemetry_of(read_side.models.clone()),
             signing,
             log,
-            refusals: refused,
+            refusals: open_refusals(args, &mut others),
             decisions: commands::decisions_of(Arc::clone(&journal)),
             runtime,
         };
@@ -228,9 +227,6 @@ impl ControlPlane {
         spawn_part(&mut others, "state", async move { match publisher.run().await {} });
         spawn_part(&mut others, "state mirrors", async move { match state_mirrors.run().await {} });
         spawn_lasting(&mut others, "transparency log", log_follower.run());
-        if let Some(recorder) = recorder {
-            spawn_lasting(&mut others, "refusals", recorder.run());
-        }
         spawn_lasting(&mut others, "projections", followers.run(head, events));
         spawn_lasting(&mut others, "command service", commands.run());
         spawn_lasting(&mut others, "query service", queries.run());
@@ -298,12 +294,15 @@ fn relay_inputs(
 }
 
 /// What is refused. Without its database, nothing else is missing.
-fn open_refusals(args: &RunArgs) -> (RefusalLog, Option<RefusalRecorder>) {
+fn open_refusals(args: &RunArgs, parts: &mut JoinSet<Result<&'static str, BoxError>>) -> RefusalLog {
     match RefusalLog::open(&args.state.refusals(), SystemRuntime::shared()) {
-        Ok((log, recorder)) => (log, Some(recorder)),
+        Ok((log, recorder)) => {
+            spawn_lasting(parts, "refusals", recorder.run());
+            log
+        }
         Err(error) => {
             tracing::error!(error = %Causes(&error), "refused commands are not recorded: delete their database");
-            (RefusalLog::none(), None)
+            RefusalLog::none()
         }
     }
 }

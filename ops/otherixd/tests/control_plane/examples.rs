@@ -157,7 +157,7 @@ async fn refused(daemon: &OtherixdProcess, name: &str, (file, key): (&str, &str)
     let empty = lines.iter().position(|line| line.is_empty()).unwrap();
     let changed = |number: usize, new: &str| {
         let mut lines = lines.clone();
-        *lines.get_mut(number).expect("the line") = new;
+        lines.splice(number..=number, [new]);
         lines.join("\n") + "\n"
     };
     let other = event.replace("net-", "nat-").replace("\"admin\"", "\"owner\"");
@@ -166,7 +166,7 @@ async fn refused(daemon: &OtherixdProcess, name: &str, (file, key): (&str, &str)
     let signature = lines.last().unwrap();
     let (name_of_key, encoded) = signature.rsplit_once(' ').unwrap();
     let mut bytes = BASE64_STANDARD.decode(encoded).unwrap();
-    *bytes.get_mut(20).expect("a byte") ^= 1;
+    bytes.iter_mut().skip(20).take(1).for_each(|byte| *byte ^= 1);
     let forged = format!("{name_of_key} {}", BASE64_STANDARD.encode(bytes));
     let mut proofs = vec![
         changed(line("extra "), &other),
