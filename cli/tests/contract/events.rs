@@ -270,7 +270,7 @@ async fn watches_a_list_and_a_resource() {
 /// Shows what was attempted on a network beside what happened to it.
 async fn explains_a_network(control_plane: &ControlPlane) {
     // Refused: by its id, as the VM is on it, and by its name.
-    for refused in ["network delete net-a", "network create net-a --type bridge"] {
+    for refused in ["network delete net-a", "network create net-a --bridge-name br-z"] {
         assert_ne!(run(control_plane, refused).await.code, Some(0), "{refused}");
     }
     let explained = done(control_plane, "explain network net-a").await;
