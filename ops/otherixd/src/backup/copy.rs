@@ -46,11 +46,11 @@ pub(super) fn copy_state(state: &StateFolder, to: &Path) -> Result<(), BackupErr
         for path in [copied.log(), copied.journal()] {
             remove_file(&path)?;
         }
-        let mut pace = Pace(Instant::now());
-        if state.log().exists() && !TileStore::copy(&state.log(), &copied.log(), &mut || pace.pause())? {
+        let mut throttle = Throttle(Instant::now());
+        if state.log().exists() && !TileStore::copy(&state.log(), &copied.log(), &mut || throttle.pause())? {
             remove_file(&copied.log())?;
         }
-        SqliteStore::copy(&state.journal(), &copied.journal(), &mut || pace.pause())?;
+        SqliteStore::copy(&state.journal(), &copied.journal(), &mut || throttle.pause())?;
         if read_keys(state)? == keys {
             return write_keys(&keys, to);
         }
@@ -59,9 +59,9 @@ pub(super) fn copy_state(state: &StateFolder, to: &Path) -> Result<(), BackupErr
 }
 
 /// Leaves half of the time to others.
-struct Pace(Instant);
+struct Throttle(Instant);
 
-impl Pace {
+impl Throttle {
     /// Waits as long as the step before took.
     fn pause(&mut self) {
         std::thread::sleep(self.0.elapsed().min(PAUSE_MAX));
