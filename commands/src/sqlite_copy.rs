@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
@@ -15,9 +15,6 @@ use rusqlite::{Connection, OpenFlags};
 /// Pages copied at once: 4 MiB of 4 KiB each. They are flushed before the next ones, as a disk that has a gigabyte to
 /// write holds up everybody else's flushes.
 const PAGES: std::ffi::c_int = 1024;
-
-/// The longest pause between two steps. A pause is as long as the step before.
-const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// How long the first page is waited for while somebody has locked the database.
 const BUSY: Duration = Duration::from_secs(5);
@@ -39,9 +36,9 @@ pub enum CopyError {
     },
 }
 
-/// Copies the database at `from` to the file `to`, which must not exist and gets mode 0600. Blocking. The copy is on the
-/// disk when it returns, and has no write-ahead log.
-pub(crate) fn copy_database(from: &Path, to: &Path) -> Result<(), CopyError> {
+/// Copies the database at `from` to the file `to`, which must not exist and gets mode 0600. Blocking. The copy is on
+/// the disk when it returns, and has no write-ahead log. `pause` is called after each step, and may wait.
+pub(crate) fn copy_database(from: &Path, to: &Path, pause: &mut dyn FnMut()) -> Result<(), CopyError> {
     let unread = |source: rusqlite::Error| CopyError::Read { path: from.to_owned(), source: source.into() };
     let unwritten = |source: rusqlite::Error| CopyError::Write { path: to.to_owned(), source: source.into() };
     let failed = |source: io::Error| CopyError::Write { path: to.to_owned(), source: source.into() };
@@ -58,12 +55,11 @@ pub(crate) fn copy_database(from: &Path, to: &Path) -> Result<(), CopyError> {
     copy.execute_batch("PRAGMA journal_mode = off; PRAGMA synchronous = off").map_err(unwritten)?;
     let backup = Backup::new(&source, &mut copy).map_err(unread)?;
     loop {
-        let began = Instant::now();
         let step = backup.step(PAGES).map_err(unread)?;
         file.sync_data().map_err(failed)?;
         match step {
             StepResult::Done => break,
-            StepResult::More => std::thread::sleep(began.elapsed().min(PAUSE_MAX)),
+            StepResult::More => pause(),
             StepResult::Busy | StepResult::Locked | _ => return Err(unread(rusqlite::Error::InvalidQuery)),
         }
     }
@@ -104,7 +100,7 @@ mod tests {
         let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let copy = scope.spawn(|| {
-                let copied = copy_database(&from, &to);
+                let copied = copy_database(&from, &to, &mut || {});
                 is_done.store(true, Ordering::SeqCst);
                 copied
             });
@@ -122,15 +118,18 @@ mod tests {
         assert!(count < sum_and_count(&writer).1, "later commits are not in it");
         let mode: String = copy.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
         assert_eq!((mode.as_str(), fs::metadata(&to).unwrap().permissions().mode() & 0o777), ("delete", 0o600));
-        assert!(matches!(copy_database(&from, &to), Err(CopyError::Write { .. })), "nothing is overwritten");
+        assert!(
+            matches!(copy_database(&from, &to, &mut || {}), Err(CopyError::Write { .. })),
+            "nothing is overwritten"
+        );
     }
 
     #[test]
     fn what_is_no_database_is_not_copied() {
         let folder = otherix_testkit::tempdir().unwrap();
         let (from, to) = (folder.path().join("a.db"), folder.path().join("b.db"));
-        assert!(matches!(copy_database(&from, &to), Err(CopyError::Read { .. })));
+        assert!(matches!(copy_database(&from, &to, &mut || {}), Err(CopyError::Read { .. })));
         fs::write(&from, "this is no database, and never was one").unwrap();
-        assert!(matches!(copy_database(&from, &to), Err(CopyError::Read { .. })));
+        assert!(matches!(copy_database(&from, &to, &mut || {}), Err(CopyError::Read { .. })));
     }
 }

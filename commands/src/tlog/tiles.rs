@@ -126,12 +126,12 @@ impl TileStore {
 
     /// Copies the database at `path`, which another process may be writing to, to the file `to`, which must not exist:
     /// all of it as of one moment. Returns whether there is a log in it: a process may be about to make the tables, or
-    /// was killed before.
+    /// was killed before. `pause` is called after every few megabytes, and may wait.
     ///
     /// # Errors
     /// If the database cannot be read, or the copy written.
-    pub fn copy(path: &Path, to: &Path) -> Result<bool, CopyError> {
-        copy_database(path, to)?;
+    pub fn copy(path: &Path, to: &Path, pause: &mut dyn FnMut()) -> Result<bool, CopyError> {
+        copy_database(path, to, pause)?;
         let count = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .and_then(|copy| copy.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)));
         let failed = |source: rusqlite::Error| CopyError::Read { path: to.to_owned(), source: source.into() };

@@ -148,12 +148,12 @@ impl SqliteStore {
     }
 
     /// Copies the journal at `path`, which another process may be writing to, to the file `to`, which must not exist:
-    /// all of it as of one moment. Blocking.
+    /// all of it as of one moment. Blocking. `pause` is called after every few megabytes, and may wait.
     ///
     /// # Errors
     /// If the journal cannot be read, or the copy written.
-    pub fn copy(path: &Path, to: &Path) -> Result<(), CopyError> {
-        copy_database(path, to)
+    pub fn copy(path: &Path, to: &Path, pause: &mut dyn FnMut()) -> Result<(), CopyError> {
+        copy_database(path, to, pause)
     }
 
     /// Takes the connection out of the locked slot, or opens a new one. After success it is put back; dropped, it

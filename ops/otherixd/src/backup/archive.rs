@@ -1,6 +1,6 @@
 //! The file of a backup: a tar archive (POSIX ustar) of `manifest.json`, the parts in the manifest's order, and
-//! `SHA256SUMS`. All headers follow from the manifest, and reading compares every byte of them: whatever `otherixd` would
-//! not have written is refused, such as other members, links, or paths that lead elsewhere.
+//! `SHA256SUMS`. All headers follow from the manifest, and reading compares every byte of them: whatever `otherixd`
+//! would not have written is refused, such as other members, links, or paths that lead elsewhere.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};

@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use otherix_commands::store::SqliteStore;
 use otherix_commands::tlog::TileStore;
@@ -21,6 +22,9 @@ use crate::args::StateFolder;
 
 /// Attempts to copy a state whose keys do not change meanwhile.
 const ATTEMPTS: u32 = 5;
+
+/// The longest pause between two steps.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// The longest file of a private folder.
 const FILE_MAX: u64 = 4 << 20;
@@ -42,15 +46,27 @@ pub(super) fn copy_state(state: &StateFolder, to: &Path) -> Result<(), BackupErr
         for path in [copied.log(), copied.journal()] {
             remove_file(&path)?;
         }
-        if state.log().exists() && !TileStore::copy(&state.log(), &copied.log())? {
+        let mut throttle = Throttle(Instant::now());
+        if state.log().exists() && !TileStore::copy(&state.log(), &copied.log(), &mut || throttle.pause())? {
             remove_file(&copied.log())?;
         }
-        SqliteStore::copy(&state.journal(), &copied.journal())?;
+        SqliteStore::copy(&state.journal(), &copied.journal(), &mut || throttle.pause())?;
         if read_keys(state)? == keys {
             return write_keys(&keys, to);
         }
     }
     Err(BackupError::KeysChange(state.identity()))
+}
+
+/// Leaves half of the time to others.
+struct Throttle(Instant);
+
+impl Throttle {
+    /// Waits as long as the step before took.
+    fn pause(&mut self) {
+        std::thread::sleep(self.0.elapsed().min(PAUSE_MAX));
+        self.0 = Instant::now();
+    }
 }
 
 fn read_keys(state: &StateFolder) -> Result<Keys, BackupError> {
