@@ -109,8 +109,10 @@ pub fn plan(replayed: &Replayed, evidence: &Evidence) -> Result<Option<RestorePl
         return Err(RestoreError::TooFar { requested: highest, head });
     }
     let epoch = replayed.epoch.get().checked_add(1).map(Epoch::new).ok_or(RestoreError::LastEpoch(replayed.epoch))?;
-    // What a stream with limits has deleted may have assigned something, too.
-    let deleted = evidence.streams.iter().map(|survey| survey.deleted).min().unwrap_or_default();
+    // What a stream with limits has deleted may have assigned something, too. A stream that ends earlier does not tell
+    // how much that was: a mirror that is made again is empty.
+    let complete = evidence.streams.iter().filter(|survey| survey.last == reached);
+    let deleted = complete.map(|survey| survey.deleted).min().unwrap_or_default();
     let unseen = (highest.get() - reached.get()).saturating_add(deleted);
     let vni = evidence.streams.iter().filter_map(|survey| survey.highest_vni).max().max(replayed.state.highest_vni());
     let addresses = evidence.streams.iter().filter_map(|survey| survey.highest_mesh_address);

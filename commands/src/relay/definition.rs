@@ -30,13 +30,13 @@ pub struct StreamLimits {
     /// Events are deleted when the server has stored them for so long; zero: never.
     pub max_age: Duration,
     /// Size in bytes, with subjects and headers, above which the oldest events are deleted; `None`: no limit.
-    pub max_bytes: Option<u32>,
+    pub max_bytes: Option<u64>,
 }
 
 impl StreamLimits {
     /// Returns the limits of a stream with this definition.
     pub fn of(config: &Config) -> Self {
-        let max_bytes = u32::try_from(config.max_bytes).ok().filter(|bytes| *bytes > 0);
+        let max_bytes = u64::try_from(config.max_bytes).ok().filter(|bytes| *bytes > 0);
         Self { max_age: config.max_age, max_bytes }
     }
 
@@ -48,7 +48,8 @@ impl StreamLimits {
     /// Returns a definition with these limits.
     pub fn apply(self, config: Config) -> Config {
         let Self { max_age, max_bytes } = self;
-        Config { max_age, max_bytes: max_bytes.map_or(-1, i64::from), discard: DiscardPolicy::Old, ..config }
+        let max_bytes = max_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        Config { max_age, max_bytes, discard: DiscardPolicy::Old, ..config }
     }
 }
 

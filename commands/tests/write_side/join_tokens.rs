@@ -200,3 +200,25 @@ async fn a_revoked_token_revokes_the_keys_that_are_not_in_use() {
     control.token(50, None, 1, HOUR).await;
     call::<EnrollNode>(&control.client(&key(50)), &enrollment(51, "NODE-5", None)).await.unwrap();
 }
+
+/// A machine that lost its key with the token may come back under another name: the name that it had stays with the
+/// machine that has it now.
+#[tokio::test]
+async fn a_name_belongs_to_the_node_that_has_a_key() {
+    let control = Control::start().await;
+    let redeem = async |token: u8, machine: u8, name: &str, own: Option<NodeId>| {
+        let id = control.token(token, None, 1, HOUR).await;
+        let enrolled = call::<EnrollNode>(&control.client(&key(token)), &enrollment(machine, name, own)).await;
+        enrolled.map(|node| (node.node_id, id))
+    };
+    let (first, token) = redeem(10, 11, "node-2", None).await.unwrap();
+    call::<RevokeJoinToken>(&control.admin(), &JoinTokenById { id: token }).await.unwrap();
+    let (second, _) = redeem(20, 21, "node-2", None).await.unwrap();
+    assert_ne!(first, second);
+    let (again, _) = redeem(30, 31, "node-3", Some(first)).await.unwrap();
+    assert_eq!(again, first);
+
+    let refused = redeem(40, 41, "node-2", None).await.unwrap_err();
+
+    assert!(refused.code == ErrorCode::Conflict, "{refused:?}");
+}

@@ -217,8 +217,8 @@ pub(crate) struct RunArgs {
     pub(crate) stream_max_age: Option<Duration>,
     /// Size of the stream, and of its mirror, in bytes (at least 65536), above which the oldest events are deleted
     /// there; no limit when absent.
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(65536..))]
-    pub(crate) stream_max_bytes: Option<u32>,
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(65536..=MAX_BYTES))]
+    pub(crate) stream_max_bytes: Option<u64>,
     /// Time without a heartbeat after which a node is unreachable, in ms; heartbeats are sent every 5 s. For tests.
     #[arg(long, value_name = "MS", hide = true, default_value_t = UNREACHABLE_AFTER_MS,
         value_parser = clap::value_parser!(u64).range(300..))]
@@ -254,6 +254,9 @@ impl TlsArgs {
         TlsSettings { given, names: tls_names.clone() }
     }
 }
+
+/// NATS counts bytes in 63 bits.
+const MAX_BYTES: u64 = i64::MAX.unsigned_abs();
 
 /// [`UNREACHABLE_AFTER`] in milliseconds.
 const UNREACHABLE_AFTER_MS: u64 = UNREACHABLE_AFTER.as_secs() * 1000;

@@ -228,9 +228,9 @@ key_event!(
     "dev.otherix.node-key.changed.v1",
     "A node uses its other key",
     EventProvenance {
-        when: "The agent of a node that has joined before starts with its other key for the first time.",
+        when: "An agent joins with the other key of its node for the first time.",
         requests: &["node.join"],
-        causes: &["node.changed", "node.reachable"]
+        causes: &["node.changed", "node.joined", "node.reachable"]
     }
 );
 key_event!(

@@ -297,7 +297,10 @@ impl Enrollments {
     fn change(&mut self, header: &Header, id: NodeId, change: impl FnOnce(&mut NodeKeys)) {
         let Some(keys) = self.nodes.get_mut(&id) else { return };
         let before: Vec<NodeKey> = keys.present.iter().chain(&keys.offered).cloned().collect();
-        self.by_name.remove(&keys.name.key());
+        // The name of a node without keys may be that of another one by now.
+        if keys.present.is_some() {
+            self.by_name.remove(&keys.name.key());
+        }
         change(keys);
         if keys.present.is_some() {
             self.by_name.insert(keys.name.key(), id);

@@ -39,10 +39,10 @@ impl RequestType for RebuildProjections {
     const PERMISSION: Permission = Permission::ClusterManage;
     const KIND: RequestKind = RequestKind::Maintenance;
     const SUMMARY: &'static str = "Begin to rebuild the read models";
-    const DESCRIPTION: &'static str = "Builds all read models again from the events, beside those that queries are \
-        answered from, and replaces these when it is done. Answered at once: `projection.status` shows the progress. \
-        While a rebuild is running, the request begins no other one and returns that one. A rebuild that the control \
-        plane's end interrupts leaves the old ones as they are.";
+    const DESCRIPTION: &'static str = "Builds the read models (not the history) again from the events, beside those \
+        that queries are answered from, and replaces these when it is done. Answered at once: `projection.status` \
+        shows the progress. While a rebuild is running, the request begins no other one and returns that one. A \
+        rebuild that the control plane's end interrupts leaves the old ones as they are.";
     type Body = AllProjections;
     type Answer = RebuildView;
 }
