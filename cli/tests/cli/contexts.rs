@@ -218,8 +218,12 @@ fn bash_completes_the_names() {
             "{script}\nCOMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1))\n_otherix_or_context otherix \"${{@: -1}}\" \
              \"${{@: -2:1}}\"\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
         );
+        // It is longer than an argument may be.
+        let file = home.folder.path().join("complete.bash");
+        std::fs::write(&file, script).expect("a file");
         let output = Command::new("bash")
-            .args(["-c", &script, "bash", "otherix"])
+            .arg(&file)
+            .arg("otherix")
             .args(words)
             .env("HOME", home.folder.path())
             .env_remove("XDG_CONFIG_HOME")
