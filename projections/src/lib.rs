@@ -7,6 +7,7 @@
 //! them.
 
 mod beside;
+pub mod buckets;
 mod events;
 pub mod follow;
 pub mod history;
@@ -20,7 +21,7 @@ pub mod read_models;
 pub mod rebuild;
 mod schemas;
 pub mod service;
-pub mod state;
+
 mod status;
 mod store;
 pub mod user;

@@ -1,7 +1,8 @@
 //! The attributes of an event that its place depends on.
 //!
-//! All of an event is parsed, so that it is JSON, but nothing else of it is kept. serde's own way to ignore a value looks
-//! at each byte of a text by itself; here texts are skipped as they are when they are wanted, some bytes at a time.
+//! All of an event is parsed, so that it is JSON, but nothing else of it is kept. serde's own way to ignore a value
+//! looks at each byte of a text by itself; here texts are skipped as they are when they are wanted, some bytes at a
+//! time.
 
 use std::fmt;
 
@@ -162,8 +163,9 @@ mod tests {
 
     #[test]
     fn attributes_are_found_among_any_others() {
-        let text = r#"{"x":[1,-2,1.5,null,true,{"y":"\u00e4\n"}],"source":"s","type":"t","epoch":7,"sequence":"q","time":"u"}"#;
-        let Attributes { source, sequence, type_name, time, epoch } = attributes(text).unwrap();
+        let others = r#""x":[1,-2,1.5,null,true,{"y":"\u00e4\n"}]"#;
+        let text = format!(r#"{{{others},"source":"s","type":"t","epoch":7,"sequence":"q","time":"u"}}"#);
+        let Attributes { source, sequence, type_name, time, epoch } = attributes(&text).unwrap();
         assert_eq!((source, sequence, type_name, time, epoch), ("s", "q", "t", "u", 7));
         for bad in [
             text.replace(r#""epoch":7,"#, ""),

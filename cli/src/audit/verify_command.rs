@@ -274,8 +274,8 @@ fn print(report: &Report, output: Format, printer: &mut Printer) -> Result<(), F
     text.extend(continued.iter().map(|name| format!("  it continues the checkpoint `{}`\n", clean(name))));
     if let Some(Compared { position, networks, vms, nodes }) = compared {
         text.push_str(&format!(
-            "  what it shows of {networks} networks, {vms} VMs and {nodes} nodes is what the events give, up to position \
-             {position}\n"
+            "  what it shows of {networks} networks, {vms} VMs and {nodes} nodes is what the events give, up to \
+             position {position}\n"
         ));
     }
     text.push_str("not proven:\n");

@@ -219,8 +219,8 @@ fn bash_completes_the_names() {
              \"${{@: -2:1}}\"\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
         );
         // It is longer than an argument may be.
-        let file = home.path("complete.bash");
-        std::fs::write(&file, script).expect("the script is written");
+        let file = home.folder.path().join("complete.bash");
+        std::fs::write(&file, script).expect("a file");
         let output = Command::new("bash")
             .arg(&file)
             .arg("otherix")

@@ -14,12 +14,12 @@ use super::*;
 
 const SECOND: i64 = 1_000_000;
 
-struct Recorded {
+struct Fixture {
     log: RefusalLog,
     _folder: TempDir,
 }
 
-impl Recorded {
+impl Fixture {
     fn start() -> Self {
         let folder = tempdir().unwrap();
         let (log, recorder) = RefusalLog::open(&folder.path().join("refusals.db"), SystemRuntime::shared()).unwrap();
@@ -51,7 +51,7 @@ fn by_id(number: u128) -> RefusalQuery {
 
 #[tokio::test]
 async fn attempts_are_found_by_id_and_name_and_repeated_ones_are_counted() {
-    let recorded = Recorded::start();
+    let recorded = Fixture::start();
     let (ann, bob) = (caller(1, Role::Operator), caller(2, Role::Operator));
     let delete = |number: u128| json!({ "id": Uuid::from_u128(number) });
     for micros in [0, 59 * SECOND, 118 * SECOND, 179 * SECOND] {
@@ -88,7 +88,7 @@ async fn attempts_are_found_by_id_and_name_and_repeated_ones_are_counted() {
 
 #[tokio::test]
 async fn whoever_floods_the_log_loses_its_own_attempts_only() {
-    let recorded = Recorded::start();
+    let recorded = Fixture::start();
     let (ann, bob) = (caller(1, Role::Operator), caller(2, Role::Developer));
     let about = |number: u128, other: u128| json!({ "id": Uuid::from_u128(number), "vm_id": Uuid::from_u128(other) });
     recorded.refuse::<DeleteNetwork>(&ann, &about(1, 0), ErrorCode::Conflict, 0);

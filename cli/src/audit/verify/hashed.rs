@@ -1,5 +1,5 @@
-//! The lines of a file and the hashes of their leaves: a thread of its own reads and hashes, which is half of the work of
-//! a verification, while the others are compared.
+//! The lines of a file and the hashes of their leaves: a thread of its own reads and hashes, which is half of the work
+//! of a verification, while the others are compared.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -120,8 +120,8 @@ struct Verification<'a> {
     unproven: Vec<String>,
 }
 
-/// Takes each event in its order, when it and those before it agree with what was signed. Whether all of them do is known
-/// only at the end.
+/// Takes each event in its order, when it and those before it agree with what was signed. Whether all of them do is
+/// known only at the end.
 pub(super) type EventSink<'a> = dyn FnMut(&Place, &[u8]) + 'a;
 
 /// Verifies an export.

@@ -1,5 +1,6 @@
 //! The write path as a client sees it: from a request to its durable acknowledgement, compared with etcd on the same
-//! disk; the same with many networks; a start with many events; an audit of them; and queries while commands are written.
+//! disk; the same with many networks; a start with many events; an audit of them; and queries while commands are
+//! written.
 //!
 //! Without nodes, and without root. The client runs on one thread; its processor time is printed, because a saturated
 //! client would measure itself.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_nats::jetstream::context::{CreateStreamError, DeleteStreamError, GetStreamError, PublishError};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, External, Info, Source, StorageType};
 use async_nats::jetstream::{Context, consumer};
-use otherix_projections::state::StateError;
+use otherix_projections::buckets::StateError;
 use otherix_schemas::bucket::Bucket;
 
 use super::super::accounts::{MIRROR_API, STATE_DELIVER};
