@@ -32,7 +32,7 @@ pub(crate) enum OtherixdCommand {
     #[command(after_help = "Examples:\n  otherixd run --state /var/lib/otherix --listen 192.0.2.1:4222\n  \
         otherixd run --nats tls://n1.example:4222,tls://n2.example:4222,tls://n3.example:4222 \\\n    \
         --nats-ca ca.pem --nats-replicas 3    # after `otherixd accounts push`")]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Rebuild the read models from the journal; the control plane must be stopped.
     Rebuild(StateFolder),
     /// Begin a new epoch after the journal was restored from an older backup.

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     // than it gains.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match (runtime, args.command) {
-        (Ok(runtime), OtherixdCommand::Run(run)) => runtime.block_on(control_plane::run(run)),
+        (Ok(runtime), OtherixdCommand::Run(run)) => runtime.block_on(control_plane::run(*run)),
         (Ok(runtime), OtherixdCommand::Restore(args)) => runtime.block_on(recover::restore(&args)),
         (Ok(runtime), OtherixdCommand::Accounts { command }) => match command {
             AccountsCommand::Print(args) => runtime.block_on(accounts_command::print(&args)),
