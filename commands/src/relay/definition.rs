@@ -105,3 +105,18 @@ pub(super) fn wanted(found: Config, phase: Phase, limits: StreamLimits) -> Confi
     };
     limits.apply(unlimited)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_those_of_the_definition() {
+        let five_gib = 5 << 30;
+        for (max_bytes, defined) in [(None, -1), (Some(65_536), 65_536), (Some(five_gib), 5 << 30)] {
+            let limits = StreamLimits { max_age: Duration::from_secs(60), max_bytes };
+            let config = limits.apply(Config::default());
+            assert_eq!((config.max_bytes, StreamLimits::of(&config)), (defined, limits));
+        }
+    }
+}

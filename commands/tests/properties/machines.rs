@@ -38,31 +38,41 @@ pub(crate) fn membership_command() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn token(id: u128) -> JoinTokenId {
+    JoinTokenId::new(Uuid::from_u128(id))
+}
+
+pub(crate) fn create_token(id: u128, label: Option<&str>, key: u8, max_uses: u32) -> Command {
+    let expires_at = Timestamp::from_unix_micros(40_000_000).unwrap();
+    let draft = NewJoinToken { node_name: label.map(node_name), key: user_key(key), expires_at, max_uses };
+    Command::Enrollment(EnrollmentCommand::CreateToken { token_id: token(id), token: draft })
+}
+
+pub(crate) fn enroll(id: u128, new: u128, label: &str, key: u8, own: Option<u128>) -> Command {
+    let node = NodeToEnroll { name: node_name(label), key: user_key(key), node_id: own.map(node_id) };
+    Command::Enrollment(EnrollmentCommand::Enroll { token_id: token(id), new_id: node_id(new), node })
+}
+
+pub(crate) fn offer_key(id: u128, key: u8) -> Command {
+    Command::Enrollment(EnrollmentCommand::OfferKey { node_id: node_id(id), key: user_key(key) })
+}
+
+pub(crate) fn join_with_key(id: u128, label: &str, key: u8) -> Command {
+    let (node_id, name, key) = (node_id(id), node_name(label), (&user_key(key)).into());
+    Command::Node(NodeCommand::Join { node_id, name, key, mesh: None, arch: None })
+}
+
 /// Commands on join tokens and nodes with few names and keys, some of which users have.
 pub(crate) fn enrollment_command() -> impl Strategy<Value = Command> {
     let label = || prop::sample::select(vec!["node-1", "NODE-1", "node-2", "node-3"]);
-    let (enrollment, token) = (Command::Enrollment, |id| JoinTokenId::new(Uuid::from_u128(id)));
     prop_oneof![
-        3 => (0u128..6, prop::option::of(label()), 0u8..40, 1u32..3).prop_map(move |(id, label, key, max_uses)| {
-            let (node_name, key) = (label.map(node_name), user_key(key));
-            let expires_at = Timestamp::from_unix_micros(40_000_000).unwrap();
-            let token_ = NewJoinToken { node_name, key, expires_at, max_uses };
-            enrollment(EnrollmentCommand::CreateToken { token_id: token(id), token: token_ })
-        }),
-        1 => (0u128..6).prop_map(move |id| enrollment(EnrollmentCommand::RevokeToken { token_id: token(id) })),
-        6 => (0u128..6, 0u128..6, label(), 0u8..40, prop::option::of(0u128..6)).prop_map(
-            move |(id, new, label, key, own)| {
-                let node = NodeToEnroll { name: node_name(label), key: user_key(key), node_id: own.map(node_id) };
-                enrollment(EnrollmentCommand::Enroll { token_id: token(id), new_id: node_id(new), node })
-            }
-        ),
-        2 => (0u128..6, 0u8..40).prop_map(move |(id, key)| {
-            enrollment(EnrollmentCommand::OfferKey { node_id: node_id(id), key: user_key(key) })
-        }),
-        3 => (0u128..6, 0u8..40, label()).prop_map(|(id, key, label)| {
-            let (node_id, name, key) = (node_id(id), node_name(label), (&user_key(key)).into());
-            Command::Node(NodeCommand::Join { node_id, name, key, mesh: None, arch: None })
-        }),
+        3 => (0u128..6, prop::option::of(label()), 0u8..40, 1u32..3)
+            .prop_map(|(id, label, key, max_uses)| create_token(id, label, key, max_uses)),
+        1 => (0u128..6).prop_map(|id| Command::Enrollment(EnrollmentCommand::RevokeToken { token_id: token(id) })),
+        6 => (0u128..6, 0u128..6, label(), 0u8..40, prop::option::of(0u128..6))
+            .prop_map(|(id, new, label, key, own)| enroll(id, new, label, key, own)),
+        2 => (0u128..6, 0u8..40).prop_map(|(id, key)| offer_key(id, key)),
+        3 => (0u128..6, 0u8..40, label()).prop_map(|(id, key, label)| join_with_key(id, label, key)),
         1 => (0u128..6).prop_map(remove),
         2 => (0u128..8, 0u8..40).prop_map(|(id, key)| {
             let (name, role) = (user_name(&format!("user-{id}")), UserRole::Viewer);

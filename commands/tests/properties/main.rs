@@ -15,7 +15,10 @@ mod users;
 
 use builders::*;
 use decisions::{Given, given};
-use machines::{check_enrollments, check_mesh, check_nodes, enrollment_command, membership_command};
+use machines::{
+    check_enrollments, check_mesh, check_nodes, create_token, enroll, enrollment_command, join_with_key,
+    membership_command, offer_key,
+};
 use networks::{check_invariants, check_vms, command};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::domain::State;
@@ -153,4 +156,19 @@ proptest! {
     fn invariants_hold_while_users_come_and_go(commands in prop::collection::vec(user_command(), 1..60)) {
         check(commands, |_, command| command)?;
     }
+}
+
+/// The rarest order of what a join decides, which random commands reach once in thousands of sequences.
+#[test]
+fn a_node_may_join_for_the_first_time_with_the_key_that_it_offered() {
+    let mut given = given([]);
+    for command in [create_token(1, None, 1, 1), enroll(1, 2, "node-1", 2, None), offer_key(2, 3)] {
+        given.execute(&command).unwrap();
+    }
+    let before = given.envelopes.len();
+    given.execute(&join_with_key(2, "node-1", 3)).unwrap();
+    let decided = given.envelopes.get(before..).unwrap();
+    let names: Vec<_> = decided.iter().map(|envelope| envelope.event.declaration().name()).collect();
+    assert_eq!(names, ["node.joined", "node-key.changed"]);
+    check_causes(decided).unwrap();
 }

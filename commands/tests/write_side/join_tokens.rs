@@ -220,5 +220,5 @@ async fn a_name_belongs_to_the_node_that_has_a_key() {
 
     let refused = redeem(40, 41, "node-2", None).await.unwrap_err();
 
-    assert!(refused.code == ErrorCode::Conflict, "{refused:?}");
+    assert!(refused.code == ErrorCode::Conflict && refused.message.contains("node-2"), "{refused:?}");
 }

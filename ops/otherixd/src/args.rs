@@ -32,7 +32,7 @@ pub(crate) enum OtherixdCommand {
     #[command(after_help = "Examples:\n  otherixd run --state /var/lib/otherix --listen 192.0.2.1:4222\n  \
         otherixd run --nats tls://n1.example:4222,tls://n2.example:4222,tls://n3.example:4222 \\\n    \
         --nats-ca ca.pem --nats-replicas 3    # after `otherixd accounts push`")]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Rebuild the read models from the journal; the control plane must be stopped.
     Rebuild(StateFolder),
     /// Write a backup to a file; the control plane may be running.
@@ -259,7 +259,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DURATION", value_parser = max_age)]
     pub(crate) stream_max_age: Option<Duration>,
     /// Size of the stream, and of its mirror, in bytes (at least 65536), above which the oldest events are deleted
-    /// there; no limit when absent.
+    /// there; no limit when absent. NATS refuses more than it has storage for.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(65536..=MAX_BYTES))]
     pub(crate) stream_max_bytes: Option<u64>,
     /// Time without a heartbeat after which a node is unreachable, in ms; heartbeats are sent every 5 s. For tests.
@@ -377,5 +377,15 @@ mod tests {
         }
         assert_eq!(max_age("30d"), Ok(Duration::from_secs(30 * 86_400)));
         assert!(mtu("177").is_err() && mtu("178").is_ok());
+        let limit = |bytes: u64| {
+            let bytes = bytes.to_string();
+            let args = OtherixdArgs::try_parse_from(["otherixd", "run", "--stream-max-bytes", &bytes]).ok()?;
+            let OtherixdCommand::Run(run) = args.command else { return None };
+            run.stream_limits().max_bytes
+        };
+        for (bytes, accepted) in [(65_535, None), (65_536, Some(65_536)), (MAX_BYTES, Some(MAX_BYTES))] {
+            assert_eq!(limit(bytes), accepted, "{bytes}");
+        }
+        assert_eq!(limit(MAX_BYTES + 1), None);
     }
 }

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     // than it gains.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match (runtime, args.command) {
-        (Ok(runtime), OtherixdCommand::Run(run)) => runtime.block_on(control_plane::run(run)),
+        (Ok(runtime), OtherixdCommand::Run(run)) => runtime.block_on(control_plane::run(*run)),
         (Ok(runtime), OtherixdCommand::Backup(args)) => runtime.block_on(backup::backup(&args)),
         (Ok(runtime), OtherixdCommand::Restore(args)) => match &args.from {
             Some(file) => runtime.block_on(backup::restore(file, &args)),
