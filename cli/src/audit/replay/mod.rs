@@ -57,8 +57,8 @@ pub(crate) struct ReplayArgs {
 
 pub(super) const HELP: &str = "\
 Applies the events of an export, as the control plane does, to read models that are at one position for good. `get` \
-and `list` of networks, VMs, nodes and users answer from them with --offline FOLDER (or OTHERIX_OFFLINE): with the same \
-output as the control plane had with --at that position, and with neither a control plane nor credentials. What \
+and `list` of networks, VMs, nodes and users answer from them with --offline FOLDER (or OTHERIX_OFFLINE): with the \
+same output as the control plane had with --at that position, and with neither a control plane nor credentials. What \
 heartbeats alone told, such as handshakes of the mesh, is in no event.
 
 With --key, all of the export is verified as by `audit verify`, and nothing is left if anything is wrong. The folder \

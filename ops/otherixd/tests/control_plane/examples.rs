@@ -151,7 +151,7 @@ async fn refused(daemon: &OtherixdProcess, name: &str, (file, key): (&str, &str)
     let empty = lines.iter().position(|line| line.is_empty()).unwrap();
     let changed = |number: usize, new: &str| {
         let mut lines = lines.clone();
-        lines[number] = new;
+        *lines.get_mut(number).unwrap() = new;
         lines.join("\n") + "\n"
     };
     let other = event.replace("net-", "nat-").replace("\"admin\"", "\"owner\"");
@@ -160,7 +160,7 @@ async fn refused(daemon: &OtherixdProcess, name: &str, (file, key): (&str, &str)
     let signature = lines.last().unwrap();
     let (name_of_key, encoded) = signature.rsplit_once(' ').unwrap();
     let mut bytes = BASE64_STANDARD.decode(encoded).unwrap();
-    bytes[20] ^= 1;
+    *bytes.get_mut(20).unwrap() ^= 1;
     let forged = format!("{name_of_key} {}", BASE64_STANDARD.encode(bytes));
     let mut proofs = vec![
         changed(line("extra "), &other),
