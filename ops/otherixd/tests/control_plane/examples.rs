@@ -20,6 +20,11 @@ fn example(name: &str) -> PathBuf {
 
 /// Runs an example as the first administrator: in Python or, if its name ends with `.mjs`, in JavaScript.
 async fn run(daemon: &OtherixdProcess, name: &str, arguments: &[&str]) -> Output {
+    run_with(daemon, name, arguments, Path::new("none")).await
+}
+
+/// Runs an example that also reads the buckets of the state, with this credentials file.
+pub(crate) async fn run_with(daemon: &OtherixdProcess, name: &str, arguments: &[&str], state: &Path) -> Output {
     let folder = tempdir().unwrap();
     let mut command = if name.ends_with(".mjs") {
         // Modules are looked up beside the file that imports them.
@@ -38,6 +43,7 @@ async fn run(daemon: &OtherixdProcess, name: &str, arguments: &[&str]) -> Output
     };
     command.args(arguments).env("OTHERIX_NATS_URL", daemon.url().await);
     command.env("OTHERIX_CREDENTIALS", daemon.credentials("admin")).env_remove("OTHERIX_CA");
+    command.env("OTHERIX_STATE_CREDENTIALS", state);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
