@@ -47,7 +47,8 @@ struct WitnessStatus {
     node: String,
     /// The number of events in the checkpoint that it keeps.
     events: Option<u64>,
-    /// `consistent`, `earlier epoch`, `none`, `contradicts` or `unusable`.
+    /// `consistent`, `earlier epoch`, `none`, `omitted` (it may keep one, which did not fit into the control plane's
+    /// answer), `contradicts` or `unusable`.
     status: &'static str,
     /// What contradicts, or why its checkpoint cannot be used.
     error: Option<String>,
@@ -74,11 +75,18 @@ pub(super) async fn run(global: &GlobalArgs, args: StatusArgs, printer: &mut Pri
         let text = format!("the newest checkpoint is not to be believed: {text}");
         Failure::new(Exit::Unexpected, ErrorCode::Conflict, text)
     })?;
-    let kept: BTreeMap<NodeId, String> =
-        view.witnesses.iter().map(|witness| (witness.node_id, witness.checkpoint.clone())).collect();
+    let kept: BTreeMap<NodeId, String> = view
+        .witnesses
+        .iter()
+        .flat_map(|kept| kept.node_ids.iter().map(|node| (*node, kept.checkpoint.clone())))
+        .collect();
     let mut witnesses = Vec::new();
     for node in nodes(&mut client).await? {
-        witnesses.push(witness(&mut client, (&key, &head), &node, kept.get(&node.id)).await?);
+        let mut status = witness(&mut client, (&key, &head), &node, kept.get(&node.id)).await?;
+        if status.status == "none" && view.witnesses_omitted > 0 {
+            status.status = "omitted";
+        }
+        witnesses.push(status);
     }
     let status = Status {
         log: key.name().to_string(),

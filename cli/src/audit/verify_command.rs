@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use otherix_runtime::{Runtime, SystemRuntime};
 use otherix_schemas::id::NodeId;
-use otherix_schemas::log::LogView;
+use otherix_schemas::log::{LogView, LogWitnesses};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::violations::Violations;
 use otherix_tlog::entry_proof::ENTRY_PROOF_MAX;
@@ -177,11 +177,12 @@ type Named = Vec<(String, Vec<u8>)>;
 fn kept_by_nodes(view: &LogView, key: &VerifierKey) -> Result<(Named, Vec<String>), Fault> {
     let origin = Origin::parse(key.name())?;
     let (mut usable, mut unusable) = (Vec::new(), Vec::new());
-    for witness in &view.witnesses {
-        let (name, note) = (witness_name(witness.node_id), witness.checkpoint.as_bytes());
-        match kept(&name, note, key, &origin) {
-            Ok(_) => usable.push((name, note.to_vec())),
-            Err(fault) => unusable.push(fault.text),
+    for LogWitnesses { checkpoint, node_ids } in &view.witnesses {
+        for name in node_ids.iter().copied().map(witness_name) {
+            match kept(&name, checkpoint.as_bytes(), key, &origin) {
+                Ok(_) => usable.push((name, checkpoint.clone().into_bytes())),
+                Err(fault) => unusable.push(fault.text),
+            }
         }
     }
     Ok((usable, unusable))

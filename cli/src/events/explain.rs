@@ -12,10 +12,12 @@ use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::vm::VmView;
 use serde::Serialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::line::Lines;
 use super::select::{self, Page};
 use crate::client::{ControlPlaneClient, GlobalArgs};
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::Format;
@@ -108,27 +110,28 @@ pub(crate) async fn run(global: &GlobalArgs, command: ExplainSubcommand, printer
     let named = command.named();
     let (ids, output) = match command {
         ExplainSubcommand::Network(ExplainArgs { reference, output }) => {
-            (vec![select::id::<NetworkView>(&reference, None, &mut client).await?], output)
+            (select::id::<NetworkView>(&reference, None, &mut client).await.map(|id| vec![id]), output)
         }
         ExplainSubcommand::Vm(ExplainArgs { reference, output }) => {
-            (select::vm_and_nics(&reference, None, &mut client).await?, output)
+            (select::vm_and_nics(&reference, None, &mut client).await, output)
         }
         ExplainSubcommand::Node(ExplainArgs { reference, output }) => {
-            (vec![select::id::<NodeView>(&reference, None, &mut client).await?], output)
+            (select::id::<NodeView>(&reference, None, &mut client).await.map(|id| vec![id]), output)
         }
     };
+    let (ids, never_existed) = match ids {
+        Ok(ids) => (ids, None),
+        // There may have been attempts to create it.
+        Err(failure) if failure.exit == Exit::NotFound => (Vec::new(), Some(failure)),
+        Err(failure) => return Err(failure),
+    };
     let refusals = RefusalQuery { ids: ids.clone(), named };
-    let mut query = EventQuery { names: vec![ids], ..EventQuery::default() };
-    let mut events: Vec<Value> = Vec::new();
-    loop {
-        let Page { events: page, is_last } = select::next_page(&mut query, None, &mut client).await?;
-        events.extend(page.iter().filter_map(|event| serde_json::from_str(event).ok()));
-        if is_last {
-            break;
-        }
-    }
+    let events = if ids.is_empty() { Vec::new() } else { events_about(ids, &mut client).await? };
     client.renew();
     let refusals = client.call::<ListRefusals>(&refusals).await?.data;
+    if let Some(failure) = never_existed.filter(|_| refusals.refusals.is_empty()) {
+        return Err(failure);
+    }
     let waits = waits(&events);
     if output == Format::Json {
         return printer.data(&Explanation { events: &events, waits, refusals });
@@ -136,6 +139,19 @@ pub(crate) async fn run(global: &GlobalArgs, command: ExplainSubcommand, printer
     let mut lines = Lines::default();
     lines.names.learn(&events, &mut client).await;
     printer.text(&text(&mut lines, &events, &waits, &refusals))
+}
+
+/// All events that have one of the ids.
+async fn events_about(ids: Vec<Uuid>, client: &mut ControlPlaneClient) -> Result<Vec<Value>, Failure> {
+    let mut query = EventQuery { names: vec![ids], ..EventQuery::default() };
+    let mut events: Vec<Value> = Vec::new();
+    loop {
+        let Page { events: page, is_last } = select::next_page(&mut query, None, client).await?;
+        events.extend(page.iter().filter_map(|event| serde_json::from_str(event).ok()));
+        if is_last {
+            return Ok(events);
+        }
+    }
 }
 
 /// Events and refused commands in the order of their times.

@@ -273,6 +273,12 @@ async fn explains_a_network(control_plane: &ControlPlane) {
     for refused in ["network delete net-a", "network create net-a --bridge-name br-z"] {
         assert_ne!(run(control_plane, refused).await.code, Some(0), "{refused}");
     }
+    // A network that never existed has only the attempts to create it.
+    assert_eq!(run(control_plane, "network create net-never --bridge-name br-net-a").await.code, Some(4));
+    let explained = done(control_plane, "explain network net-never").await;
+    assert!(explained.contains("refused: network.create by admin  conflict: "), "{explained}");
+    assert_eq!(explained.lines().count(), 1, "{explained}");
+    assert_eq!(run(control_plane, "explain network net-nowhere").await.code, Some(3));
     let explained = done(control_plane, "explain network net-a").await;
     let (attempts, told): (Vec<&str>, Vec<&str>) =
         explained.lines().partition(|line| line.contains("  refused: network."));

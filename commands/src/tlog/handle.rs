@@ -1,5 +1,6 @@
 //! What other parts know of the log: the newest checkpoint, what nodes keep of it, and proofs.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use otherix_runtime::Runtime;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::log::{
-    CHECKPOINT_MAX, ConsistencyRange, LogConsistency, LogTiles, LogView, LogWitness, SignedLogKey,
+    CHECKPOINT_MAX, ConsistencyRange, LogConsistency, LogTiles, LogView, LogWitnesses, SignedLogKey,
 };
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
@@ -25,8 +26,12 @@ const WAITING_MAX: usize = 4096;
 /// Requests that read tiles at the same time; others wait.
 const READERS_MAX: usize = 2;
 
-/// Checkpoints of witnesses in a view, in bytes, at most: an answer is one message of 1 MiB.
-const VIEW_NOTES_MAX: usize = 640 * 1024;
+/// Checkpoints and ids of witnesses in a view, in bytes, at most: an answer is one message of 1 MiB. As nodes that follow
+/// the log keep the same few checkpoints, that is enough for 10,000 nodes.
+const VIEW_WITNESSES_MAX: usize = 640 * 1024;
+
+/// An id in JSON, with its quotation marks and a comma, in bytes.
+const NODE_ID_LENGTH: usize = 39;
 
 /// The newest checkpoint.
 #[derive(Clone, Debug)]
@@ -66,6 +71,28 @@ pub struct LogHandle {
     heard: mpsc::Sender<Heard>,
     readers: Arc<Semaphore>,
     runtime: Arc<dyn Runtime>,
+}
+
+/// The nodes by the checkpoint that they keep, in so many bytes at most, and the number of nodes that do not fit. The
+/// checkpoints that most nodes keep come first.
+fn witnesses(kept: &BTreeMap<NodeId, String>, bytes_max: usize) -> (Vec<LogWitnesses>, u32) {
+    let mut groups: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
+    for (node, checkpoint) in kept {
+        groups.entry(checkpoint).or_default().push(*node);
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, nodes)| Reverse(nodes.len()));
+    let (mut witnesses, mut omitted, mut bytes_left) = (Vec::new(), 0, bytes_max);
+    for (checkpoint, mut node_ids) in groups {
+        let fit = bytes_left.saturating_sub(checkpoint.len()) / NODE_ID_LENGTH;
+        omitted += node_ids.len().saturating_sub(fit);
+        node_ids.truncate(fit);
+        if !node_ids.is_empty() {
+            bytes_left -= checkpoint.len() + node_ids.len() * NODE_ID_LENGTH;
+            witnesses.push(LogWitnesses { checkpoint: checkpoint.to_owned(), node_ids });
+        }
+    }
+    (witnesses, u32::try_from(omitted).unwrap_or(u32::MAX))
 }
 
 /// The log cannot answer.
@@ -198,20 +225,15 @@ impl LogHandle {
     pub fn view(&self) -> LogView {
         let shared = self.lock();
         let published = shared.published.as_ref();
-        let mut bytes = 0;
-        let witnesses = shared.witnesses.iter().take_while(|(_, note)| {
-            bytes += note.len();
-            bytes <= VIEW_NOTES_MAX
-        });
+        let (witnesses, witnesses_omitted) = witnesses(&shared.witnesses, VIEW_WITNESSES_MAX);
         LogView {
             key: self.key.key.clone(),
             checkpoint: published.map(|published| published.note.clone()),
             signed_at: published.and_then(|published| published.signed_at),
             position: published.map_or(Position::ZERO, |published| published.position),
             stopped: shared.stopped.as_ref().map(ToString::to_string),
-            witnesses: witnesses
-                .map(|(node_id, checkpoint)| LogWitness { node_id: *node_id, checkpoint: checkpoint.clone() })
-                .collect(),
+            witnesses,
+            witnesses_omitted,
         }
     }
 

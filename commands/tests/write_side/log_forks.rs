@@ -153,8 +153,36 @@ async fn the_view_has_no_notes_that_the_log_has_not_signed() {
     log.handle.heard(nodes[0], Some("junk ".repeat(800)));
     log.handle.heard(nodes[1], log.handle.checkpoint());
     log.handle.heard(nodes[2], Some(note(&log, 3, Hash::of_leaf(b"another"))));
-    let listed: Vec<NodeId> = log.handle.view().witnesses.iter().map(|witness| witness.node_id).collect();
-    assert_eq!(listed, nodes[1..]);
+    let view = log.handle.view();
+    let mut listed: Vec<NodeId> = view.witnesses.iter().flat_map(|witnesses| witnesses.node_ids.clone()).collect();
+    listed.sort();
+    assert_eq!((listed.as_slice(), view.witnesses_omitted), (&nodes[1..], 0));
+    log.stop().await;
+}
+
+#[tokio::test]
+async fn the_view_lists_many_nodes_and_counts_those_that_do_not_fit() {
+    let (folder, sink) = (JournalFolder::new(), MemorySink::default());
+    let log = RunningLog::start(&folder, &log_path(&folder), &sink).await;
+    log.grow("net", 5).await;
+    let node = |number: u32| NodeId::new(Uuid::from_u128(u128::from(number)));
+    let same = log.handle.checkpoint();
+    (0..10_000).for_each(|number| drop(log.handle.heard(node(number), same.clone())));
+    let of_all = |log: &RunningLog| {
+        let view = log.handle.view();
+        let told: usize = view.witnesses.iter().map(|witnesses| witnesses.node_ids.len()).sum();
+        (told, view.witnesses_omitted, serde_json::to_vec(&view).unwrap().len())
+    };
+    let (told, omitted, bytes) = of_all(&log);
+    assert_eq!((told, omitted), (10_000, 0));
+    assert!(bytes < 700 * 1024, "{bytes}");
+    // Each with a checkpoint of its own, as no real nodes have.
+    for number in 10_000..13_000 {
+        log.handle.heard(node(number), Some(note(&log, u64::from(number), Hash::of_leaf(b"another"))));
+    }
+    let (told, omitted, bytes) = of_all(&log);
+    assert_eq!(u32::try_from(told).unwrap() + omitted, 13_000);
+    assert!(told > 10_000 && omitted > 1_000 && bytes < 900 * 1024, "{told} {omitted} {bytes}");
     log.stop().await;
 }
 

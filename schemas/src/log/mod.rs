@@ -8,7 +8,7 @@ mod view;
 pub use self::key::{LogKeyError, SignedLogKey};
 pub(crate) use self::request::REQUESTS;
 pub use self::request::{ConsistencyRange, GetLog, GetLogTiles, LogTileNames, NoConditions, ProveLogConsistency};
-pub use self::view::{LogConsistency, LogTiles, LogView, LogWitness};
+pub use self::view::{LogConsistency, LogTiles, LogView, LogWitnesses};
 
 /// The first part of every log's origin, `<domain>/<cluster>/<epoch>`.
 pub const LOG_DOMAIN: &str = "otherix.dev";

@@ -21,16 +21,19 @@ pub struct LogView {
     pub position: Position,
     /// Why no checkpoints are signed any more; null if they are. Commands go on.
     pub stopped: Option<String>,
-    /// The newest checkpoints of which nodes have told that they keep them, by node.
-    pub witnesses: Vec<LogWitness>,
+    /// The newest checkpoints that nodes keep, as they have reported.
+    pub witnesses: Vec<LogWitnesses>,
+    /// The number of nodes whose checkpoints do not fit into the answer.
+    #[serde(default)]
+    pub witnesses_omitted: u32,
 }
 
-/// What a node keeps of the log.
+/// A checkpoint, and the nodes that keep it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct LogWitness {
-    pub node_id: NodeId,
-    /// The newest checkpoint that the node keeps, a signed note.
+pub struct LogWitnesses {
+    /// The newest checkpoint that each of the nodes keeps, a signed note.
     pub checkpoint: String,
+    pub node_ids: Vec<NodeId>,
 }
 
 /// A proof that the log has grown from one size to another.

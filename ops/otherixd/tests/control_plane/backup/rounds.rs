@@ -9,37 +9,42 @@ use otherix_testkit::tempdir;
 use super::super::daemon::{OtherixdProcess, create, overlay, tool};
 use super::{backup, bodies, bodies_in, names};
 
-const ROUNDS: u32 = 24;
+/// Processes that are killed before they end.
+const KILLS: u32 = 16;
 
 fn start(state: &Path, arguments: &[&str]) -> std::process::Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_otherixd"));
     command.args(arguments).arg("--state").arg(state).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Runs a command once to know how long it takes, and then kills it at moments spread over that time. `prepare` comes
-/// before each run, and `check` after it. Returns in how many rounds it had ended by itself, and was killed.
-fn kill_rounds(state: &Path, arguments: &[&str], mut prepare: impl FnMut(), mut check: impl FnMut(u32)) -> (u32, u32) {
+/// Runs a command once to know how long it takes, and then kills it at moments spread over that time. One that ends
+/// before it is killed is run again, and killed earlier from then on. `prepare` comes before each run, and `check` after
+/// it. Returns how many have ended by themselves.
+fn kill_rounds(state: &Path, arguments: &[&str], mut prepare: impl FnMut(), mut check: impl FnMut(u32)) -> u32 {
     prepare();
     let began = Instant::now();
     assert!(start(state, arguments).wait().unwrap().success());
-    let whole = began.elapsed();
+    let mut whole = began.elapsed();
     check(0);
-    let (mut ended, mut killed) = (0, 0);
-    for round in 1..=ROUNDS {
+    let (mut ended, mut killed) = (1, 0);
+    while killed < KILLS {
         prepare();
         let mut process = start(state, arguments);
-        std::thread::sleep(whole * round / (ROUNDS - 2));
+        std::thread::sleep(whole * (killed + 1) / KILLS);
         match process.try_wait().unwrap() {
-            Some(_) => ended += 1,
+            Some(_) => {
+                ended += 1;
+                whole = whole * 7 / 8;
+            }
             None => {
                 process.kill().unwrap();
                 process.wait().unwrap();
                 killed += 1;
             }
         }
-        check(round);
+        check(killed);
     }
-    (ended, killed)
+    ended
 }
 
 #[tokio::test]
@@ -63,9 +68,8 @@ async fn sigkill_leaves_no_half_backup_and_no_half_restore() {
         let verified = start(&none, &["restore", "--dry-run", "--from", &name]).wait().unwrap();
         assert!(verified.success(), "round {round}");
     };
-    let (ended, killed) = kill_rounds(daemon.state(), &["backup", &name], remove, check);
-    assert!(killed >= ROUNDS / 2, "{killed} killed, {ended} ended");
-    assert!(whole > ended, "the first run, and those that ended, made it");
+    let ended = kill_rounds(daemon.state(), &["backup", &name], remove, check);
+    assert!(whole >= ended, "{whole} files of {ended} backups that ended");
     // What was left behind is in nobody's way.
     let _result = std::fs::remove_file(&file);
     let file = backup(&daemon, target.path(), "a.tar").await;
@@ -80,8 +84,7 @@ async fn sigkill_leaves_no_half_backup_and_no_half_restore() {
         }
     };
     let arguments = ["restore", "--from", file.to_str().unwrap()];
-    let (ended, killed) = kill_rounds(&state, &arguments, remove, check);
-    assert!(killed >= ROUNDS / 2, "{killed} killed, {ended} ended");
+    kill_rounds(&state, &arguments, remove, check);
     let _result = std::fs::remove_dir_all(&state);
     let (ok, output, errors) = tool(&state, &arguments).await;
     assert!(ok, "{output}{errors}");
