@@ -25,6 +25,7 @@ pub enum Permission {
     NodeReport,
     ImageRead,
     EventRead,
+    RefusalRead,
     AuditRead,
     ClusterRead,
     ClusterManage,
@@ -63,7 +64,7 @@ pub enum Grant {
 }
 
 impl Permission {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NetworkRead,
         Self::NetworkManage,
         Self::VmRead,
@@ -80,6 +81,7 @@ impl Permission {
         Self::NodeReport,
         Self::ImageRead,
         Self::EventRead,
+        Self::RefusalRead,
         Self::AuditRead,
         Self::ClusterRead,
         Self::ClusterManage,
@@ -107,6 +109,7 @@ impl Permission {
             Self::NodeReport => "node:report",
             Self::ImageRead => "image:read",
             Self::EventRead => "event:read",
+            Self::RefusalRead => "refusal:read",
             Self::AuditRead => "audit:read",
             Self::ClusterRead => "cluster:read",
             Self::ClusterManage => "cluster:manage",
@@ -135,6 +138,7 @@ impl Permission {
             Self::NodeReport => "report and send heartbeats, as a node",
             Self::ImageRead => "see images",
             Self::EventRead => "read decisions and outcomes",
+            Self::RefusalRead => "see commands that were refused",
             Self::AuditRead => "read events about users, too, and have durable consumers",
             Self::ClusterRead => "see the cluster's settings, and the schemas of its messages",
             Self::ClusterManage => "change the cluster's settings",
@@ -153,6 +157,7 @@ impl Permission {
             | Self::VmRead
             | Self::NodeRead
             | Self::ImageRead
+            | Self::RefusalRead
             | Self::ClusterRead
             | Self::UserSelf => [Any, Any, Any, Any, None, None],
             Self::EventRead => [Any, Any, Any, Any, Any, None],

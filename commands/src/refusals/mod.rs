@@ -1,15 +1,17 @@
 //! Commands that were refused (docs/adr/0041): kept in a database beside the journal for those who look for what was
-//! attempted. They are not events: nothing depends on them, and whoever floods the control plane loses the oldest of
-//! its own only. No command waits for them.
+//! attempted. They are not events: nothing depends on them, and whoever floods the control plane loses its own only. No
+//! command waits for them.
 //!
 //! Cancel-safety: [`RefusalRecorder::run`] may be dropped at any await; what it was given and has not stored is lost.
 
+mod select;
 mod store;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use otherix_runtime::{LogLimit, Runtime};
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
@@ -21,17 +23,15 @@ use otherix_schemas::user::Caller;
 use otherix_schemas::value::name_key;
 use otherix_transport::service::Denied;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
-use self::store::RefusalStore;
 pub use self::store::RefusalStoreError;
+use self::store::{Limits, RefusalStore};
+use self::waiting::Waiting;
 
-/// Refusals and queries that may wait; more refusals are dropped.
-const WAITING_MAX: usize = 1024;
-
-/// Stored in one transaction at most.
-const BATCH: usize = 256;
+/// Queries that may wait; more wait for their turn to.
+const QUERIES_MAX: usize = 64;
 
 /// Longest stored message, in bytes.
 const MESSAGE_MAX: usize = 1024;
@@ -54,24 +54,46 @@ struct Refusal {
     message: String,
 }
 
-/// What the recorder does, in this order.
+/// A query, and where its answer goes.
 #[derive(Debug)]
-enum Work {
-    Record(Refusal),
-    List { query: RefusalQuery, is_auditor: bool, answer: oneshot::Sender<Result<Refusals, RefusalStoreError>> },
+struct Query {
+    query: RefusalQuery,
+    is_auditor: bool,
+    answer: oneshot::Sender<Result<Refusals, RefusalStoreError>>,
+}
+
+/// What a [`RefusalLog`] hands to its recorder.
+#[derive(Debug, Default)]
+struct Handed {
+    waiting: Mutex<Waiting>,
+    /// Told of each refusal.
+    added: Notify,
+}
+
+impl Handed {
+    fn push(&self, refusal: Refusal) -> bool {
+        let is_dropped = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(refusal);
+        self.added.notify_one();
+        is_dropped
+    }
+
+    fn take(&self) -> Vec<Refusal> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take().into()
+    }
 }
 
 /// The refused commands. Clones share them.
 #[derive(Clone, Debug)]
 pub struct RefusalLog {
     /// `None`: none are kept.
-    queue: Option<mpsc::Sender<Work>>,
+    recorder: Option<(Arc<Handed>, mpsc::Sender<Query>)>,
 }
 
 /// Stores what a [`RefusalLog`] is given.
 pub struct RefusalRecorder {
     store: Arc<RefusalStore>,
-    queue: mpsc::Receiver<Work>,
+    handed: Arc<Handed>,
+    queries: mpsc::Receiver<Query>,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -104,7 +126,7 @@ fn shortened(text: &str) -> String {
 impl RefusalLog {
     /// Keeps none.
     pub fn none() -> Self {
-        Self { queue: None }
+        Self { recorder: None }
     }
 
     /// Opens the database at `path`, or creates it, and returns what stores refusals in it.
@@ -112,15 +134,19 @@ impl RefusalLog {
     /// # Errors
     /// If it cannot be opened.
     pub fn open(path: &Path, runtime: Arc<dyn Runtime>) -> Result<(Self, RefusalRecorder), RefusalStoreError> {
-        let store = Arc::new(RefusalStore::open(path)?);
-        let (sender, queue) = mpsc::channel(WAITING_MAX);
-        Ok((Self { queue: Some(sender) }, RefusalRecorder { store, queue, runtime }))
+        let store = Arc::new(RefusalStore::open(path, Limits::default())?);
+        let (sender, queries) = mpsc::channel(QUERIES_MAX);
+        let handed = Arc::<Handed>::default();
+        Ok((
+            Self { recorder: Some((Arc::clone(&handed), sender)) },
+            RefusalRecorder { store, handed, queries, runtime },
+        ))
     }
 
     /// Records that a command was refused, unless that says nothing about a resource. Never waits.
     pub fn record(&self, denied: Denied<'_>, time: Timestamp) {
         let Denied { request, caller, body, refusal } = denied;
-        let Some(queue) = &self.queue else { return };
+        let Some((handed, _)) = &self.recorder else { return };
         let code = refusal.error.code;
         if !matches!(request.kind, RequestKind::Command(_)) || !is_attempt(code) {
             return;
@@ -132,7 +158,7 @@ impl RefusalLog {
         let message = shortened(&refusal.error.message);
         let (actor, actor_name) = (caller.id.to_string(), caller.name.clone());
         let refusal = Refusal { time, actor, actor_name, request: request.name, ids, name, code, message };
-        if queue.try_send(Work::Record(refusal)).is_err() {
+        if handed.push(refusal) {
             static DROPPED: LogLimit = LogLimit::new();
             if let Some(count) = DROPPED.hit() {
                 tracing::warn!(count, "more commands are refused than can be recorded");
@@ -147,10 +173,10 @@ impl RefusalLog {
     pub async fn list(&self, query: RefusalQuery, caller: &Caller) -> Result<Refusals, ErrorBody> {
         query.check()?;
         let unavailable = || ErrorBody::new(ErrorCode::Unavailable, "refused commands cannot be read");
-        let queue = self.queue.as_ref().ok_or_else(unavailable)?;
+        let (_, queries) = self.recorder.as_ref().ok_or_else(unavailable)?;
         let is_auditor = caller.role.has(Permission::AuditRead);
         let (answer, found) = oneshot::channel();
-        queue.send(Work::List { query, is_auditor, answer }).await.map_err(|_| unavailable())?;
+        queries.send(Query { query, is_auditor, answer }).await.map_err(|_| unavailable())?;
         found.await.map_err(|_| unavailable())?.map_err(|error| {
             log(&error);
             unavailable()
@@ -161,29 +187,29 @@ impl RefusalLog {
 impl RefusalRecorder {
     /// Stores refusals, and answers queries, until nobody can send any.
     pub async fn run(mut self) {
-        let mut work = Vec::new();
-        while self.queue.recv_many(&mut work, BATCH).await > 0 {
-            let (store, work) = (Arc::clone(&self.store), std::mem::take(&mut work));
+        loop {
+            let (query, is_last) = tokio::select! {
+                query = self.queries.recv() => (query, true),
+                () = self.handed.added.notified() => (None, false),
+            };
+            let is_last = is_last && query.is_none();
+            // A query sees what was recorded before it, and perhaps more.
+            let (store, refusals) = (Arc::clone(&self.store), self.handed.take());
+            let work = move || carry_out(&store, &refusals, query);
             // Ends without a result when the process does.
-            let _ended = self.runtime.run_blocking("record refusals", move || carry_out(&store, work)).await;
+            let _ended = self.runtime.run_blocking("record refusals", work).await;
+            if is_last {
+                return;
+            }
         }
     }
 }
 
-fn carry_out(store: &RefusalStore, work: Vec<Work>) {
-    let mut refusals = Vec::new();
-    let mut queries = Vec::new();
-    for work in work {
-        match work {
-            Work::Record(refusal) => refusals.push(refusal),
-            Work::List { query, is_auditor, answer } => queries.push((query, is_auditor, answer)),
-        }
-    }
-    // A query sees what was recorded before it, and perhaps more.
-    if let Err(error) = store.record(&refusals) {
+fn carry_out(store: &RefusalStore, refusals: &[Refusal], query: Option<Query>) {
+    if let Err(error) = store.record(refusals) {
         log(&error);
     }
-    for (query, is_auditor, answer) in queries {
+    if let Some(Query { query, is_auditor, answer }) = query {
         // Whoever asked may be gone.
         let _unless_dropped = answer.send(store.list(&query, is_auditor));
     }

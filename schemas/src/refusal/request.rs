@@ -56,11 +56,12 @@ pub struct ListRefusals;
 
 impl RequestType for ListRefusals {
     const NAME: &'static str = "refusal.list";
-    const PERMISSION: Permission = Permission::EventRead;
+    const PERMISSION: Permission = Permission::RefusalRead;
     const KIND: RequestKind = RequestKind::Unrecorded;
     const SUMMARY: &'static str = "List commands that were refused";
-    const DESCRIPTION: &'static str = "The latest 200 that are selected, the oldest first. The control plane keeps \
-        the latest 1,000 of each caller, 100,000 in all, outside of the journal: nothing proves that they are all. \
+    const DESCRIPTION: &'static str = "At most 200 of those that are selected, the oldest first; of more, callers \
+        take turns, from the latest one of each. The control plane keeps the latest 1,000 of each caller, 100,000 in \
+        all, outside of the journal: nothing proves that they are all. \
         Those that the NATS server has refused are in the control plane's log only. Commands about users, join \
         tokens and keys are left out for roles without `audit:read`.";
     type Body = RefusalQuery;

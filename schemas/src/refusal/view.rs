@@ -10,12 +10,12 @@ use crate::value::UserId;
 /// Most refusals in an answer.
 pub const REFUSALS_MAX: usize = 200;
 
-/// The latest refusals.
+/// Refusals; of too many, the callers take turns, from the latest one of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusals {
     /// The oldest first.
     pub refusals: Vec<RefusalView>,
-    /// Whether there are older ones.
+    /// Whether there are more.
     pub is_truncated: bool,
 }
 
