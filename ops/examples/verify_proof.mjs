@@ -48,7 +48,8 @@ function rootOf(leaf, index, size, path) {
 function headOf(checkpoint, vkey) {
   const [, name, id, encoded] = /^([^+\s]+)\+([0-9a-f]{8})\+(\S+)$/.exec(vkey) ?? refuse("the key is malformed");
   const key = decoded(encoded);
-  if (key[0] !== 1 || sha256(`${name}\n`, key).subarray(0, 4).toString("hex") !== id) refuse("the key is malformed");
+  const keyId = sha256(`${name}\n`, key).subarray(0, 4).toString("hex");
+  if (key.length !== 33 || key[0] !== 1 || keyId !== id) refuse("the key is malformed");
   const end = checkpoint.lastIndexOf("\n\n") + 1;
   const text = checkpoint.slice(0, end);
   const [origin, size, root] = text.split("\n");
@@ -67,8 +68,19 @@ function headOf(checkpoint, vkey) {
   return refuse("the key has not signed the checkpoint");
 }
 
+function unusable(why) {
+  console.error(why);
+  process.exit(2);
+}
+
 const [file, vkey] = process.argv.slice(2);
-const proof = readFileSync(file, "utf8");
+if (process.argv.length !== 4) unusable("usage: verify_proof.mjs FILE VKEY");
+let proof;
+try {
+  proof = readFileSync(file, "utf8");
+} catch (error) {
+  unusable(`cannot read \`${file}\`: ${error.code}`);
+}
 const end = proof.indexOf("\n\n");
 const [header, extra, index, ...path] = proof.slice(0, end).split("\n");
 if (header !== "c2sp.org/tlog-proof@v1" || !extra?.startsWith("extra ") || !index?.startsWith("index ")) {

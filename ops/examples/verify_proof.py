@@ -6,6 +6,7 @@ Needs `cryptography` for Ed25519, no otherix code and no control plane. The form
 
 import base64
 import hashlib
+import re
 import sys
 
 from cryptography.exceptions import InvalidSignature
@@ -14,6 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 def refuse(why):
     sys.exit(f"not proven: {why}")
+
+
+def unusable(why):
+    print(why, file=sys.stderr)
+    sys.exit(2)
 
 
 def decoded(text):
@@ -50,17 +56,17 @@ def root_of(leaf, index, size, path):
 
 def head_of(checkpoint, vkey):
     """The size and root of the log, as its key has signed them."""
-    name, key_id, key = vkey.split("+", 2)
-    key = decoded(key)
-    if key[0] != 1 or hashlib.sha256(f"{name}\n".encode() + key).digest()[:4].hex() != key_id:
+    parts = re.fullmatch(r"([^+\s]+)\+([0-9a-f]{8})\+(\S+)", vkey) or refuse("the key is malformed")
+    name, key_id, key = parts[1], parts[2], decoded(parts[3])
+    if len(key) != 33 or key[0] != 1 or hashlib.sha256(f"{name}\n".encode() + key).digest()[:4].hex() != key_id:
         refuse("the key is malformed")
     text, separator, signatures = checkpoint.rpartition("\n\n")
     text += "\n"
-    origin, size, root = text.split("\n")[:3]
+    origin, size, root = (text + "\n\n").split("\n")[:3]
     if not separator or origin != name:
         refuse(f"the checkpoint is one of `{origin}`, not of `{name}`")
     for line in signatures.splitlines():
-        dash, signer, signature = line.split(" ")
+        dash, signer, signature = (line.split(" ") + ["", ""])[:3]
         signature = decoded(signature)
         if dash == "\N{EM DASH}" and signer == name and signature[:4].hex() == key_id:
             Ed25519PublicKey.from_public_bytes(key[1:]).verify(signature[4:], text.encode())
@@ -75,6 +81,8 @@ def verified(proof, vkey):
     if header != "c2sp.org/tlog-proof@v1" or not extra.startswith("extra ") or not index.startswith("index "):
         refuse("the file is not a proof of an event")
     event, index = decoded(extra.removeprefix("extra ")), int(index.removeprefix("index "))
+    if index < 0:
+        refuse("the index is malformed")
     size, root = head_of(checkpoint, vkey)
     # No signature covers the event: its hash has to be the leaf that the signed root has.
     if root_of(leaf_hash(event), index, size, [decoded(line) for line in path]) != root:
@@ -82,8 +90,15 @@ def verified(proof, vkey):
     return event
 
 
-with open(sys.argv[1], encoding="utf-8", newline="") as file:
-    text = file.read()
+if len(sys.argv) != 3:
+    unusable("usage: verify_proof.py FILE VKEY")
+try:
+    with open(sys.argv[1], encoding="utf-8", newline="") as file:
+        text = file.read()
+except OSError as error:
+    unusable(f"cannot read `{sys.argv[1]}`: {error.strerror}")
+except UnicodeDecodeError:
+    refuse("the file is not a proof of an event")
 try:
     print(verified(text, sys.argv[2].strip()).decode())
 except InvalidSignature:

@@ -29,7 +29,8 @@ async def main(bucket="OTHERIX_NETWORKS", count=None):
     changes = await state.watch("id.>")
     left = None if count is None else int(count)
     while left is None or left > 0:
-        entry = await changes.updates(timeout=3600)
+        # However long nothing changes.
+        entry = await changes.updates(timeout=None)
         if entry is None:
             # What there was at the start is complete; what follows are changes.
             print("complete", flush=True)

@@ -1,8 +1,9 @@
 //! The whole state at one position, as the buckets have it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use otherix_schemas::bucket::{key_of_id, key_of_name};
+use otherix_schemas::id::{NetworkId, VmId};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use rusqlite::Connection;
@@ -44,6 +45,18 @@ impl ReadModels {
         Ok(StateAt { position, ..state })
     }
 
+    /// Reads the part of the state that is about the networks and VMs of these ids, at one position. A name is not
+    /// there if its resource is deleted.
+    ///
+    /// # Errors
+    /// When the database fails, or a read model is being rebuilt.
+    pub async fn state_of(&self, ids: BTreeSet<Uuid>) -> Result<StateAt, StateError> {
+        let read =
+            self.snapshot(READS, move |snapshot| read_of(snapshot.db, &ids).map(|state| (snapshot.position, state)));
+        let (position, state) = read.await??;
+        Ok(StateAt { position, ..state })
+    }
+
     /// Waits until the state is later than at a position.
     pub async fn later_than(&self, position: Position) {
         self.reach_later(READS, position).await;
@@ -61,6 +74,28 @@ fn read(db: &Connection) -> Result<StateAt, QueryError> {
         vms: entries(&vms, |view| (view.id.uuid(), view.name.key(), view.deleted_at))?,
         nodes: entries(&nodes, |view| (view.id.uuid(), view.name.key(), None))?,
     })
+}
+
+fn read_of(db: &Connection, ids: &BTreeSet<Uuid>) -> Result<StateAt, QueryError> {
+    let mut state = StateAt::default();
+    for id in ids {
+        if let Some(view) = network::query::listed(db, NetworkId::new(*id))? {
+            let name = view.deleted_at.is_none().then(|| view.name.key());
+            add(&mut state.networks, (*id, name), &view)?;
+        }
+        if let Some(view) = vm::query::by_id(db, VmId::new(*id))? {
+            let name = view.deleted_at.is_none().then(|| view.name.key());
+            add(&mut state.vms, (*id, name), &view)?;
+        }
+    }
+    Ok(state)
+}
+
+fn add(entries: &mut Entries, (id, name): (Uuid, Option<String>), view: &impl Serialize) -> Result<(), QueryError> {
+    let json = serde_json::to_string(view)?;
+    entries.extend(name.map(|name| (key_of_name(&name), json.clone())));
+    entries.insert(key_of_id(id), json);
+    Ok(())
 }
 
 /// A name is that of the resource that is not deleted, and otherwise of the one that was deleted last.

@@ -1,6 +1,7 @@
 //! `otherix explain`: everything that happened to a resource, with the time that its nodes took.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use otherix_schemas::event::EventQuery;
@@ -12,6 +13,7 @@ use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::vm::VmView;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::line::Lines;
@@ -65,6 +67,9 @@ impl ExplainSubcommand {
     }
 }
 
+/// How long to wait for refused commands: the events are complete without them.
+const REFUSALS_LIMIT: Duration = Duration::from_secs(3);
+
 /// Columns of the time since the line before.
 const SINCE_WIDTH: usize = 10;
 
@@ -72,7 +77,8 @@ const HELP: &str = "\
 Shows decisions and outcomes in the order in which they were recorded, and for the first outcome of each node about a \
 decision the time since then; the longest one is marked. Each line begins with the time since the one before. The name \
 may be that of a resource that was deleted. Commands that were refused are shown as far as the control plane keeps \
-them: the latest 1,000 of each caller. Nothing proves that they are all.
+them: the latest 1,000 of each caller. At most 200 are shown, of which every caller has its share. Nothing proves that \
+they are all.
 
 Examples:
   otherix explain network net-dev
@@ -83,7 +89,8 @@ Examples:
 struct Explanation<'a> {
     events: &'a [Value],
     waits: Vec<Wait>,
-    refusals: Refusals,
+    /// Null if the control plane has not told them.
+    refusals: Option<Refusals>,
 }
 
 /// The time between a decision and an outcome that is about it.
@@ -127,9 +134,17 @@ pub(crate) async fn run(global: &GlobalArgs, command: ExplainSubcommand, printer
     };
     let refusals = RefusalQuery { ids: ids.clone(), named };
     let events = if ids.is_empty() { Vec::new() } else { events_about(ids, &mut client).await? };
-    client.renew();
-    let refusals = client.call::<ListRefusals>(&refusals).await?.data;
-    if let Some(failure) = never_existed.filter(|_| refusals.refusals.is_empty()) {
+    client.renew_until(Instant::now() + REFUSALS_LIMIT);
+    let refusals = match client.call::<ListRefusals>(&refusals).await {
+        Ok(answer) => Some(answer.data),
+        // The events are there all the same. A control plane of an earlier version does not know the request.
+        Err(failure) => {
+            printer.note(&format!("refused commands are not shown: {}", failure.body.error.message));
+            None
+        }
+    };
+    let has_none = refusals.as_ref().is_none_or(|refusals| refusals.refusals.is_empty());
+    if let Some(failure) = never_existed.filter(|_| has_none) {
         return Err(failure);
     }
     let waits = waits(&events);
@@ -138,7 +153,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: ExplainSubcommand, printer
     }
     let mut lines = Lines::default();
     lines.names.learn(&events, &mut client).await;
-    printer.text(&text(&mut lines, &events, &waits, &refusals))
+    printer.text(&text(&mut lines, &events, &waits, &refusals.unwrap_or_default()))
 }
 
 /// All events that have one of the ids.
@@ -172,7 +187,7 @@ fn text(lines: &mut Lines, events: &[Value], waits: &[Wait], refusals: &Refusals
     let mut before = None;
     let mut text = String::new();
     if refusals.is_truncated {
-        text.push_str("older refused commands are left out\n");
+        text.push_str("not all refused commands are shown: of callers with many, older ones are left out\n");
     }
     for (time, line) in told {
         let since = time.zip(before).map(|(time, before)| format!("+{}", duration(time - before)));

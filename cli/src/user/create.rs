@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::credential::{register, register_given};
 use super::expiry::Validity;
 use super::fields;
-use super::key_file::NewKeyFile;
+use super::key_file::{NewKeyFile, Written};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
@@ -52,7 +52,7 @@ pub(super) struct NewCredentialsArgs {
     #[arg(long, value_name = "KEY")]
     pub(super) public_key: Option<String>,
 
-    /// The credentials file to write, which must not exist [default: NAME.creds]; with --public-key, a file for the JWT
+    /// The credentials file to write, which must not exist [default: NAME.creds]; with --public-key, one for the JWTs
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) out: Option<PathBuf>,
 }
@@ -60,13 +60,14 @@ pub(super) struct NewCredentialsArgs {
 pub(super) const HELP: &str = "\
 The key pair is made on this machine; only its public part is sent. The file contains the private key and the JWT that \
 the control plane signs, in the form that every NATS client reads, with mode 0600. NAME.state.creds beside it has the \
-same key and a JWT for the account with the key-value buckets of the state. Without --expires, the credentials do not \
-expire. docs/roles.md lists what each role permits.
+same private key and a JWT for the account with the key-value buckets of the state: whoever has that file can act as \
+the user, too, so make a user with the role viewer for a program that only watches. Without --expires, the credentials \
+do not expire. docs/roles.md lists what each role permits.
 
 With --public-key, the key pair stays where it was made (by `nsc`, `nk`, or on the user's machine), and nothing that \
-is printed or written is secret: --out FILE gets the JWT, which `otherix user credential NAME` prints, too. Whoever \
-has the private key puts the JWT into the file that has it, which is a credentials file then: `otherix user credential \
---update FILE --jwt JWT_FILE`.
+is printed or written is secret: --out FILE gets the JWTs, which `otherix user credential NAME` prints, too. Whoever \
+has the private key puts them into the file that has it, which is a credentials file then, and the one beside it: \
+`otherix user credential --update FILE --jwt JWT_FILE`.
 
 Examples:
   otherix user create alice --role developer
@@ -75,12 +76,13 @@ Examples:
   otherix user create eve --role viewer --public-key UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4 --out \
 eve.jwt";
 
-/// What is printed as JSON: the user, and the file with its credentials.
+/// What is printed as JSON: the user, and the files with its credentials.
 #[derive(Serialize)]
 pub(super) struct WithCredentials<'a> {
     #[serde(flatten)]
     pub(super) user: &'a UserView,
     pub(super) credentials_file: String,
+    pub(super) state_credentials_file: Option<String>,
 }
 
 impl NewCredentialsArgs {
@@ -119,19 +121,21 @@ pub(super) async fn run(global: &GlobalArgs, args: CreateUserArgs, printer: &mut
     let file = NewKeyFile::create(credentials.file(&draft.name))?;
     let (key, expires_at) = (file.public_key()?.to_string(), expires_at.map(|at| at.to_string()));
     let request = UserDraft { key, expires_at, ..draft };
-    let (user, file) = register::<CreateUser>(&mut client, file, &request.name, &request).await?;
-    print(&user, "created", &file, printer)
+    let (user, written) = register::<CreateUser>(&mut client, file, &request.name, &request).await?;
+    print(&user, "created", &written, printer)
 }
 
 /// A well-formed public key, which nobody has.
 const VALID_KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
 
 /// Prints a user whose credentials were written.
-pub(super) fn print(user: &UserView, verb: &str, file: &str, printer: &mut Printer) -> Result<(), Failure> {
+pub(super) fn print(user: &UserView, verb: &str, written: &Written, printer: &mut Printer) -> Result<(), Failure> {
+    let credentials_file = written.file.display().to_string();
+    let state_credentials_file = written.state.as_ref().map(|path| path.display().to_string());
     if printer.is_json() {
-        return printer.data(&WithCredentials { user, credentials_file: file.to_owned() });
+        return printer.data(&WithCredentials { user, credentials_file, state_credentials_file });
     }
-    let fields = fields::summary(user, Some(file));
+    let fields = fields::summary(user, Some((&credentials_file, state_credentials_file.as_deref())));
     printer.text(&format!("user {} {verb}\n{fields}", clean(user.name.as_str())))
 }
 

@@ -11,7 +11,7 @@ use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::{CredentialView, GetCredential, UserOrMyself, UserView};
 use serde::Serialize;
 
-use super::key_file::{self, NewKeyFile};
+use super::key_file::{self, NewKeyFile, Written};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -30,7 +30,7 @@ pub(crate) struct CredentialArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     update: Option<PathBuf>,
 
-    /// A file with the JWT, or - for stdin: nothing is asked of the control plane
+    /// A file with the JWTs, or - for stdin: nothing is asked of the control plane
     #[arg(long, value_name = "FILE", requires = "update", conflicts_with = "reference",
         value_hint = ValueHint::FilePath)]
     jwt: Option<PathBuf>,
@@ -41,11 +41,13 @@ pub(crate) struct CredentialArgs {
 }
 
 pub(super) const HELP: &str = "\
-Prints the JWT that the control plane signs for the user's present key, role and expiry. It is of no use without the \
-private key. With --update, it is written into a file that has the private key: a credentials file, or the one that an \
-interrupted `user create` or `user rotate` left; the file beside it that reads the buckets of the state \
-(FILE.state.creds) is written, too. Another user's requires the permission user:manage. After a change of \
-role the user's own credentials are revoked: an admin sends the JWT, and the user writes it with --jwt.
+Prints the JWTs that the control plane signs for the user's present key, role and expiry, each on a line: that of the \
+credentials file, and that of the file beside it that reads the buckets of the state (NAME.state.creds). They are no \
+secrets: they are of no use without the private key. With --update, they are written into a file that has the private \
+key (a credentials file, or the one that an interrupted `user create` or `user rotate` left) and into the one beside \
+it, which then has the private key, too. A file beside it that has another key is not overwritten (exit code 4). \
+Another user's requires the permission user:manage. After a change of role the user's own credentials are revoked: an \
+admin sends the JWTs, and the user writes them with --jwt.
 
 Examples:
   otherix user credential alice
@@ -61,6 +63,7 @@ struct UpdatedView<'a> {
     key: &'a str,
     expires_at: Option<Timestamp>,
     credentials_file: String,
+    state_credentials_file: Option<String>,
 }
 
 /// Carries out the command.
@@ -76,24 +79,29 @@ pub(super) async fn run(global: &GlobalArgs, args: CredentialArgs, printer: &mut
     };
     let credential = client.call::<GetCredential>(&UserOrMyself { id }).await?.data;
     let Some(path) = update else {
-        return if printer.is_json() {
-            printer.data(&credential)
-        } else {
-            printer.text(&format!("{}\n", clean(&credential.jwt)))
-        };
+        return if printer.is_json() { printer.data(&credential) } else { printer.text(&jwts(&credential)) };
     };
-    key_file::update(&path, credential.jwt.clone(), credential.state_jwt.clone())?;
+    let written = key_file::update(&path, credential.jwt.clone(), credential.state_jwt.clone())?;
     if printer.is_json() {
         return printer.data(&credential);
     }
-    print_updated(credential.name.as_str(), &path, printer)
+    print_updated(credential.name.as_str(), &written, printer)
+}
+
+/// The JWTs, each on a line: that for requests, and that for the buckets.
+fn jwts(credential: &CredentialView) -> String {
+    [Some(&credential.jwt), credential.state_jwt.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|jwt| format!("{}\n", clean(jwt)))
+        .collect()
 }
 
 fn update_offline(path: &Path, jwt: &Path, printer: &mut Printer) -> Result<(), Failure> {
-    let updated = key_file::update_from(path, jwt)?;
+    let (updated, written) = key_file::update_from(path, jwt)?;
     let name = &updated.claims().name;
     if !printer.is_json() {
-        return print_updated(name, path, printer);
+        return print_updated(name, &written, printer);
     }
     let seconds = updated.expires_at().and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1_000_000));
     printer.data(&UpdatedView {
@@ -101,13 +109,21 @@ fn update_offline(path: &Path, jwt: &Path, printer: &mut Printer) -> Result<(), 
         role: updated.role(),
         key: updated.public_key().as_str(),
         expires_at: seconds.and_then(|micros| Timestamp::from_unix_micros(micros).ok()),
-        credentials_file: path.display().to_string(),
+        credentials_file: written.file.display().to_string(),
+        state_credentials_file: written.state.map(|path| path.display().to_string()),
     })
 }
 
-fn print_updated(name: &str, path: &Path, printer: &mut Printer) -> Result<(), Failure> {
-    let (name, path) = (clean(name), path.display().to_string());
-    printer.text(&format!("credentials of user {name} written to {}\n", clean(&path)))
+fn print_updated(name: &str, written: &Written, printer: &mut Printer) -> Result<(), Failure> {
+    let mut files = clean(&written.file.display().to_string());
+    match &written.state {
+        Some(state) => files.push_str(&format!(" and {}", clean(&state.display().to_string()))),
+        None if key_file::state_file(&written.file).exists() => {
+            printer.note("the file that reads the buckets of the state is unchanged: there was no JWT for it");
+        }
+        None => {}
+    }
+    printer.text(&format!("credentials of user {} written to {files}\n", clean(name)))
 }
 
 /// Returns the JWT of another user.
@@ -116,7 +132,7 @@ pub(super) async fn obtain(client: &mut ControlPlaneClient, id: UserUuid) -> Res
     Ok(client.call::<GetCredential>(&UserOrMyself { id: Some(id) }).await?.data)
 }
 
-/// Registers a public key that was made elsewhere, and writes the JWT for it to `out`, which must not exist.
+/// Registers a public key that was made elsewhere, and writes the JWTs for it to `out`, which must not exist.
 pub(super) async fn register_given<R: RequestType<Answer = UserView>>(
     client: &mut ControlPlaneClient,
     request: &R::Body,
@@ -128,7 +144,7 @@ pub(super) async fn register_given<R: RequestType<Answer = UserView>>(
         write_jwt(client, &user, path).await.map_err(|failure| {
             let name = &user.name;
             failure
-                .hint(format!("the key of user {name} is registered; `otherix user credential {name}` prints the JWT"))
+                .hint(format!("the key of user {name} is registered; `otherix user credential {name}` prints the JWTs"))
         })?;
     }
     Ok(user)
@@ -142,27 +158,27 @@ pub(super) fn check_free(out: Option<&Path>) -> Result<(), Failure> {
     Err(failure.hint("select another file with `--out FILE`"))
 }
 
-/// Writes the JWT of another user to a file.
+/// Writes the JWTs of another user to a file.
 pub(super) async fn write_jwt(client: &mut ControlPlaneClient, user: &UserView, path: &Path) -> Result<(), Failure> {
     let credential = obtain(client, user.id).await?;
-    files::replace(path, format!("{}\n", credential.jwt).as_bytes()).map_err(|error| {
+    files::replace(path, jwts(&credential).as_bytes()).map_err(|error| {
         let message = format!("cannot write `{}`: {error}", path.display());
         Failure::new(Exit::Unexpected, ErrorCode::Internal, message)
     })
 }
 
-/// Registers the public key, and writes the credentials. Returns the user, and their file.
+/// Registers the public key, and writes the credentials. Returns the user, and their files.
 pub(super) async fn register<R: RequestType<Answer = UserView>>(
     client: &mut ControlPlaneClient,
     key: NewKeyFile,
     name: &str,
     request: &R::Body,
-) -> Result<(UserView, String), Failure> {
+) -> Result<(UserView, Written), Failure> {
     let user = match client.call::<R>(request).await {
         Ok(answer) => answer.data,
         Err(failure) => return Err(key.after_refusal(failure, name)),
     };
     let credential = obtain(client, user.id).await.map_err(|failure| key.kept(failure, name))?;
-    let file = key.complete(credential.jwt, credential.state_jwt).map_err(|failure| key.kept(failure, name))?;
-    Ok((user, file.display().to_string()))
+    let written = key.complete(credential.jwt, credential.state_jwt).map_err(|failure| key.kept(failure, name))?;
+    Ok((user, written))
 }

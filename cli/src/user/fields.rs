@@ -27,10 +27,13 @@ pub(super) fn details(view: &UserView) -> String {
     table::fields(&lines)
 }
 
-/// The fields after a change, and the credentials file if one was written.
-pub(super) fn summary(view: &UserView, credentials: Option<&str>) -> String {
+/// The fields after a change, and the credentials file, with the one that reads the buckets, if they were written.
+pub(super) fn summary(view: &UserView, credentials: Option<(&str, Option<&str>)>) -> String {
     let mut lines = fields(view);
-    lines.extend(credentials.map(|file| ("credentials", file.to_owned())));
+    if let Some((file, state)) = credentials {
+        lines.push(("credentials", file.to_owned()));
+        lines.extend(state.map(|file| ("state credentials", file.to_owned())));
+    }
     table::fields(&lines)
 }
 

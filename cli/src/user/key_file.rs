@@ -29,6 +29,13 @@ const JWT: &str = "eyJ";
 /// What the seeds of users begin with.
 const SEED: &str = "SU";
 
+/// The files of a user's credentials that were written.
+pub(super) struct Written {
+    pub(super) file: PathBuf,
+    /// That which reads the buckets of the state.
+    pub(super) state: Option<PathBuf>,
+}
+
 /// A new key pair, whose private part is in `<file>.partial` until the credentials in `<file>` are complete.
 pub(super) struct NewKeyFile {
     file: PathBuf,
@@ -87,15 +94,15 @@ impl NewKeyFile {
         let _left_behind = files::remove(&self.partial);
     }
 
-    /// Writes the complete credentials, and those for the buckets beside them. Returns the file.
-    pub(super) fn complete(&self, jwt: String, state_jwt: Option<String>) -> Result<&Path, Failure> {
+    /// Writes the complete credentials, and those for the buckets beside them. Returns the files.
+    pub(super) fn complete(&self, jwt: String, state_jwt: Option<String>) -> Result<Written, Failure> {
         write_credentials(&self.partial, self.pair.clone(), jwt)?;
-        write_state(&self.file, self.pair.clone(), state_jwt)?;
+        let state = write_state(&self.file, self.pair.clone(), state_jwt)?;
         // Fails if there is a file by now, unlike a rename.
         fs::hard_link(&self.partial, &self.file).map_err(|error| cannot_write(&self.file, &error))?;
         // It is the same file.
         let _left_behind = files::remove(&self.partial);
-        Ok(&self.file)
+        Ok(Written { file: self.file.clone(), state })
     }
 
     /// Adds how to go on after a failure which leaves the key in the temporary file.
@@ -109,10 +116,28 @@ impl NewKeyFile {
 }
 
 /// Replaces the JWT in a file that has a user's private key, and writes the file beside it that reads the buckets.
-pub(super) fn update(path: &Path, jwt: String, state_jwt: Option<String>) -> Result<(), Failure> {
+pub(super) fn update(path: &Path, jwt: String, state_jwt: Option<String>) -> Result<Written, Failure> {
     let (pair, _) = read_key(path)?;
-    write_credentials(path, pair.clone(), jwt)?;
-    write_state(path, pair, state_jwt)
+    let new = credentials(pair.clone(), jwt)?;
+    if state_jwt.is_some() {
+        check_own(&state_file(path), &pair)?;
+    }
+    write(path, &new)?;
+    Ok(Written { file: path.to_owned(), state: write_state(path, pair, state_jwt)? })
+}
+
+/// Refuses to overwrite a file that has another key: `ann` and `ann.creds` have the same file beside them.
+fn check_own(path: &Path, pair: &KeyPair) -> Result<Option<Creds>, Failure> {
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(None);
+    }
+    let hint = "move it elsewhere, or the credentials that it is beside";
+    let (present, credentials) = read_key(path).map_err(|failure| failure.hint(hint))?;
+    if present.public_key() == pair.public_key() {
+        return Ok(credentials);
+    }
+    let message = format!("file `{}` has another key, and is not overwritten", path.display());
+    Err(Failure::new(Exit::Conflict, ErrorCode::Conflict, message).hint(hint))
 }
 
 /// The file beside a credentials file with which the same user reads the buckets of the state: `ann.state.creds`.
@@ -127,12 +152,17 @@ pub(super) fn state_file(path: &Path) -> PathBuf {
     path.with_extension(format!("{STATE}.{extension}"))
 }
 
-fn write_state(path: &Path, pair: KeyPair, jwt: Option<String>) -> Result<(), Failure> {
-    jwt.map_or(Ok(()), |jwt| write_credentials(&state_file(path), pair, jwt))
+/// Writes the file that reads the buckets, if there is a JWT for it. Returns it.
+fn write_state(path: &Path, pair: KeyPair, jwt: Option<String>) -> Result<Option<PathBuf>, Failure> {
+    let Some(jwt) = jwt else { return Ok(None) };
+    let path = state_file(path);
+    write_credentials(&path, pair, jwt)?;
+    Ok(Some(path))
 }
 
-/// Replaces the JWT by the one in another file; `-` is stdin. Returns the new credentials.
-pub(super) fn update_from(path: &Path, jwt: &Path) -> Result<Creds, Failure> {
+/// Replaces the JWT by the one in another file; `-` is stdin. If there is a second one, it is for the file that reads
+/// the buckets. Returns the new credentials, and the files.
+pub(super) fn update_from(path: &Path, jwt: &Path) -> Result<(Creds, Written), Failure> {
     let (pair, present) = read_key(path)?;
     let text = if jwt == Path::new("-") {
         files::read_at_most(io::stdin().lock(), LENGTH_MAX)
@@ -141,16 +171,24 @@ pub(super) fn update_from(path: &Path, jwt: &Path) -> Result<Creds, Failure> {
     };
     let text = text.map_err(|error| cannot_read(jwt, error.into()))?;
     let text = String::from_utf8_lossy(&text);
-    let token = text.lines().map(str::trim).find(|line| line.starts_with(JWT)).ok_or_else(|| {
+    let mut tokens = text.lines().map(str::trim).filter(|line| line.starts_with(JWT));
+    let token = tokens.next().ok_or_else(|| {
         let message = format!("`{}` has no JWT", jwt.display());
         Failure::new(Exit::Usage, ErrorCode::ValidationFailed, message)
     })?;
-    let new = credentials(pair, token.to_owned())?;
+    let new = credentials(pair.clone(), token.to_owned())?;
     if let Some(present) = present {
         check_successor(&present, &new)?;
     }
+    let state = tokens.next().map(|token| credentials(pair.clone(), token.to_owned())).transpose()?;
+    if let Some(state) = &state
+        && let Some(present) = check_own(&state_file(path), &pair)?
+    {
+        check_successor(&present, state)?;
+    }
     write(path, &new)?;
-    Ok(new)
+    let state = state.map(|state| write(&state_file(path), &state).map(|()| state_file(path))).transpose()?;
+    Ok((new, Written { file: path.to_owned(), state }))
 }
 
 /// Refuses the JWT of another control plane, and one that the present one has replaced: both would be refused.

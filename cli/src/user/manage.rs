@@ -28,7 +28,7 @@ pub(crate) struct SetRoleArgs {
     #[arg(value_name = "ROLE", value_parser = completes_to(&ROLES), hide_possible_values = true)]
     role: String,
 
-    /// A file to write the JWT for the new role to, which must not exist
+    /// A file to write the JWTs for the new role to, which must not exist
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     out: Option<PathBuf>,
 
@@ -49,10 +49,11 @@ pub(crate) struct RevokeArgs {
 }
 
 pub(super) const SET_ROLE_HELP: &str = "\
-The user's JWT is for the earlier role and is revoked; the private key stays valid. With --out, the new JWT, which is \
-no secret, is written to a file: send it to the user, who puts it into the credentials file with `otherix user \
-credential --update CREDENTIALS --jwt FILE`. `otherix user credential NAME` prints it, too. The last admin whose \
-credentials do not expire keeps its role (exit code 4).
+The user's JWT is for the earlier role and is revoked; the private key stays valid. With --out, the new JWTs (for the \
+credentials file, and for the one beside it that reads the buckets of the state), which are no secrets, are written to \
+a file: send it to the user, who puts them into both with `otherix user credential --update CREDENTIALS --jwt FILE`. \
+`otherix user credential NAME` prints them, too. The last admin whose credentials do not expire keeps its role (exit \
+code 4).
 
 Examples:
   otherix user set-role alice operator --out alice.jwt

@@ -60,6 +60,6 @@ pub(super) async fn run(global: &GlobalArgs, args: RotateArgs, printer: &mut Pri
     let name = user.name.to_string();
     let file = NewKeyFile::create(credentials.file(&name))?;
     let request = UserAndKey { id: user.id, key: file.public_key()?, expires_at };
-    let (user, file) = register::<RotateUserKey>(&mut client, file, &name, &request).await?;
-    print(&user, "has a new key", &file, printer)
+    let (user, written) = register::<RotateUserKey>(&mut client, file, &name, &request).await?;
+    print(&user, "has a new key", &written, printer)
 }

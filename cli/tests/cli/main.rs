@@ -11,12 +11,14 @@
 
 mod consumers;
 mod contexts;
+mod explain;
 mod fake;
 mod join_tokens;
 mod manifests;
 mod networks;
 mod nodes;
 mod refusals;
+mod state_files;
 mod tls;
 mod unreachable;
 mod usage;

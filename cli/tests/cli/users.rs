@@ -36,7 +36,9 @@ fn credential(key: &str) -> Value {
 }
 
 /// A control plane that registers users, and whose answers `change` may replace.
-fn control_plane(change: impl Fn(&ReceivedRequest) -> Option<FakeReply> + Send + 'static) -> FakeControlPlane {
+pub(crate) fn control_plane(
+    change: impl Fn(&ReceivedRequest) -> Option<FakeReply> + Send + 'static,
+) -> FakeControlPlane {
     let mut key = KEY.to_owned();
     FakeControlPlane::start(move |received, _| {
         if let Some(registered) = received.body["key"].as_str() {
@@ -54,7 +56,7 @@ fn control_plane(change: impl Fn(&ReceivedRequest) -> Option<FakeReply> + Send +
 }
 
 /// Runs the program in a folder.
-fn run_in(folder: &TempDir, fake: &FakeControlPlane, arguments: &str) -> ProgramOutput {
+pub(crate) fn run_in(folder: &TempDir, fake: &FakeControlPlane, arguments: &str) -> ProgramOutput {
     let mut command: Command = fake.command(arguments);
     command.current_dir(folder.path()).output().expect("the program starts").into()
 }
@@ -186,7 +188,7 @@ fn credential_prints_the_jwt_or_replaces_it_in_a_private_file_of_that_key() {
 }
 
 /// A JWT of an account for a key, issued at this time.
-fn issued(account: &KeyPair, key: &KeyPair, role: &str, issued_at: u64) -> String {
+pub(crate) fn issued(account: &KeyPair, key: &KeyPair, role: &str, issued_at: u64) -> String {
     let body = User { tags: vec![format!("role:{role}")], ..User::scoped(account.public_key()) };
     jwt::encode(Claims::new(key.public_key(), "alice", issued_at, body), account).expect("signed")
 }

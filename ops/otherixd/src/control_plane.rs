@@ -175,7 +175,7 @@ impl ControlPlane {
         // Before anything is acknowledged on top of a backup that lacks events.
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
-        ensure_replicas(&nats, &stream, &events).await;
+        ensure_replicas(&nats, (&stream, &state), (&events, &state_mirrors)).await;
         let position = *head.borrow();
         let read_side = ReadSide::open(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let (roster, callers) = (writer.roster(), writer.callers());
@@ -208,9 +208,9 @@ impl ControlPlane {
             decisions: commands::decisions_of(Arc::clone(&journal)),
             runtime,
         };
-        let publisher = StatePublisher::new(&state, read_side.models.clone(), nats.replicas);
         let state_mirrors = StateMirrors::new(&state, &state_mirrors);
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
+        let publisher = StatePublisher::new(&state, read_side.models.clone(), Arc::clone(&events) as _, nats.replicas);
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
         let (inputs, followers) = read_side.split(head.clone(), Arc::clone(&events) as _);
         let queries = queries::Service::start(&connections, inputs, callers).await?;

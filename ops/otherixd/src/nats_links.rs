@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use otherix_schemas::bucket::Bucket;
+use otherix_schemas::log::CHECKPOINT_STREAM;
+use otherix_schemas::subject::STREAM;
 use otherix_transport::service::Connections;
 use otherix_transport::{Connection, JetStream, Nats};
 
@@ -68,9 +71,19 @@ pub(crate) fn refusal_source(nats: &NatsAccess, claims: Option<&Connection>) -> 
     RefusalSource { log: nats.log.clone(), claims: claims.cloned(), is_shared }
 }
 
-/// Sets the number of replicas of stream and mirror, if one is given. Those that do not exist yet are created with it.
-pub(crate) async fn ensure_replicas(nats: &NatsAccess, stream: &JetStream, events: &JetStream) {
+/// Sets the number of replicas of stream, buckets, checkpoints and mirrors, if one is given. Those that do not exist
+/// yet are created with it. The connections are those of the stream and the buckets, and those of their mirrors.
+pub(crate) async fn ensure_replicas(
+    nats: &NatsAccess,
+    (stream, state): (&JetStream, &JetStream),
+    (events, state_mirrors): (&JetStream, &JetStream),
+) {
     let Some(replicas) = nats.replicas else { return };
-    set_replicas(&stream.context(), replicas, "the stream").await;
-    set_replicas(&events.context(), replicas, "the clients' mirror").await;
+    set_replicas(&stream.context(), STREAM, replicas, "the stream").await;
+    set_replicas(&events.context(), STREAM, replicas, "the clients' mirror").await;
+    set_replicas(&events.context(), CHECKPOINT_STREAM, replicas, "the checkpoints").await;
+    for bucket in Bucket::ALL {
+        set_replicas(&state.context(), bucket.stream(), replicas, "a bucket").await;
+        set_replicas(&state_mirrors.context(), bucket.stream(), replicas, "the mirror of a bucket").await;
+    }
 }

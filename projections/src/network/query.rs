@@ -74,6 +74,14 @@ const SELECT: &str = "
             WHERE network_id = networks.id AND warnings <> '[]' ORDER BY name)) AS node_warnings
     FROM networks";
 
+/// The network as [`list`] has it.
+///
+/// # Errors
+/// When the database fails or holds a malformed value.
+pub fn listed(db: &Connection, id: NetworkId) -> Result<Option<NetworkView>, QueryError> {
+    first(db, &format!("{SELECT} WHERE networks.id = ?1"), [id.to_string()], view)
+}
+
 fn one(db: &Connection, condition: &str, parameters: impl Params) -> Result<Option<NetworkView>, QueryError> {
     let Some(mut view) = first(db, &format!("{SELECT} WHERE {condition}"), parameters, view)? else { return Ok(None) };
     let waiting = if view.deleted_at.is_some() { "removals" } else { "awaited" };

@@ -189,6 +189,14 @@ async fn refused(daemon: &OtherixdProcess, name: &str, (file, key): (&str, &str)
         assert!(text(&output.stderr).starts_with("not proven: "), "{name}: {}", text(&output.stderr));
     }
     let other_key = key.replacen("/1+", "/2+", 1);
-    let output = run(daemon, name, &[file, &other_key]).await;
-    assert!(!output.status.success() && output.stdout.is_empty(), "{name} accepts another key");
+    for other_key in [other_key.as_str(), "a+b+", "a+00000000+AQ==", "", "x"] {
+        let output = run(daemon, name, &[file, other_key]).await;
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{name} accepts another key");
+        assert!(text(&output.stderr).starts_with("not proven: "), "{name}: {}", text(&output.stderr));
+    }
+    for (arguments, says) in [(&["/none", key][..], "cannot read `/none`"), (&[file], "usage: "), (&[], "usage: ")] {
+        let output = run(daemon, name, arguments).await;
+        let errors = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && errors.starts_with(says) && errors.lines().count() == 1, "{errors}");
+    }
 }

@@ -190,6 +190,48 @@ async fn who_may_watch_changes_nothing() {
     .await;
 }
 
+/// One user could fill the mirror with consumers that outlive it: nobody could watch any more.
+#[tokio::test]
+async fn consumers_end_without_a_subscriber_durable_ones_too() {
+    let daemon = OtherixdProcess::start().await;
+    let (_, file) = reader(&daemon, "ann", UserRole::Viewer).await;
+    create(&daemon.connect("admin").await, &overlay("net-a")).await;
+    networks_are_there(&daemon, &file).await;
+    let script = "
+import asyncio, json, sys
+import creds, nats
+
+API, STREAM = '$JS.API', 'KV_OTHERIX_NETWORKS'
+
+async def main():
+    client = await nats.connect(sys.argv[1], **creds.options(sys.argv[2]))
+    async def create(name, **more):
+        config = {'durable_name': name, 'name': name, 'deliver_subject': f'_INBOX_{creds.user(sys.argv[2])}.{name}',
+                  'deliver_policy': 'all', 'ack_policy': 'none', **more}
+        body = json.dumps({'stream_name': STREAM, 'config': config, 'action': 'create'}).encode()
+        answer = await client.request(f'{API}.CONSUMER.CREATE.{STREAM}.{name}', body, timeout=5)
+        return json.loads(answer.data)
+    default = await create('a')
+    longer = await create('b', inactive_threshold=301 * 10**9)
+    for number in range(5):
+        assert 'error' not in await create(f'c{number}', inactive_threshold=10**9)
+    for _ in range(300):
+        info = json.loads((await client.request(f'{API}.STREAM.INFO.{STREAM}', b'', timeout=5)).data)
+        left = info['state']['consumer_count']
+        if left == 1:
+            break
+        await asyncio.sleep(0.1)
+    print(json.dumps([default['config']['inactive_threshold'], longer.get('error', {}).get('description', ''), left]))
+    await client.close()
+
+asyncio.run(main())";
+    let text = nats_py(script, &[&daemon.url().await, file.to_str().unwrap()]).await;
+    let found: Value = serde_json::from_str(&text).unwrap();
+    // 5 minutes, in ns; a longer time is refused; and only the one that may last so long is left.
+    assert_eq!((&found[0], &found[2]), (&json!(300_000_000_000_u64), &json!(1)), "{found}");
+    assert!(found[1].as_str().unwrap().contains("inactive threshold"), "{found}");
+}
+
 #[tokio::test]
 async fn the_examples_watch_a_bucket() {
     let daemon = OtherixdProcess::start().await;

@@ -2,12 +2,11 @@
 
 use async_nats::jetstream::Context;
 use otherix_schemas::error::Causes;
-use otherix_schemas::subject::STREAM;
 
 /// Sets the number of replicas of a stream that has another one. Fewer copies are no reason not to serve: a failure is
 /// logged only.
-pub(crate) async fn set_replicas(context: &Context, replicas: usize, what: &str) {
-    let Ok(stream) = context.get_stream(STREAM).await else { return };
+pub(crate) async fn set_replicas(context: &Context, name: &str, replicas: usize, what: &str) {
+    let Ok(stream) = context.get_stream(name).await else { return };
     let mut config = stream.cached_info().config.clone();
     let present = config.num_replicas.max(1);
     if present == replicas {
@@ -15,10 +14,10 @@ pub(crate) async fn set_replicas(context: &Context, replicas: usize, what: &str)
     }
     config.num_replicas = replicas;
     match context.update_stream(config).await {
-        Ok(_) => tracing::info!(what, from = present, to = replicas, "changed the number of replicas"),
+        Ok(_) => tracing::info!(what, name, from = present, to = replicas, "changed the number of replicas"),
         Err(error) => {
             let error = Causes(&error);
-            tracing::error!(what, present, wanted = replicas, %error, "cannot change the number of replicas");
+            tracing::error!(what, name, present, wanted = replicas, %error, "cannot change the number of replicas");
         }
     }
 }

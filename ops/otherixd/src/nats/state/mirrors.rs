@@ -9,7 +9,7 @@ use otherix_schemas::bucket::Bucket;
 use otherix_schemas::error::Causes;
 use otherix_transport::JetStream;
 
-use super::streams::ensure_mirror;
+use super::streams::{Progress, ensure_mirror};
 
 /// Interval between checks.
 const CHECK: Duration = Duration::from_secs(1);
@@ -29,9 +29,10 @@ impl StateMirrors {
     /// Runs until the future is dropped.
     pub(crate) async fn run(self) -> Infallible {
         let failed = LogLimit::default();
+        let mut mirrors = Bucket::ALL.map(|bucket| (bucket, Progress::default()));
         loop {
-            for bucket in Bucket::ALL {
-                if let Err(error) = ensure_mirror(&self.control, &self.state, bucket).await
+            for (bucket, progress) in &mut mirrors {
+                if let Err(error) = ensure_mirror(&self.control, &self.state, *bucket, progress).await
                     && let Some(count) = failed.hit()
                 {
                     tracing::warn!(error = %Causes(&error), count, "a bucket cannot be read by others yet");

@@ -3,6 +3,7 @@
 //! and are made again.
 
 mod mirrors;
+mod named;
 mod publisher;
 mod streams;
 

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::State;
 use futures::StreamExt;
-use otherix_projections::buckets::{Entries, StateAt};
+use otherix_projections::buckets::{Entries, StateAt, StateError};
+use otherix_projections::follow::EventReader;
 use otherix_projections::read_models::ReadModels;
 use otherix_runtime::LogLimit;
 use otherix_schemas::bucket::Bucket;
@@ -18,14 +21,21 @@ use otherix_schemas::position::Position;
 use otherix_transport::JetStream;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use super::named::named;
 use super::streams::{self, BucketError};
 
-/// Shortest time between two changes of the buckets, and how many times as long as the last one took: reading and
-/// comparing the state takes at most a tenth of a processor.
+/// Shortest time between two changes of the buckets.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Time between two reads of the whole state: so many times as long as the last one took, so that they take at most a
+/// tenth of a processor, but not longer than the maximum.
 const PAUSE_FACTOR: u32 = 10;
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Most events that are looked at between these; the next one finds what others have changed.
+const EVENTS_MAX: u32 = 128;
 
 /// Interval of checks that nobody else has changed the buckets.
 const CHECK: Duration = Duration::from_secs(2);
@@ -52,6 +62,7 @@ struct Value {
 pub(crate) struct StatePublisher {
     context: Context,
     models: ReadModels,
+    events: Arc<dyn EventReader>,
     replicas: Option<usize>,
 }
 
@@ -64,10 +75,15 @@ struct Present {
 
 impl StatePublisher {
     /// `control` is a connection to the account of the buckets.
-    pub(crate) fn new(control: &JetStream, models: ReadModels, replicas: Option<usize>) -> Self {
+    pub(crate) fn new(
+        control: &JetStream,
+        models: ReadModels,
+        events: Arc<dyn EventReader>,
+        replicas: Option<usize>,
+    ) -> Self {
         let mut context = control.context();
         context.set_timeout(SILENCE);
-        Self { context, models, replicas }
+        Self { context, models, events, replicas }
     }
 
     /// Runs until the future is dropped.
@@ -89,22 +105,67 @@ impl StatePublisher {
             present.insert(bucket, self.load(bucket).await?);
         }
         loop {
-            let begin = Instant::now();
-            let state = self.models.state().await.map_err(BucketError::State)?;
+            let (state, took) = self.state().await;
             let StateAt { position, networks, vms, nodes } = state;
+            let next = Instant::now() + (took * PAUSE_FACTOR).clamp(PAUSE, PAUSE_MAX);
             for (bucket, wanted) in [(Bucket::Networks, networks), (Bucket::Vms, vms), (Bucket::Nodes, nodes)] {
-                self.update(bucket, wanted, position, present.entry(bucket).or_default()).await?;
+                let present = present.entry(bucket).or_default();
+                self.put(bucket, &wanted, position, present).await?;
+                self.remove(bucket, &wanted, position, present).await?;
+                present.entries = wanted;
             }
-            sleep(PAUSE.max(begin.elapsed() * PAUSE_FACTOR)).await;
+            self.follow(position, next, &mut present).await?;
             while timeout(CHECK, self.models.later_than(position)).await.is_err() {
                 for (bucket, present) in &present {
                     let info = streams::info(&self.context, *bucket).await?;
-                    if info.is_none_or(|info| info.state.last_sequence != present.last_sequence) {
+                    if info.is_none_or(|info| !present.can_be(&info.state)) {
                         return Err(BucketError::Changed(bucket.name()));
                     }
                 }
             }
         }
+    }
+
+    /// Reads the whole state, and returns how long that took. While it cannot be read, the buckets stay as they are.
+    async fn state(&self) -> (StateAt, Duration) {
+        loop {
+            let begin = Instant::now();
+            match self.models.state().await {
+                Ok(state) => return (state, begin.elapsed()),
+                Err(error) => unreadable(&error),
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Until it is time to read the whole state again, writes the networks and VMs that later events name. That is
+    /// not all that an event can change.
+    async fn follow(
+        &self,
+        mut position: Position,
+        end: Instant,
+        present: &mut BTreeMap<Bucket, Present>,
+    ) -> Result<(), BucketError> {
+        while timeout_at(end, self.models.later_than(position)).await.is_ok() {
+            let state = match self.events.read(position, EVENTS_MAX).await {
+                Ok(events) => self.models.state_of(named(&events)).await,
+                Err(error) => Err(error),
+            };
+            match state {
+                Ok(state) => {
+                    for (bucket, wanted) in [(Bucket::Networks, state.networks), (Bucket::Vms, state.vms)] {
+                        let present = present.entry(bucket).or_default();
+                        self.put(bucket, &wanted, state.position, present).await?;
+                        present.entries.extend(wanted);
+                    }
+                    position = state.position;
+                }
+                Err(error) => unreadable(&error),
+            }
+            sleep_until(end.min(Instant::now() + PAUSE)).await;
+        }
+        sleep_until(end).await;
+        Ok(())
     }
 
     /// Reads the entries on the server.
@@ -134,28 +195,47 @@ impl StatePublisher {
         Ok(present)
     }
 
-    /// Writes what differs.
-    async fn update(
+    /// Writes those that differ.
+    async fn put(
         &self,
         bucket: Bucket,
-        wanted: Entries,
+        wanted: &Entries,
         position: Position,
         present: &mut Present,
     ) -> Result<(), BucketError> {
-        let mut changes = Vec::new();
-        for (key, data) in &wanted {
-            if present.entries.get(key) != Some(data) {
-                let value = format!(r#"{{"data":{data},"meta":{{"position":{position}}}}}"#);
-                changes.push((bucket.subject(key), value, HeaderMap::new()));
-            }
-        }
-        for key in present.entries.keys().filter(|key| !wanted.contains_key(*key)) {
-            let mut headers = HeaderMap::new();
-            headers.insert(OPERATION, "DEL");
-            headers.insert("Nats-TTL", MARKER_TTL);
-            // Not empty: see docs/adr/0038.
-            changes.push((bucket.subject(key), format!(r#"{{"meta":{{"position":{position}}}}}"#), headers));
-        }
+        let differs = |(key, data): &(&String, &String)| present.entries.get(*key) != Some(*data);
+        let change = |(key, data): (&String, &String)| {
+            let value = format!(r#"{{"data":{data},"meta":{{"position":{position}}}}}"#);
+            (bucket.subject(key), value, HeaderMap::new())
+        };
+        let changes = wanted.iter().filter(differs).map(change).collect();
+        self.write(bucket, changes, present).await
+    }
+
+    /// Deletes those that are not wanted.
+    async fn remove(
+        &self,
+        bucket: Bucket,
+        wanted: &Entries,
+        position: Position,
+        present: &mut Present,
+    ) -> Result<(), BucketError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(OPERATION, "DEL");
+        headers.insert("Nats-TTL", MARKER_TTL);
+        let gone = present.entries.keys().filter(|key| !wanted.contains_key(*key));
+        // Not empty: see docs/adr/0038.
+        let marker = format!(r#"{{"meta":{{"position":{position}}}}}"#);
+        let changes = gone.map(|key| (bucket.subject(key), marker.clone(), headers.clone())).collect();
+        self.write(bucket, changes, present).await
+    }
+
+    async fn write(
+        &self,
+        bucket: Bucket,
+        changes: Vec<(String, String, HeaderMap)>,
+        present: &mut Present,
+    ) -> Result<(), BucketError> {
         let mut changes = changes.into_iter().peekable();
         while changes.peek().is_some() {
             let mut acks = Vec::new();
@@ -172,8 +252,21 @@ impl StatePublisher {
                 present.last_sequence = sequence;
             }
         }
-        present.entries = wanted;
         Ok(())
+    }
+}
+
+impl Present {
+    /// Whether a stream in this state can have these entries: beside them, it has markers.
+    fn can_be(&self, state: &State) -> bool {
+        state.last_sequence == self.last_sequence && state.messages >= self.entries.len() as u64
+    }
+}
+
+fn unreadable(error: &StateError) {
+    static FAILED: LogLimit = LogLimit::new();
+    if let Some(count) = FAILED.hit() {
+        tracing::warn!(error = %Causes(error.as_ref()), count, "the buckets are not up to date: cannot read the state");
     }
 }
 
