@@ -25,7 +25,22 @@ const NODES: u128 = 3;
 const ALIVE: u32 = 10_000;
 
 /// One in this many networks has a VM.
-const VM_EVERY: u32 = 4;
+pub(super) const VM_EVERY: u32 = 4;
+
+/// Events of each network and its share of VMs: those of the creation, and of creation and deletion.
+const PER_CREATION: f64 = 5.0;
+const PER_NETWORK: f64 = 9.75;
+
+/// The position of about the last event before networks are deleted: from there on as many exist as ever.
+pub(super) const FULL: u64 = ALIVE as u64 * 5;
+
+/// The number of about the one in the middle of the networks that exist at a position.
+pub(super) fn middle(position: u64) -> u32 {
+    let (all, full) = (position as f64, FULL as f64);
+    let created = if all < full { all / PER_CREATION } else { f64::from(ALIVE) + (all - full) / PER_NETWORK };
+    let alive = created.min(f64::from(ALIVE));
+    (created - alive / 2.0) as u32
+}
 
 /// The first `count` events of the history, encoded, from position 1.
 pub(super) fn history(count: u32) -> Result<Vec<Bytes>, BenchError> {
