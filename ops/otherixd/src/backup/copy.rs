@@ -1,8 +1,8 @@
 //! Copies what belongs into a backup from a state folder that may be in use.
 //!
-//! In this order: keys, the log, the journal, what was given up, keys. The log follows the journal, so a later copy of the journal has all
-//! that an earlier one of the log covers. Keys change while the control plane is stopped or starts; if they are others
-//! after the journal was copied, all is copied again.
+//! In this order: keys, the log, the journal, what was given up, keys. The log follows the journal, so a later copy of
+//! the journal has all that an earlier one of the log covers. Keys change while the control plane is stopped or starts;
+//! if they are others after the journal was copied, all is copied again.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};

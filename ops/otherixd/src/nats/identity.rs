@@ -217,8 +217,8 @@ pub(crate) fn account_key(state: &Path, name: AccountName) -> Result<KeyPair, Na
 /// The file with the public keys of the accounts. Written when all keys exist that an operator of somebody else needs.
 const ACCOUNTS: &str = "accounts.json";
 
-/// The names of the files, in the folder of the keys, without which users and nodes would need new credentials. Those that
-/// older versions lack are not among them.
+/// The names of the files, in the folder of the keys, without which users and nodes would need new credentials. Those
+/// that older versions lack are not among them.
 pub(crate) fn needed_files(folder: &Path) -> Vec<String> {
     let is_own_operator = !folder.join(ACCOUNTS).exists();
     let is_needed = |name: AccountName| is_own_operator || name != AccountName::System;
