@@ -92,7 +92,8 @@ async fn each_altered(folder: &Path, verify: impl AsyncFn() -> Output) {
         let mut altered = original.clone();
         // The hashes of a proof follow the last blank line.
         let at = if at == 0 { original.windows(2).rposition(|text| text == b"\n\n").unwrap() + 4 } else { at };
-        altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+        let byte = altered.get_mut(at).unwrap();
+        *byte = if *byte == b'A' { b'B' } else { b'A' };
         fs::write(&path, altered).unwrap();
         let output = verify().await;
         assert!(!output.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&output.stdout));
