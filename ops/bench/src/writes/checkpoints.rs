@@ -70,8 +70,8 @@ pub(crate) async fn run(bin_dir: &Path) -> Result<String, BenchError> {
     let quartile = |quarter: usize| costs.get(costs.len() * quarter / 4).copied().unwrap_or_default() * 100.0;
     let met = target_result(cost <= TARGET);
     Ok(format!(
-        "commands/s at {IN_FLIGHT} in flight: {with:.0} with checkpoints, {without:.0} without (medians of {PAIRS})\n  a \
-         checkpoint a second costs {:.1} % (median of pairs; quartiles {:.1} and {:.1}; target {:.0} %: {met}); \
+        "commands/s at {IN_FLIGHT} in flight: {with:.0} with checkpoints, {without:.0} without (medians of {PAIRS})\n  \
+         a checkpoint a second costs {:.1} % (median of pairs; quartiles {:.1} and {:.1}; target {:.0} %: {met}); \
          {covered} events are covered",
         cost * 100.0,
         quartile(1),
