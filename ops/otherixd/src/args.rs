@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::relay::StreamLimits;
 use otherix_commands::service::Settings;
+use otherix_commands::tlog::CHECKPOINT_INTERVAL;
 use otherix_schemas::node::UNREACHABLE_AFTER;
 use otherix_schemas::value::{Ipv4Subnet, Mtu, SubnetError, Vni, VniRange};
 
@@ -281,6 +282,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "MS", hide = true, default_value_t = UNREACHABLE_AFTER_MS,
         value_parser = clap::value_parser!(u64).range(300..))]
     pub(crate) unreachable_after_ms: u64,
+    /// Time between two checkpoints of the transparency log, in ms. For benches: what checkpoints cost is the
+    /// difference from an hour.
+    #[arg(long, value_name = "MS", hide = true, default_value_t = CHECKPOINT_INTERVAL_MS,
+        value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
+    pub(crate) checkpoint_interval_ms: u64,
 }
 
 /// TLS is required unless --listen is a loopback address and none of these is given.
@@ -318,6 +324,9 @@ const MAX_BYTES: u64 = i64::MAX.unsigned_abs();
 
 /// [`UNREACHABLE_AFTER`] in milliseconds.
 const UNREACHABLE_AFTER_MS: u64 = UNREACHABLE_AFTER.as_secs() * 1000;
+
+/// [`CHECKPOINT_INTERVAL`] in milliseconds.
+const CHECKPOINT_INTERVAL_MS: u64 = CHECKPOINT_INTERVAL.as_secs() * 1000;
 
 impl RunArgs {
     /// Settings of the command service.
