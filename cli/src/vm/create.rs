@@ -25,10 +25,9 @@ pub(crate) struct CreateVmArgs {
 }
 
 pub(super) const HELP: &str = "\
-The NIC gets a MAC address and, on the VM's node, a tap that is a port of the network's bridge; on a network with DHCP, \
-also an address. --wait waits until the \
-NIC is ready; a VM without a NIC is ready at once. If the network or node does not exist, nothing is created (exit \
-code 3).
+The NIC gets a MAC address and, on the VM's node, a tap that is a port of the network's bridge; on a network with \
+DHCP, also an address. --wait waits until the NIC is ready; a VM without a NIC is ready at once. If the network or \
+node does not exist, nothing is created (exit code 3).
 
 otherix does not fetch images or boot VMs yet.
 

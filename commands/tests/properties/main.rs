@@ -1,8 +1,8 @@
 //! Invariants for any sequence of commands: names, bridges and NAT subnets are unique, a VNI or mesh address is never
 //! assigned twice, a public key belongs to one node, a removed node never returns and is never awaited, no NIC is
-//! attached to a deleted network or has an address of another, names and keys of users are unique, there is an admin once there was one, events are
-//! caused by those that their declarations name, and the state is a function of the events: replaying a prefix gives
-//! the state at that position.
+//! attached to a deleted network or has an address of another, names and keys of users are unique, there is an admin
+//! once there was one, events are caused by those that their declarations name, and the state is a function of the
+//! events: replaying a prefix gives the state at that position.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 #[path = "../support/builders.rs"]
