@@ -1,4 +1,5 @@
 //! Decisions about the addresses of NICs: given / when / then.
+#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 #[path = "support/builders.rs"]
 mod builders;
