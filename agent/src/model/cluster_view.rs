@@ -73,6 +73,11 @@ impl ClusterView {
         self.networks.iter().map(|(id, network)| (*id, network))
     }
 
+    /// Returns a network, unless it is forgotten.
+    pub fn network(&self, id: NetworkId) -> Option<&DecidedNetwork> {
+        self.networks.get(&id)
+    }
+
     /// The NICs, including detached ones until they are forgotten.
     pub fn nics(&self) -> impl Iterator<Item = (NicId, &DecidedNic)> {
         self.nics.iter().map(|(id, nic)| (*id, nic))

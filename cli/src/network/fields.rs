@@ -51,7 +51,7 @@ pub(super) struct NetworkFlags {
     #[arg(long)]
     dhcp: bool,
 
-    /// Resolve names at the gateway: true or false [default: as --dhcp]
+    /// Resolve names at the gateway, which nodes do not do yet: true or false [default: as --dhcp]
     #[arg(
         long,
         value_name = "BOOL",
@@ -208,7 +208,7 @@ spec:
   subnet: 10.20.0.0/24
   gateway: 10.20.0.1
   dhcp: true                # the guests get addresses of the subnet
-  dns: true                 # the gateway resolves names; the default with DHCP
+  dns: true                 # the gateway resolves names (not yet); the default with DHCP
   mtu: 1500
   vlan: 12
 ";

@@ -67,6 +67,11 @@ impl Ipv4Subnet {
         Ipv4Addr::from_bits(self.network.to_bits() | !Self::mask(self.prefix))
     }
 
+    /// Its mask, such as 255.255.255.0.
+    pub fn netmask(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(Self::mask(self.prefix))
+    }
+
     /// The first host address.
     pub fn first_host(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.network.to_bits() + 1)

@@ -171,7 +171,7 @@ fn nics_have_a_tap_on_their_node_only() {
     view.apply(Position::new(2), Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id: NodeId::new(there) })));
     assert!(nics(&view).is_empty());
     view.apply(Position::new(3), Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id: here })));
-    let tap = DesiredTap { name: tap_name(nic_id), network: network_id, mac };
+    let tap = DesiredTap { name: tap_name(nic_id), network: network_id, mac, lease: None };
     assert_eq!(nics(&view), [(nic_id, DesiredNic { generation: Position::new(3), tap: Some(tap) })].into());
     view.apply(Position::new(4), Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id })));
     assert_eq!(nics(&view), [(nic_id, DesiredNic { generation: Position::new(4), tap: None })].into());
