@@ -5,7 +5,7 @@ CREATE TABLE networks (
     -- Unique among the networks that are not deleted.
     name_key TEXT NOT NULL,
     type TEXT NOT NULL CHECK (type IN ('bridge', 'overlay')),
-    -- The data of the creating event.
+    -- The data of the creating event, in its current version.
     created TEXT NOT NULL,
     generation INTEGER NOT NULL,
     -- Microseconds since 1970.

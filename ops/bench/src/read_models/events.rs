@@ -72,6 +72,7 @@ impl History {
             vni: Vni::try_from(1000 + number % 1_000_000)?,
             subnet: "10.7.0.0/24".parse()?,
             mtu: Mtu::try_from(1370)?,
+            dhcp: None,
         });
         let name = format!("network-{number}").parse()?;
         let network_id = NetworkId::new(id(1, number));
@@ -98,7 +99,7 @@ impl History {
         let (name, image_url) = (format!("vm-{number}").parse()?, "https://images.example/debian.qcow2".parse()?);
         let node = vm_node(number);
         self.add(VmCreated { vm_id, name, image_url, arch: Arch::Amd64, node_id: node_id(node), owner: None })?;
-        self.add(NicAttached { nic_id, vm_id, network_id, mac: MacAddress::assigned(number) })?;
+        self.add(NicAttached { nic_id, vm_id, network_id, mac: MacAddress::assigned(number), ip: None })?;
         let generation = self.add(NicBound { nic_id, node_id: node_id(node) })?;
         self.report(ResourceRef::Nic(nic_id), generation, &Outcome::Ready, node..=node)
     }
