@@ -52,11 +52,12 @@ bench: ## Measure write path beside etcd, many networks, long journal, create to
 	cargo run --release --locked --package otherix-bench
 
 SAMPLE_LOG := target/sample-log
-verify-go: ## Verify a transparency log with Go's reference implementation (installs Go: 450 MB)
+verify-go: build ## Verify transparency logs with Go's reference implementation (installs Go: 450 MB)
 	@ops/setup go
 	rm -rf $(SAMPLE_LOG)
 	cargo run --quiet --locked --package otherix-tlog --example sample_log $(SAMPLE_LOG) 1 70 256 300 66000
 	@GO111MODULE=off GOPATH=/usr/share/gocode go run ops/verify-go/main.go $(SAMPLE_LOG)
+	cargo nextest run --locked --package otherixd --run-ignored only -E 'test(go_verifies_an_export)'
 
 clean: ## Remove build results and what ops/setup installed into this folder
 	cargo clean

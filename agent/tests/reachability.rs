@@ -10,7 +10,7 @@ use std::time::Duration;
 use otherix_schemas::event::Event;
 use otherix_schemas::network::{BridgeSpec, Egress, NetworkCreated, NetworkEvent, NetworkSpec, Ownership};
 use otherix_schemas::outcome::{Outcome, ResourceRef};
-use otherix_schemas::value::Nat;
+use otherix_schemas::value::GatewaySubnet;
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::netns::{enter_new, link, sh};
 use otherix_testkit::wait::wait_for;
@@ -48,12 +48,13 @@ fn resolve_to(hosts: &Path, address: &str) {
 
 /// Returns the creation of a network with NAT egress.
 fn created_with_nat(number: u16, bridge: &str, subnet: &str) -> Event {
-    let nat = Nat::new(subnet.parse().unwrap(), None).unwrap();
+    let nat = GatewaySubnet::new(subnet.parse().unwrap(), None).unwrap();
     let spec = NetworkSpec::Bridge(BridgeSpec {
         bridge_name: bridge.parse().unwrap(),
         ownership: Ownership::Managed(Egress::Nat(nat)),
         mtu: 1500.try_into().unwrap(),
         vlan: None,
+        dhcp: None,
     });
     let (network_id, name) = (network(number), bridge.parse().unwrap());
     Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec }))

@@ -206,7 +206,7 @@ async fn an_unknown_decision_is_applied_by_a_version_that_knows_it() {
     expect(&control, 1, Outcome::Ready).await;
     let known = control.record(created(network(2), "br-2", None));
     let known = String::from_utf8(known.encode().unwrap()).unwrap();
-    let newer = known.replace("network.created.v1", "network.created.v7");
+    let newer = known.replace("network.created.v2", "network.created.v7");
     let subject = "otherix.evt.v1.network.created.x".to_owned();
     control.publish(subject.clone(), newer.into_bytes()).await;
     control.decide(deleted(network(1))).await;

@@ -64,6 +64,11 @@ pub(crate) fn resolve(global: &GlobalArgs) -> Result<Access, Failure> {
     Ok(Access { endpoint, credentials: file, ca })
 }
 
+/// The flag on the command line that names a control plane; their variables and the context in use name one by default.
+pub(crate) fn given_flag() -> Option<&'static str> {
+    ["--server", "--credentials", "--ca", "--context"].into_iter().find(|flag| is_flag_given(flag))
+}
+
 /// Whether a flag is on the command line, as opposed to its variable in the environment.
 fn is_flag_given(flag: &str) -> bool {
     env::args_os().any(|argument| {

@@ -93,6 +93,9 @@ impl ControlPlaneClient {
     /// Connects for queries that read models alone can answer: to those of `--offline`, if it is given.
     pub(crate) async fn connect_for_queries(global: &GlobalArgs) -> Result<Self, Failure> {
         let Some(folder) = offline::folder(global) else { return Self::connect(global).await };
+        if let Some(flag) = access::given_flag() {
+            return Err(offline::names_control_plane(flag));
+        }
         Ok(Self::offline(offline::open(folder)?.connection(&folder.display().to_string())))
     }
 

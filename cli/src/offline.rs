@@ -33,6 +33,13 @@ pub(crate) fn open_file(path: &Path) -> Result<OfflineModels, Failure> {
     OfflineModels::open(path, user, SystemRuntime::shared()).map_err(|error| unusable(failure::causes(&error)))
 }
 
+/// A control plane is named, and none is to be asked.
+pub(crate) fn names_control_plane(flag: &str) -> Failure {
+    let text = format!("{flag} names a control plane, and none is asked with --offline (or OTHERIX_OFFLINE)");
+    Failure::new(Exit::Usage, ErrorCode::ValidationFailed, text)
+        .hint(format!("leave out {flag}, or --offline, and `unset OTHERIX_OFFLINE`"))
+}
+
 /// What `--offline` cannot do.
 pub(crate) fn takes_control_plane() -> Failure {
     let text = "this takes a control plane, and none is asked with --offline (or OTHERIX_OFFLINE)";

@@ -1,5 +1,6 @@
 // Verifies a log in a folder with the reference implementation, golang.org/x/mod/sumdb: the checkpoint's signature,
-// tiles, entries, and the proofs beside them; then that it refuses what was altered. `make verify-go` runs it.
+// tiles, entries, and the proofs beside them; then that it refuses what was altered. An export of `otherix audit
+// export` has its entries in `events.jsonl`, and no witness's signature. `make verify-go` runs it.
 package main
 
 import (
@@ -80,7 +81,15 @@ func (tiles) ReadTiles(wanted []tlog.Tile) ([][]byte, error) {
 
 func (tiles) SaveTiles([]tlog.Tile, [][]byte) {}
 
+func exists(path string) bool {
+	_, err := os.Stat(filepath.Join(folder, path))
+	return err == nil
+}
+
 func entries(size int64) [][]byte {
+	if exists("events.jsonl") {
+		return bytes.Split(bytes.TrimSuffix(read("events.jsonl"), []byte("\n")), []byte("\n"))
+	}
 	var all [][]byte
 	for first := int64(0); first < size; first += width {
 		tile := tlog.Tile{H: 8, L: 0, N: first / width, W: int(min(width, size-first))}
@@ -131,14 +140,18 @@ func main() {
 	message := read("checkpoint")
 	tree, unknown, err := open(message, known, verifier.Name())
 	check(err, "checkpoint")
-	require(unknown == 1, "the witness's signature is unknown to x/mod, and kept")
+	witnesses := 0
+	if exists("witness-vkey") {
+		witnesses = 1
+	}
+	require(unknown == witnesses, "the witness's signature is unknown to x/mod, and kept")
 	for i := range message {
 		altered := append([]byte(nil), message...)
 		altered[i] ^= 1
 		_, _, err := open(altered, known, verifier.Name())
-		// A byte of the signature that nobody here knows may be any.
-		text := bytes.LastIndex(message, []byte("\u2014"))
-		require(err != nil || i > text, "an altered checkpoint is refused")
+		// A byte of a signature that nobody here knows may be any.
+		last := bytes.LastIndex(message, []byte("\u2014"))
+		require(err != nil || (witnesses == 1 && i > last), "an altered checkpoint is refused")
 	}
 
 	reader := tlog.TileHashReader(tree, tiles{})

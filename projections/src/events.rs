@@ -125,7 +125,7 @@ async fn page(
     let mut page = EventPage { complete_to: after, ..EventPage::default() };
     let (mut bytes, mut count) = (0, 0);
     while page.complete_to < head && count < READ_MAX {
-        let stored = read(events, page.complete_to, BATCH).await?;
+        let stored = read(events, page.complete_to, batch(bytes, page.events.len())).await?;
         if stored.is_empty() {
             break;
         }
@@ -157,6 +157,12 @@ async fn page(
         }
     }
     Ok(page)
+}
+
+/// How many events are read next into a page with so many events of so many bytes: about those that it can hold.
+fn batch(bytes: usize, events: usize) -> u32 {
+    let left = BYTES_MAX.saturating_sub(bytes) * events / bytes.max(1);
+    if events == 0 { BATCH } else { u32::try_from(left + 1).unwrap_or(BATCH).min(BATCH) }
 }
 
 async fn read(events: &dyn EventReader, after: Position, limit: u32) -> Result<Vec<Bytes>, ErrorBody> {

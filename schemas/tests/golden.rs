@@ -14,7 +14,7 @@ use otherix_schemas::enrollment::{
 use otherix_schemas::event::{Event, StoredError};
 use otherix_schemas::id::{JoinTokenId, NodeId};
 use otherix_schemas::network::{
-    BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkSpec, OverlaySpec, Ownership,
+    BridgeSpec, Dhcp, Egress, NetworkCreated, NetworkDeleted, NetworkSpec, OverlaySpec, Ownership,
 };
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached};
 use otherix_schemas::node::{
@@ -25,7 +25,7 @@ use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::subject;
 use otherix_schemas::user::{UserCreated, UserDeleted, UserKeyRotated, UserRevoked, UserRole, UserRoleChanged};
-use otherix_schemas::value::{MacAddress, Mtu, Nat, NodeName, UserKey, UserName};
+use otherix_schemas::value::{GatewaySubnet, MacAddress, Mtu, NodeName, UserKey, UserName};
 use otherix_schemas::vm::{Arch, VmCreated, VmDeleted};
 use serde_json::{Value, json};
 
@@ -64,9 +64,9 @@ fn created(spec: NetworkSpec) -> Event {
     NetworkCreated { network_id: parse(NETWORK), name: parse("net-dev"), spec }.into()
 }
 
-fn bridge(ownership: Ownership, vlan: Option<i64>) -> Event {
+fn bridge(ownership: Ownership, vlan: Option<i64>, dhcp: Option<Dhcp>) -> Event {
     let vlan = vlan.map(|vlan| vlan.try_into().unwrap());
-    created(NetworkSpec::Bridge(BridgeSpec { bridge_name: parse("br-dev"), ownership, mtu: Mtu::DEFAULT, vlan }))
+    created(NetworkSpec::Bridge(BridgeSpec { bridge_name: parse("br-dev"), ownership, mtu: Mtu::DEFAULT, vlan, dhcp }))
 }
 
 fn network_deleted() -> Event {
@@ -74,14 +74,22 @@ fn network_deleted() -> Event {
 }
 
 fn network_samples() -> Vec<(Name, Event)> {
-    let nat = Nat::new(parse("10.20.0.0/24"), None).unwrap();
+    let nat = GatewaySubnet::new(parse("10.20.0.0/24"), None).unwrap();
     let (vni, mtu) = (1000.try_into().unwrap(), 1390.try_into().unwrap());
-    let overlay = OverlaySpec { vni, subnet: parse("10.30.0.0/24"), mtu };
+    let overlay = |dhcp| created(NetworkSpec::Overlay(OverlaySpec { vni, subnet: parse("10.30.0.0/24"), mtu, dhcp }));
+    let on_overlay = GatewaySubnet::new(parse("10.30.0.0/24"), Some(parse("10.30.0.254"))).unwrap();
+    let (plain, with_nat) = (Ownership::Managed(Egress::None), Ownership::Managed(Egress::Nat(nat)));
     vec![
-        ("network.created.v1.managed", bridge(Ownership::Managed(Egress::None), None)),
-        ("network.created.v1.nat", bridge(Ownership::Managed(Egress::Nat(nat)), Some(7))),
-        ("network.created.v1.unmanaged", bridge(Ownership::Unmanaged, None)),
-        ("network.created.v1.overlay", created(NetworkSpec::Overlay(overlay))),
+        ("network.created.v1.managed", bridge(plain, None, None)),
+        ("network.created.v1.nat", bridge(with_nat, Some(7), None)),
+        ("network.created.v1.unmanaged", bridge(Ownership::Unmanaged, None, None)),
+        ("network.created.v1.overlay", overlay(None)),
+        ("network.created.v2", bridge(plain, None, None)),
+        ("network.created.v2.dhcp", bridge(plain, None, Some(Dhcp { subnet: nat, dns: false }))),
+        ("network.created.v2.nat", bridge(with_nat, Some(7), Some(Dhcp { subnet: nat, dns: true }))),
+        ("network.created.v2.unmanaged", bridge(Ownership::Unmanaged, None, None)),
+        ("network.created.v2.overlay", overlay(None)),
+        ("network.created.v2.overlay-dhcp", overlay(Some(Dhcp { subnet: on_overlay, dns: true }))),
         ("network.deleted.v1", network_deleted()),
     ]
 }
@@ -107,7 +115,9 @@ fn nic_samples() -> Vec<(Name, Event)> {
     let (nic_id, vm_id, network_id) = (parse(NIC), parse(VM), parse(NETWORK));
     let mac = MacAddress::assigned(0x12_34_56);
     vec![
-        ("nic.attached.v1", NicAttached { nic_id, vm_id, network_id, mac }.into()),
+        ("nic.attached.v1", NicAttached { nic_id, vm_id, network_id, mac, ip: None }.into()),
+        ("nic.attached.v2", NicAttached { nic_id, vm_id, network_id, mac, ip: Some(parse("10.20.0.2")) }.into()),
+        ("nic.attached.v2.without-address", NicAttached { nic_id, vm_id, network_id, mac, ip: None }.into()),
         ("nic.bound.v1", NicBound { nic_id, node_id: parse(NODE) }.into()),
         ("nic.detached.v1", NicDetached { nic_id, vm_id, network_id }.into()),
     ]

@@ -228,8 +228,11 @@ impl Agent {
             return;
         }
         let text = Causes(reason).to_string();
+        let contradiction = Contradiction { at: self.connection.runtime().now().ok(), text };
+        // Whoever reads the line in the log may accept the other history at once.
+        self.contradiction_written = contradiction::write(&self.state, Some(&contradiction));
         tracing::error!(
-            reason = text,
+            reason = contradiction.text,
             hint = format!(
                 "check the NATS server first; if the journal was replaced on purpose, `otherix-agent release --state \
                  {}` accepts the other history",
@@ -238,8 +241,6 @@ impl Agent {
             "what this node receives is not what the control plane has signed, or contradicts what it has told this \
              node before: nothing of it is carried out"
         );
-        let contradiction = Contradiction { at: self.connection.runtime().now().ok(), text };
-        self.contradiction_written = contradiction::write(&self.state, Some(&contradiction));
         self.shared.contradiction.send_replace(Some(contradiction.text.clone()));
         self.shared.head_wanted.notify_one();
         self.contradiction = Some(contradiction);

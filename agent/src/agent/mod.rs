@@ -8,22 +8,24 @@
 //! [`decisions`] applies decisions, and handles those that diverge from the ledger. `hold` holds deletions, `needs`
 //! determines what the node must be able to reach, `reporting` sends reports, and `node_removal` handles the removal of
 //! this node from the cluster. `contact` determines what must not be taken away now, and keeps the networks that were
-//! withdrawn. `pass` makes the passes.
+//! withdrawn. `pass` makes the passes. `guests` determines whose DHCP is answered.
 
 mod contact;
 mod decisions;
+mod guests;
 mod hold;
 mod needs;
 mod node_removal;
 mod pass;
 mod reporting;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use otherix_responder::{Guest, Responder};
 use otherix_runtime::{Backoff, LogLimit, SystemRuntime, TaskSet};
 use otherix_schemas::error::Causes;
 use otherix_schemas::node::{JoinAnswer, ReportReceipt};
@@ -190,6 +192,9 @@ struct Agent {
     hold_state: HoldState,
     reconciler: Reconciler,
     mesh: MeshHandle,
+    /// The guests that are to be answered, by the names of their taps.
+    answered: BTreeMap<String, Guest>,
+    responder: Responder,
     /// What the node must be able to reach, apart from other nodes.
     needs: watch::Receiver<NodeNeeds>,
     nats_ports: BTreeSet<u16>,
@@ -248,6 +253,8 @@ impl Agent {
             hold_state: HoldState::Unknown,
             reconciler: Reconciler::new(KINDS, Arc::clone(&runtime))?,
             mesh,
+            answered: BTreeMap::new(),
+            responder: Responder::new(Arc::clone(&runtime)),
             needs: watch::channel(NodeNeeds::default()).1,
             nats_ports: BTreeSet::new(),
             guard: ContactGuard::new(&state),

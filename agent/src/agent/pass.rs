@@ -7,7 +7,7 @@ use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 
 use super::needs::{self, NodeNeeds};
-use super::{Agent, HoldState, hold};
+use super::{Agent, HoldState, guests, hold};
 use crate::engine::{Pass, Reconciler};
 use crate::kernel::KernelError;
 use crate::ledger::Ledger;
@@ -41,10 +41,13 @@ impl Agent {
                 self.needs_pass = false;
             }
         }
+        // After the pass, which has made the taps.
+        self.responder.set(&self.answered);
     }
 
     async fn reconcile(&mut self) -> Result<Pass, KernelError> {
         if let Some(cluster) = self.left_cluster() {
+            self.answered.clear();
             return self.remove_everything(cluster).await;
         }
         let Some(ledger) = &self.ledger else {
@@ -52,6 +55,7 @@ impl Agent {
         };
         let lineage = ledger.lineage();
         let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
+        self.answered = guests::answered(&desired);
         let is_released = self.is_settled(lineage) && self.released == ReleasedLineage::Lineage(lineage);
         let mesh = desired_mesh_device(ledger.view(), self.identity.node_id);
         let is_current = self.is_current(ledger) || self.is_removed;

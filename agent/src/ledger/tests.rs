@@ -10,7 +10,7 @@ use otherix_schemas::network::{
 use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::value::{MeshPublicKey, Mtu, Nat};
+use otherix_schemas::value::{GatewaySubnet, MeshPublicKey, Mtu};
 use otherix_testkit::tempdir;
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -37,13 +37,13 @@ fn created(number: u8) -> Event {
     let subnet = "10.1.0.0/24".parse().unwrap();
     let bridge = |ownership| {
         let bridge_name = format!("br-{number}").parse().unwrap();
-        NetworkSpec::Bridge(BridgeSpec { bridge_name, ownership, mtu: Mtu::DEFAULT, vlan: None })
+        NetworkSpec::Bridge(BridgeSpec { bridge_name, ownership, mtu: Mtu::DEFAULT, vlan: None, dhcp: None })
     };
     let spec = match number % 4 {
         0 => bridge(Ownership::Unmanaged),
         1 => bridge(Ownership::Managed(Egress::None)),
-        2 => bridge(Ownership::Managed(Egress::Nat(Nat::new(subnet, None).unwrap()))),
-        _ => NetworkSpec::Overlay(OverlaySpec { vni: 1000.try_into().unwrap(), subnet, mtu: Mtu::DEFAULT }),
+        2 => bridge(Ownership::Managed(Egress::Nat(GatewaySubnet::new(subnet, None).unwrap()))),
+        _ => NetworkSpec::Overlay(OverlaySpec { vni: 1000.try_into().unwrap(), subnet, mtu: Mtu::DEFAULT, dhcp: None }),
     };
     Event::Network(NetworkEvent::Created(NetworkCreated {
         network_id: network(number),
@@ -168,7 +168,7 @@ fn damaged_file_is_renamed_and_newer_file_is_kept() {
 fn unknown_decision_or_field_means_a_newer_version() {
     use sha2::Digest;
     let text = String::from_utf8(format::encode(&sample()).unwrap()).unwrap();
-    for (from, to) in [("network.created.v1", "network.created.v9"), ("\"former\"", "\"later\"")] {
+    for (from, to) in [("network.created.v2", "network.created.v9"), ("\"former\"", "\"later\"")] {
         let body = text.split_once('\n').unwrap().1.replace(from, to);
         let digest: String = sha2::Sha256::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         let altered = format!("{{\"format\":3,\"sha256\":\"{digest}\"}}\n{body}");

@@ -73,6 +73,11 @@ impl ClusterView {
         self.networks.iter().map(|(id, network)| (*id, network))
     }
 
+    /// Returns a network, unless it is forgotten.
+    pub fn network(&self, id: NetworkId) -> Option<&DecidedNetwork> {
+        self.networks.get(&id)
+    }
+
     /// The NICs, including detached ones until they are forgotten.
     pub fn nics(&self) -> impl Iterator<Item = (NicId, &DecidedNic)> {
         self.nics.iter().map(|(id, nic)| (*id, nic))
@@ -160,7 +165,7 @@ impl ClusterView {
         });
         let nics = self.nics.values().flat_map(|nic| {
             let DecidedNic { attached, attached_at, bound, detached_at } = nic;
-            let NicAttached { nic_id, vm_id, network_id, mac: _ } = *attached;
+            let NicAttached { nic_id, vm_id, network_id, mac: _, ip: _ } = *attached;
             let bound = bound.map(|(node_id, at)| (at, Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id }))));
             let detached =
                 detached_at.map(|at| (at, Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id }))));
@@ -223,6 +228,7 @@ mod tests {
             ownership: Ownership::Unmanaged,
             mtu: Mtu::DEFAULT,
             vlan: None,
+            dhcp: None,
         });
         Event::Network(NetworkEvent::Created(NetworkCreated { network_id: id(), name: "net".parse().unwrap(), spec }))
     }
@@ -249,11 +255,11 @@ mod tests {
         let mac = MacAddress::assigned(7);
         let attached = |number| {
             let nic_id = NicId::new(uuid::Uuid::from_u128(number));
-            Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id: id(), mac }))
+            Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id: id(), mac, ip: None }))
         };
         let mut view = ClusterView::default();
         for (position, event) in [
-            (2, Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id: id(), mac }))),
+            (2, Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id: id(), mac, ip: None }))),
             (3, Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id }))),
             (4, created()),
             (6, attached(9)),

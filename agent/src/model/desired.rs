@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::bridge::DesiredBridge;
 pub use self::overlay::{DesiredOverlay, DesiredVtep};
-pub use self::tap::DesiredTap;
+pub use self::tap::{DesiredLease, DesiredTap, GATEWAY_MAC};
 use super::cluster_view::{ClusterView, DecidedNetwork, NetworkState};
 use super::firewall::ClusterAddresses;
 
@@ -182,8 +182,10 @@ pub fn desired(view: &ClusterView, cluster: ClusterId, node: NodeId) -> Desired 
     });
     let networks = networks.collect();
     let local_nics = view.nics().filter(|(_, nic)| nic.node() == Some(node));
-    let nics =
-        local_nics.map(|(id, nic)| (id, DesiredNic { generation: nic.generation(), tap: DesiredTap::of(id, nic) }));
+    let nics = local_nics.map(|(id, nic)| {
+        let tap = DesiredTap::of(id, nic, view.network(nic.attached.network_id));
+        (id, DesiredNic { generation: nic.generation(), tap })
+    });
     let nodes = view.mesh_peers().map(|(_, peer)| *peer.endpoint.socket_addr().ip()).collect();
     let cluster_addresses = ClusterAddresses { nodes, nats: BTreeSet::new() };
     Desired { cluster, mesh, networks, nics: nics.collect(), is_member: true, has_left: false, cluster_addresses }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use otherix_schemas::value::{Ipv4Subnet, Nat};
+use otherix_schemas::value::{GatewaySubnet, Ipv4Subnet};
 use serde::{Deserialize, Serialize};
 
 use super::route::{Prefix, Route, Routes, around_and_within};
@@ -72,8 +72,8 @@ impl Gateway {
     }
 }
 
-impl From<Nat> for Gateway {
-    fn from(nat: Nat) -> Self {
+impl From<GatewaySubnet> for Gateway {
+    fn from(nat: GatewaySubnet) -> Self {
         Self { address: nat.gateway(), subnet: nat.subnet() }
     }
 }

@@ -16,10 +16,14 @@ pub enum LinkGroup {
     HostBridge,
     /// A tap from which nothing reaches the node itself.
     IsolatedTap,
+    /// As [`LinkGroup::IsolatedTap`], of a network that assigns addresses: what asks for one stays on the tap.
+    AssignedTap,
     /// A tap on an unmanaged bridge.
     Tap,
     /// A tap of a network with NAT egress.
     GatewayTap,
+    /// As [`LinkGroup::GatewayTap`], of a network that assigns addresses.
+    AssignedGatewayTap,
     /// A VTEP: behind it are guests of other nodes, from which nothing reaches this node itself.
     Vtep,
 }
@@ -40,6 +44,8 @@ impl LinkGroup {
             Self::Tap => 5,
             Self::GatewayTap => 6,
             Self::Vtep => 7,
+            Self::AssignedTap => 8,
+            Self::AssignedGatewayTap => 9,
         };
         Self::BASE | number
     }

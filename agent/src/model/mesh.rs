@@ -232,6 +232,7 @@ mod tests {
                 vni: u32::try_from(1000 + position).unwrap().try_into().unwrap(),
                 subnet: "10.0.0.0/24".parse().unwrap(),
                 mtu: i64::from(mtu).try_into().unwrap(),
+                dhcp: None,
             };
             let network_id = NetworkId::new(Uuid::from_u128(position.into()));
             let (name, spec) = ("net".parse().unwrap(), NetworkSpec::Overlay(spec));

@@ -7,7 +7,7 @@ use otherix_agent::device::tap::action::RepairTap;
 use otherix_agent::engine::execute;
 use otherix_agent::engine::{Pass, Step};
 use otherix_agent::kernel::Kernel;
-use otherix_agent::model::desired::{DesiredNic, DesiredTap, Want};
+use otherix_agent::model::desired::{DesiredLease, DesiredNic, DesiredTap, Want};
 use otherix_agent::model::owner::Owner;
 use otherix_schemas::id::NicId;
 use otherix_schemas::nic::tap_name;
@@ -32,8 +32,13 @@ pub(crate) fn mac(number: u16) -> MacAddress {
 
 /// Attaches a NIC to network `on`, and returns the name of its tap.
 pub(crate) fn attach_nic(node: &mut Node, number: u16, on: u16) -> String {
+    attach_nic_with(node, number, on, None)
+}
+
+/// As [`attach_nic`], on a network that assigns addresses.
+pub(crate) fn attach_nic_with(node: &mut Node, number: u16, on: u16, lease: Option<DesiredLease>) -> String {
     let name = tap_name(nic(number));
-    let tap = DesiredTap { name: name.clone(), network: network(on), mac: mac(number) };
+    let tap = DesiredTap { name: name.clone(), network: network(on), mac: mac(number), lease };
     node.desired.nics.insert(nic(number), DesiredNic { generation: Position::new(9), tap: Some(tap) });
     name
 }

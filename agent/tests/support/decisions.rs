@@ -19,6 +19,7 @@ pub(crate) fn created(network_id: NetworkId, bridge: &str, vlan: Option<i64>) ->
         ownership: Ownership::Managed(Egress::None),
         mtu: 1400.try_into().unwrap(),
         vlan: vlan.map(|number| number.try_into().unwrap()),
+        dhcp: None,
     });
     Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name: bridge.parse().unwrap(), spec }))
 }

@@ -152,8 +152,8 @@ fn same<R: Resource>(
 ) -> Result<(), Failure> {
     let difference = match (expected, found) {
         (None, None) => return Ok(()),
-        (Some(_), None) => format!("{whose} do not have it, and {expectation} it"),
-        (None, Some(_)) => format!("{whose} have it, and {expectation} none"),
+        (Some(_), None) => format!("{whose}: it is missing, and {expectation} it"),
+        (None, Some(_)) => format!("{whose}: it is there, and {expectation} none"),
         (Some(expected), Some(found)) => {
             let Some([path, expected, found]) = difference(&json(expected), &json(found)) else { return Ok(()) };
             format!("{whose}: `{path}` is {found}, and {expectation} {expected}")

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use futures::try_join;
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::event::EventQuery;
 use otherix_schemas::position::Position;
@@ -49,6 +50,9 @@ no key: keep that elsewhere (`otherix audit key`). Requires the permission audit
 Examples:
   otherix audit export export-1
   otherix audit export export-2 --from 1000 --to 2000";
+
+/// Events that are written before the connection gets its turn.
+const YIELD_AFTER: usize = 50;
 
 /// What was exported.
 pub(super) struct Exported {
@@ -139,21 +143,34 @@ struct EventWriter<'a> {
 impl EventWriter<'_> {
     async fn copy(&mut self, client: &mut ControlPlaneClient, first: u64) -> Result<u64, Failure> {
         let mut query = EventQuery { after: Position::new(first - 1), ..EventQuery::default() };
-        let mut count = 0;
+        let last = Position::new(self.last);
+        let (mut page, mut count) = (next_page(&mut query, Some(last), client).await?, 0);
         loop {
-            let Page { events, is_last } = next_page(&mut query, Some(Position::new(self.last)), client).await?;
+            let Page { events, is_last } = page;
+            count += events.len() as u64;
+            let after = query.after;
+            if is_last {
+                self.write(&events).await?;
+                self.printer.end_progress();
+                return Ok(count);
+            }
+            // The control plane reads the next page while this one is written.
+            let (next, ()) = try_join!(next_page(&mut query, Some(last), client), self.write(&events))?;
+            page = next;
+            self.printer.progress(after.get(), self.last, &format!("{after} of {last}"));
+        }
+    }
+
+    async fn write(&mut self, events: &[String]) -> Result<(), Failure> {
+        for events in events.chunks(YIELD_AFTER) {
             for event in events {
                 self.sequence.next(event.as_bytes()).map_err(|fault| {
                     Failure::from(fault).hint("an export takes a role that may read all events: audit:read")
                 })?;
                 self.export.event(event.as_bytes()).map_err(|error| file(&error))?;
-                count += 1;
             }
-            if is_last {
-                self.printer.end_progress();
-                return Ok(count);
-            }
-            self.printer.progress(query.after.get(), self.last, &format!("{} of {}", query.after, self.last));
+            tokio::task::yield_now().await;
         }
+        Ok(())
     }
 }

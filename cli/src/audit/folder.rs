@@ -3,8 +3,9 @@
 //! `epochs.jsonl`. It is written under another name, and renamed when it is complete. It has no key: trust comes from
 //! elsewhere.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use otherix_runtime::files::open_regular;
@@ -195,7 +196,11 @@ pub(super) fn begin(to: &Path) -> io::Result<PathBuf> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    fs::create_dir_all(&folder)?;
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    // Events name people, and take the permission `audit:read`.
+    DirBuilder::new().mode(0o700).create(&folder)?;
     Ok(folder)
 }
 

@@ -47,6 +47,46 @@ pub(super) struct Place {
     pub(super) begins_epoch: bool,
 }
 
+/// What an event says of its own place. Whether it is in it, depends on those before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    position: Position,
+    epoch: u32,
+    /// `None` if it is malformed.
+    time: Option<Timestamp>,
+    /// The last position that the epoch before kept, if the event begins one.
+    kept: Option<Position>,
+}
+
+/// Why it is no event of this cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Malformed(String);
+
+impl Claim {
+    /// What an event says that should have this source.
+    pub(super) fn of(body: &[u8], expected_source: &str) -> Result<Self, Malformed> {
+        let text =
+            std::str::from_utf8(body).map_err(|_| Malformed("it is not an event: it is not UTF-8".to_owned()))?;
+        let Attributes { source, sequence, type_name, time, epoch } =
+            serde_json::from_str(text).map_err(|error| Malformed(format!("it is not an event: {error}")))?;
+        if body.len() > ENTRY_MAX {
+            let text = format!("the event has {} bytes, and at most {ENTRY_MAX} are possible", body.len());
+            return Err(Malformed(text));
+        }
+        if source != expected_source {
+            return Err(Malformed(format!("the event is one of `{source}`, not of `{expected_source}`")));
+        }
+        let position = Position::from_sequence(sequence).map_err(|error| Malformed(error.to_string()))?;
+        let kept = if type_name.starts_with(RESTORED) {
+            let restored: Restored = serde_json::from_str(text).map_err(|error| Malformed(error.to_string()))?;
+            Some(restored.data.kept)
+        } else {
+            None
+        };
+        Ok(Self { position, epoch, time: time.parse().ok(), kept })
+    }
+}
+
 /// The order of the events of a cluster, checked one after the other.
 #[derive(Clone, Debug)]
 pub(super) struct Sequence {
@@ -93,31 +133,21 @@ impl Sequence {
         Ok(())
     }
 
+    /// The source of the events.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Checks that this is the next event.
     pub(super) fn next(&mut self, body: &[u8]) -> Result<Place, Fault> {
+        self.accept(Claim::of(body, &self.source))
+    }
+
+    /// Checks that the next event is the one that says this.
+    pub(super) fn accept(&mut self, claim: Result<Claim, Malformed>) -> Result<Place, Fault> {
         let expected = self.position.next();
         let fault = |text: String| Fault::at(expected, text);
-        let attributes = std::str::from_utf8(body).ok().map(serde_json::from_str::<Attributes<'_>>);
-        let attributes = match attributes {
-            Some(Ok(attributes)) => attributes,
-            Some(Err(error)) => return Err(fault(format!("it is not an event: {error}"))),
-            None => return Err(fault("it is not an event: it is not UTF-8".to_owned())),
-        };
-        let Attributes { source, sequence, type_name, time, epoch } = attributes;
-        if body.len() > ENTRY_MAX {
-            return Err(fault(format!("the event has {} bytes, and at most {ENTRY_MAX} are possible", body.len())));
-        }
-        if source != self.source {
-            return Err(fault(format!("the event is one of `{source}`, not of `{}`", self.source)));
-        }
-        let position = Position::from_sequence(sequence).map_err(|error| fault(error.to_string()))?;
-        let begins_epoch = type_name.starts_with(RESTORED);
-        let kept = if begins_epoch {
-            let restored: Restored = serde_json::from_slice(body).map_err(|error| fault(error.to_string()))?;
-            Some(restored.data.kept)
-        } else {
-            None
-        };
+        let Claim { position, epoch, time, kept } = claim.map_err(|Malformed(text)| fault(text))?;
         match kept {
             Some(kept) if kept == self.position && position > self.position => {}
             Some(kept) => return Err(fault(format!("an epoch begins here that kept the events up to {kept}"))),
@@ -127,11 +157,12 @@ impl Sequence {
             }
             None => return Err(fault(format!("in its place is the event at position {position}"))),
         }
+        let begins_epoch = kept.is_some();
         let expected_epoch = self.epoch + u32::from(begins_epoch);
         if epoch != expected_epoch {
             return Err(Fault::at(position, format!("the event is of epoch {epoch}, not of epoch {expected_epoch}")));
         }
-        let time: Timestamp = time.parse().map_err(|_| Fault::at(position, "its time is malformed"))?;
+        let Some(time) = time else { return Err(Fault::at(position, "its time is malformed")) };
         if self.time.is_some_and(|before| time < before) {
             return Err(Fault::at(position, "its time is before that of the event before it"));
         }

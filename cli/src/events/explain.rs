@@ -47,7 +47,7 @@ pub(crate) struct ExplainArgs {
     #[arg(value_name = "NAME|UUID")]
     reference: String,
 
-    /// Output format; json is an object with the events and the waits
+    /// Output format; json is an object with events, waits and refused commands
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
 }

@@ -188,7 +188,9 @@ pub(crate) async fn next_page(
     let answer = client.call::<ListEvents>(query).await?;
     let EventPage { events, complete_to, is_complete } = answer.data;
     let events = events.into_iter().map(|event| Box::<str>::from(event).into_string());
-    let events = events.filter(|event| last.is_none_or(|last| position(event) <= last)).collect();
+    // All that are complete to the last position are up to it.
+    let last_event = last.filter(|last| complete_to > *last);
+    let events = events.filter(|event| last_event.is_none_or(|last| position(event) <= last)).collect();
     let end = last.map_or(answer.meta.position, |last| last.min(answer.meta.position));
     // A page that goes no further would be repeated for ever.
     let is_last = is_complete || complete_to >= end || complete_to <= query.after;

@@ -39,13 +39,32 @@ pub(super) struct NetworkFlags {
     #[arg(long, value_name = "EGRESS", value_parser = completes_to(&["none", "nat"]), hide_possible_values = true)]
     egress: Option<String>,
 
-    /// The IPv4 subnet, /8 to /30, such as 10.20.0.0/24: for egress nat and for type overlay
+    /// The IPv4 subnet, /8 to /30, such as 10.20.0.0/24: for egress nat, for DHCP and for type overlay
     #[arg(long, value_name = "CIDR")]
     subnet: Option<String>,
 
     /// The node's IPv4 address in the subnet [default: the subnet's first host]
     #[arg(long, value_name = "ADDRESS")]
     gateway: Option<String>,
+
+    /// Assign addresses of the subnet to the guests, which get them by DHCP
+    #[arg(long)]
+    dhcp: bool,
+
+    /// Resolve names at the gateway, which nodes do not do yet: true or false [default: as --dhcp]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide_possible_values = true
+    )]
+    dns: Option<bool>,
+
+    /// The same as --dns=false
+    #[arg(long, conflicts_with = "dns")]
+    no_dns: bool,
 
     /// The MTU in bytes, 68 to 9216 [default: 1500; for an overlay, derived from the underlay]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
@@ -59,12 +78,13 @@ pub(super) struct NetworkFlags {
 impl NetworkFlags {
     /// Returns the draft of a network, or all rules that it violates.
     pub(super) fn into_draft(self, name: String) -> Result<NetworkDraft, Violations> {
-        let Self { kind, bridge_name, managed, egress, subnet, gateway, mtu, vlan } = self;
-        let managed = managed.then_some(true);
+        let Self { kind, bridge_name, managed, egress, subnet, gateway, dhcp, dns, no_dns, mtu, vlan } = self;
+        let (managed, dhcp) = (managed.then_some(true), dhcp.then_some(true));
+        let dns = dns.or(no_dns.then_some(false));
         let mut violations = Violations::default();
         let mtu = number::parse("mtu", mtu.as_deref(), &mut violations);
         let vlan = number::parse("vlan", vlan.as_deref(), &mut violations);
-        let draft = NetworkDraft { name, kind, bridge_name, managed, egress, subnet, gateway, mtu, vlan };
+        let draft = NetworkDraft { name, kind, bridge_name, managed, egress, subnet, gateway, dhcp, dns, mtu, vlan };
         let violations = check(&draft, violations);
         if violations.is_empty() { Ok(draft) } else { Err(violations) }
     }
@@ -105,7 +125,7 @@ pub(super) fn row(view: &NetworkView) -> Vec<String> {
     ]
 }
 
-/// What nothing prevents until addresses are assigned by DHCP.
+/// What nothing prevents, on networks that assign addresses either.
 const NOT_PREVENTED: &str = "not prevented: guests of this network can use each other's IP addresses\n";
 
 /// The text of `get`.
@@ -134,6 +154,8 @@ fn fields(view: &NetworkView) -> Vec<(&'static str, String)> {
         ("egress", egress(view).to_owned()),
         ("subnet", optional(view.subnet)),
         ("gateway", optional(view.gateway)),
+        ("dhcp", yes_no(view.dhcp)),
+        ("dns", yes_no(view.dns)),
         ("mtu", view.mtu.to_string()),
         ("vlan", optional(view.vlan.map(|vlan| vlan.get()))),
         ("vni", optional(view.vni)),
@@ -175,16 +197,18 @@ fn nat_subnet(bridge: &BridgeSpec) -> Option<Ipv4Subnet> {
 impl ManifestKind for NetworkView {
     const KIND: &'static str = "Network";
     const FIELDS: &'static [&'static str] =
-        &["type", "bridgeName", "managed", "egress", "subnet", "gateway", "mtu", "vlan"];
+        &["type", "bridgeName", "managed", "egress", "subnet", "gateway", "dhcp", "dns", "mtu", "vlan"];
     const EXAMPLE: &'static str = "\
 metadata: {name: net-app}
 spec:
-  type: bridge              # or overlay, which accepts only a subnet
+  type: bridge              # or overlay, which accepts only subnet, dhcp, dns and, with DHCP, gateway
   bridgeName: br-app
   managed: true
   egress: nat               # or none
   subnet: 10.20.0.0/24
   gateway: 10.20.0.1
+  dhcp: true                # the guests get addresses of the subnet
+  dns: true                 # the gateway resolves names (not yet); the default with DHCP
   mtu: 1500
   vlan: 12
 ";
@@ -200,6 +224,8 @@ spec:
             egress: fields.keyword("egress", scope),
             subnet: fields.string("subnet", scope),
             gateway: fields.string("gateway", scope),
+            dhcp: fields.boolean("dhcp", scope).or_else(|| fields.is_reported("dhcp").then_some(true)),
+            dns: fields.boolean("dns", scope),
             mtu: fields.number("mtu", scope),
             vlan: fields.number("vlan", scope),
         };
@@ -232,11 +258,18 @@ spec:
                 field("egress", Some(egress(self).to_owned()));
                 field("subnet", self.subnet.map(|subnet| subnet.to_string()));
                 field("gateway", self.gateway.map(|gateway| gateway.to_string()));
+                field("dhcp", self.dhcp.then(|| true.to_string()));
+                field("dns", self.dhcp.then(|| self.dns.to_string()));
                 field("mtu", Some(self.mtu.to_string()));
                 field("vlan", self.vlan.map(|vlan| vlan.to_string()));
             }
             // The control plane chooses everything else of an overlay.
-            NetworkKind::Overlay => field("subnet", self.subnet.map(|subnet| subnet.to_string())),
+            NetworkKind::Overlay => {
+                field("subnet", self.subnet.map(|subnet| subnet.to_string()));
+                field("gateway", self.gateway.map(|gateway| gateway.to_string()));
+                field("dhcp", self.dhcp.then(|| true.to_string()));
+                field("dns", self.dhcp.then(|| self.dns.to_string()));
+            }
         }
         spec
     }

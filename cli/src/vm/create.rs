@@ -25,12 +25,16 @@ pub(crate) struct CreateVmArgs {
 }
 
 pub(super) const HELP: &str = "\
-The NIC gets a MAC address and, on the VM's node, a tap that is a port of the network's bridge. --wait waits until the \
-NIC is ready; a VM without a NIC is ready at once. If the network or node does not exist, nothing is created (exit \
-code 3). otherix does not fetch images or boot VMs yet.
+The NIC gets a MAC address and, on the VM's node, a tap that is a port of the network's bridge; on a network with \
+DHCP, also an address. --wait waits until the NIC is ready; a VM without a NIC is ready at once. If the network or \
+node does not exist, nothing is created (exit code 3).
+
+otherix does not fetch images or boot VMs yet.
 
 Examples:
   otherix vm create web-1 --image-url https://images.example/debian-12.qcow2 --arch amd64 --network net-dev --wait
+  otherix vm create db-1 --image-url https://images.example/debian-12.qcow2 --arch amd64 --network net-app \
+--ip 10.20.0.9
   otherix vm create web-2 --image-url https://images.example/debian-12.qcow2 --arch arm64 --node node-2
   otherix vm create batch-1 --image-url https://images.example/debian-12.qcow2 --arch amd64 -o json";
 

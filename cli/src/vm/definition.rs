@@ -5,6 +5,7 @@ use otherix_schemas::network::NetworkView;
 use otherix_schemas::node::NodeView;
 use otherix_schemas::violations::Violations;
 use otherix_schemas::vm::VmDraft;
+use uuid::Uuid;
 
 use crate::client::ControlPlaneClient;
 use crate::failure::Failure;
@@ -29,6 +30,10 @@ pub(crate) struct VmDefinition {
     #[arg(long, value_name = "NAME|UUID")]
     pub(crate) network: Option<String>,
 
+    /// The IPv4 address of the NIC, on a network with DHCP [default: the lowest that is free]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ip: Option<String>,
+
     /// The node [default: of the reachable nodes on which the network has not failed, the one with the fewest NICs]
     #[arg(long, value_name = "NAME|UUID")]
     pub(crate) node: Option<String>,
@@ -37,7 +42,9 @@ pub(crate) struct VmDefinition {
 impl VmDefinition {
     /// The rules that the definition violates, as far as they can be checked without the control plane.
     pub(crate) fn violations(&self) -> Violations {
-        let mut violations = self.draft().check().err().unwrap_or_default();
+        // Any id stands for the network's, which is not known yet.
+        let network_id = self.network.as_ref().map(|_| Uuid::nil().to_string());
+        let mut violations = VmDraft { network_id, ..self.draft() }.check().err().unwrap_or_default();
         for (field, reference) in [("network", &self.network), ("node", &self.node)] {
             if reference.as_ref().is_some_and(|text| text.trim().is_empty()) {
                 violations.add(field, "must not be empty");
@@ -54,8 +61,8 @@ impl VmDefinition {
     }
 
     fn draft(&self) -> VmDraft {
-        let Self { name, image_url, arch, network: _, node: _ } = self.clone();
-        VmDraft { name, image_url, arch, network_id: None, node_id: None }
+        let Self { name, image_url, arch, network: _, ip, node: _ } = self.clone();
+        VmDraft { name, image_url, arch, network_id: None, ip, node_id: None }
     }
 }
 

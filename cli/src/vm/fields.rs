@@ -13,7 +13,7 @@ use crate::output::table::{self, optional};
 use crate::output::yaml::scalar;
 
 /// The heading of [`row`].
-pub(super) const COLUMNS: [&str; 6] = ["NAME", "ARCH", "NODE", "NETWORK", "MAC", "STATUS"];
+pub(super) const COLUMNS: [&str; 7] = ["NAME", "ARCH", "NODE", "NETWORK", "IP", "MAC", "STATUS"];
 
 /// The row in a list.
 pub(super) fn row(view: &VmView) -> Vec<String> {
@@ -23,6 +23,7 @@ pub(super) fn row(view: &VmView) -> Vec<String> {
         view.arch.to_string(),
         view.node_name.to_string(),
         optional(nic.map(|nic| &nic.network_name)),
+        optional(nic.and_then(|nic| nic.ip)),
         optional(nic.map(|nic| &nic.mac)),
         status(view),
     ]
@@ -55,8 +56,10 @@ fn fields(view: &VmView) -> Vec<(&'static str, String)> {
         ("node", view.node_name.to_string()),
         ("network", optional(view.nic.as_ref().map(|nic| &nic.network_name))),
     ];
-    if let Some(NicView { bridge_name, mac, tap, .. }) = &view.nic {
-        lines.extend([("bridge", bridge_name.clone()), ("mac", mac.to_string()), ("tap", tap.clone())]);
+    if let Some(NicView { bridge_name, mac, ip, tap, .. }) = &view.nic {
+        lines.extend([("bridge", bridge_name.clone()), ("mac", mac.to_string())]);
+        lines.extend(ip.map(|ip| ("ip", ip.to_string())));
+        lines.push(("tap", tap.clone()));
     }
     if let Some(VmOwner { id, name }) = &view.owner {
         lines.push(("owner", name.clone().unwrap_or_else(|| id.to_string())));
@@ -78,13 +81,14 @@ fn status(view: &VmView) -> String {
 
 impl ManifestKind for VmView {
     const KIND: &'static str = "VM";
-    const FIELDS: &'static [&'static str] = &["imageURL", "arch", "network", "node"];
+    const FIELDS: &'static [&'static str] = &["imageURL", "arch", "network", "ip", "node"];
     const EXAMPLE: &'static str = "\
 metadata: {name: web-1}
 spec:
   imageURL: https://images.example/debian-12.qcow2
   arch: amd64               # or arm64
   network: net-app          # name or UUID; without it, the VM has no NIC
+  ip: 10.20.0.9             # on a network with DHCP; without it, the lowest address that is free
   node: node-1              # name or UUID; without it, a node is chosen
 ";
     type Definition = VmDefinition;
@@ -95,6 +99,7 @@ spec:
             image_url: fields.string("imageURL", scope),
             arch: fields.string("arch", scope),
             network: fields.string("network", scope),
+            ip: fields.string("ip", scope),
             node: fields.string("node", scope),
         };
         fields.report_violations(&definition.violations(), scope);
@@ -112,11 +117,13 @@ spec:
     ) -> Result<VmDraft, Failure> {
         let mut definition = definition.clone();
         // A network that does not exist yet has no id.
-        definition.network.take_if(|network| planned.contains::<NetworkView>(network));
+        if definition.network.take_if(|network| planned.contains::<NetworkView>(network)).is_some() {
+            definition.ip = None;
+        }
         definition.resolve(client).await
     }
 
-    /// Without the node: it is unknown whether the user or the control plane chose it.
+    /// Without the node and the address: it is unknown whether the user or the control plane chose them.
     fn spec(&self) -> Vec<(&'static str, String)> {
         let mut spec = vec![("imageURL", scalar(self.image_url.as_str())), ("arch", self.arch.to_string())];
         spec.extend(self.nic.as_ref().map(|nic| ("network", scalar(nic.network_name.as_str()))));

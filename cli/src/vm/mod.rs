@@ -61,8 +61,9 @@ Examples:
   otherix vm list -o name";
 
 const GET_HELP: &str = "\
-With `-o yaml`, the manifest names the network but not the node, which is chosen again. A deleted VM is shown, as \
-`deleting`, until its node has confirmed its removal; by its UUID only, if another VM has the name.
+With `-o yaml`, the manifest names the network but neither the address nor the node, which are chosen again. A \
+deleted VM is shown, as `deleting`, until its node has confirmed its removal; by its UUID only, if another VM has the \
+name.
 
 Examples:
   otherix vm get web-1

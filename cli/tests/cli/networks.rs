@@ -16,6 +16,8 @@ managed: yes
 egress:  none
 subnet:  -
 gateway: -
+dhcp:    no
+dns:     no
 mtu:     1500
 vlan:    -
 vni:     -
@@ -33,7 +35,17 @@ fn create_sends_the_request_and_shows_the_network() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), view(no_status()));
 
+    let bridge = "net create a --bridge-name br-a --managed --subnet 10.20.0.0/24 --dhcp";
+    for flags in ["", " --dns", " --dns=true", " --dns=false", " --no-dns"] {
+        assert_eq!(fake.run(&format!("{bridge}{flags}")).code, 0, "{flags}");
+    }
+    assert_eq!(fake.run(&format!("{bridge} --no-dns --dns=false")).code, 2);
+    assert_eq!(fake.run("net create a --bridge-name br-a --managed --dns").code, 2);
+
     let received = fake.received();
+    let dns: Vec<_> = received[2..].iter().map(|received| received.body["dns"].as_bool()).collect();
+    assert_eq!(dns, [None, Some(true), Some(true), Some(false), Some(false)]);
+    assert!(received[2..].iter().all(|received| received.body["dhcp"] == json!(true)));
     assert_eq!(received[0].verb, "network.create");
     assert_eq!(received[0].body, json!({"name": "net-dev", "bridge_name": "br-dev", "managed": true}));
     let expected = json!({

@@ -15,8 +15,8 @@ fn vm(status: &str, error: Option<&str>) -> Value {
         "node_name": "node-1", "node_reachable": true,
         "nic": {
             "id": "b2c40198-7a60-4c3e-9d0f-5b1d2f0a9c11", "network_id": ID, "network_name": "net-dev",
-            "bridge_name": "br-dev", "mac": "52:54:00:12:34:56", "tap": "otb2c401987a60", "generation": 9,
-            "observed_generation": null, "reconciled_at": null,
+            "bridge_name": "br-dev", "mac": "52:54:00:12:34:56", "ip": "10.20.0.2", "tap": "otb2c401987a60",
+            "generation": 9, "observed_generation": null, "reconciled_at": null,
         },
         "status": status, "error": error, "warnings": [], "generation": 8,
         "created_at": "2026-01-02T03:04:05.000006Z", "updated_at": "2026-01-02T03:04:05.000006Z", "deleted_at": null,
@@ -40,7 +40,7 @@ const CREATE: &str = "vm create web --image-url https://images.example/a --arch 
 const FIELDS: &str = "id:      0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11\nimage:   https://images.example/a\n\
                       arch:    amd64\n\
                       node:    node-1\nnetwork: net-dev\nbridge:  br-dev\nmac:     52:54:00:12:34:56\n\
-                      tap:     otb2c401987a60\ncreated: 2026-01-02T03:04:05.000006Z\n";
+                      ip:      10.20.0.2\ntap:     otb2c401987a60\ncreated: 2026-01-02T03:04:05.000006Z\n";
 
 #[test]
 fn create_resolves_references_to_ids() {
@@ -120,6 +120,28 @@ fn get_shows_every_field() {
 }
 
 #[test]
+fn an_address_is_requested_with_the_network() {
+    let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
+        "network.find" => FakeReply::Data(view(no_status())),
+        _ => FakeReply::Data(vm("pending", None)),
+    });
+    let created = format!("VM web created\n{FIELDS}");
+    fake.run(&format!("{CREATE} --network net-dev --ip 10.20.0.2")).assert_output(0, &created, NOTE);
+    let draft = json!({
+        "name": "web", "image_url": "https://images.example/a", "arch": "amd64", "network_id": ID, "ip": "10.20.0.2",
+    });
+    assert_eq!(fake.received()[1].body, draft);
+    for (flags, message) in
+        [("--ip 10.20.0.2", "needs a network"), ("--network a --ip x", "must be an IPv4 address, not `x`")]
+    {
+        let run = fake.run(&format!("{CREATE} {flags}"));
+        assert_eq!(run.code, 2);
+        assert!(run.stderr.contains(&format!("--ip: {message}")), "{}", run.stderr);
+    }
+    assert_eq!(fake.received().len(), 2, "nothing was sent for what is wrong");
+}
+
+#[test]
 fn lists_are_aligned() {
     let fake = FakeControlPlane::start(|received, _| match received.verb.as_str() {
         "vm.list" => {
@@ -130,9 +152,9 @@ fn lists_are_aligned() {
         }
         _ => FakeReply::Data(json!([node()])),
     });
-    let table = "NAME  ARCH   NODE    NETWORK  MAC                STATUS\n\
-                 web   amd64  node-1  net-dev  52:54:00:12:34:56  pending\n\
-                 网络  amd64  node-1  -        -                  ready\n";
+    let table = "NAME  ARCH   NODE    NETWORK  IP         MAC                STATUS\n\
+                 web   amd64  node-1  net-dev  10.20.0.2  52:54:00:12:34:56  pending\n\
+                 网络  amd64  node-1  -        -          -                  ready\n";
     fake.run("vm list").assert_output(0, table, "next cursor: c2\n");
     fake.run("vm list -o name --limit 2 --cursor c1").assert_output(0, "web\n网络\n", "next cursor: c2\n");
     assert_eq!(fake.received()[1].body, json!({"limit": 2, "cursor": "c1"}));

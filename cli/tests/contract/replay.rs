@@ -1,5 +1,6 @@
 //! Read models of an export: made without a control plane, and queried with the same output.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -154,7 +155,7 @@ async fn an_export_answers_as_the_control_plane_did() {
     // Nothing is left of the control plane, and the folder cannot be written.
     let now = run(&control_plane, &format!("network list --at {last}")).await;
     drop(control_plane);
-    let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o555);
+    let read_only = PermissionsExt::from_mode(0o555);
     std::fs::set_permissions(&all, read_only).expect("a folder");
     same(&all, "network list", &now);
     refuses(&export, &all, &time);
@@ -179,13 +180,23 @@ fn refuses(export: &Export, all: &str, time: &str) {
     refused(&format!("--offline {all} network get net-x"), 3, "there is no network `net-x`");
     refused(&format!("--offline {} network list", export.shown("export")), 3, "not a complete folder");
     refused(&format!("--offline {} network list", export.shown("nowhere")), 3, "not a complete folder");
+    // A control plane that is named is not passed over silently.
+    for flag in ["--server nats://127.0.0.1:1", "--credentials=none", "--context lab"] {
+        refused(&format!("--offline {all} {flag} network list"), 2, "names a control plane");
+    }
     let (source, key) = (export.shown("export"), &export.key);
+    // Completion adds a slash; nothing is written into the export. Others cannot read what takes `audit:read`.
+    assert_eq!(alone(&format!("audit replay {source}/")).code, Some(0));
+    let beside = format!("{source}.replay");
+    let mode = std::fs::metadata(&beside).expect("a folder").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    std::fs::remove_dir_all(&beside).expect("a folder");
     let into = export.shown("refused");
     let replay =
         |source: &str, flags: &str| format!("audit replay {source} --into {into} {flags}").trim_end().to_owned();
     refused(&replay(&source, "--to 100000"), 2, "position 100000 is not in the export, whose last event is at");
     refused(&replay(&source, "--to 0"), 2, "before the first event");
-    refused(&replay(&source, "--to 2001-01-01T00:00:00Z"), 2, "no event of the export was recorded then");
+    refused(&replay(&source, "--to 2001-01-01T00:00:00Z"), 2, "the first event of the export was recorded later, at");
     refused(&replay(&source, "--to yesterday"), 2, "must be a position, an RFC 3339 time or a time ago");
     refused(&format!("audit replay {source} --into {all}"), 1, "exists already");
     refused(&replay(&export.shown("nowhere"), ""), 3, "not a complete export");

@@ -36,6 +36,15 @@ fn vm_and_node_transcripts() {
 }
 
 #[test]
+fn address_transcripts() {
+    let mut session = Session::new();
+    session.join(1);
+    session.run_transcript("addresses", include_str!("cases/addresses.txt"));
+    let cases = session.end();
+    assert!(cases > 20, "only {cases} cases were read");
+}
+
+#[test]
 fn node_removal_transcripts() {
     let mut session = Session::new();
     session.join(1);

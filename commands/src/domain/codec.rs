@@ -3,9 +3,9 @@
 
 use std::net::Ipv4Addr;
 
-use otherix_schemas::network::{BridgeSpec, Egress, NetworkSpec, OverlaySpec, Ownership};
+use otherix_schemas::network::{BridgeSpec, Dhcp, Egress, NetworkSpec, OverlaySpec, Ownership};
 use otherix_schemas::node::MeshPeer;
-use otherix_schemas::value::{BridgeName, Ipv4Subnet, MeshEndpoint, MeshPublicKey, Mtu, Nat, VlanId, Vni};
+use otherix_schemas::value::{BridgeName, GatewaySubnet, Ipv4Subnet, MeshEndpoint, MeshPublicKey, Mtu, VlanId, Vni};
 use serde::{Deserialize, Serialize};
 
 /// A time as microseconds since 1970.
@@ -59,6 +59,8 @@ struct BridgeForm {
     ownership: Ownership,
     mtu: Mtu,
     vlan: Option<VlanId>,
+    #[serde(with = "optional_dhcp")]
+    dhcp: Option<Dhcp>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,7 +74,7 @@ enum OwnershipForm {
 #[serde(remote = "Egress")]
 enum EgressForm {
     None,
-    Nat(#[serde(with = "nat")] Nat),
+    Nat(#[serde(with = "nat")] GatewaySubnet),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,6 +84,30 @@ struct OverlayForm {
     #[serde(with = "subnet")]
     subnet: Ipv4Subnet,
     mtu: Mtu,
+    #[serde(with = "optional_dhcp")]
+    dhcp: Option<Dhcp>,
+}
+
+mod optional_dhcp {
+    use otherix_schemas::network::Dhcp;
+    use otherix_schemas::value::GatewaySubnet;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Form {
+        #[serde(with = "super::nat")]
+        subnet: GatewaySubnet,
+        dns: bool,
+    }
+
+    pub(super) fn serialize<S: Serializer>(dhcp: &Option<Dhcp>, serializer: S) -> Result<S::Ok, S::Error> {
+        dhcp.map(|Dhcp { subnet, dns }| Form { subnet, dns }).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Dhcp>, D::Error> {
+        let form = Option::<Form>::deserialize(deserializer)?;
+        Ok(form.map(|Form { subnet, dns }| Dhcp { subnet, dns }))
+    }
 }
 
 mod subnet {
@@ -101,19 +127,19 @@ mod subnet {
 }
 
 mod nat {
-    use otherix_schemas::value::{Ipv4Subnet, Nat};
+    use otherix_schemas::value::{GatewaySubnet, Ipv4Subnet};
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::net::Ipv4Addr;
 
-    pub(super) fn serialize<S: Serializer>(nat: &Nat, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(nat: &GatewaySubnet, serializer: S) -> Result<S::Ok, S::Error> {
         (nat.subnet().prefix(), nat.gateway()).serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Nat, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<GatewaySubnet, D::Error> {
         let (prefix, gateway) = <(u8, Ipv4Addr)>::deserialize(deserializer)?;
         let subnet = Ipv4Subnet::new(gateway, prefix).map_err(D::Error::custom)?;
-        Nat::new(subnet, Some(gateway)).map_err(D::Error::custom)
+        GatewaySubnet::new(subnet, Some(gateway)).map_err(D::Error::custom)
     }
 }
 

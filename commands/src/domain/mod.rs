@@ -5,6 +5,7 @@
 //! reply. The module of a resource holds all three for its commands and events; `decide.rs`, `state.rs` and `reply.rs`
 //! only dispatch.
 
+mod address_pool;
 mod cluster;
 mod codec;
 mod decide;

@@ -1,6 +1,7 @@
 //! NICs: their state, what is decided about them with their VM, and their part of the reply.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::Event;
@@ -11,6 +12,8 @@ use otherix_schemas::position::Position;
 use otherix_schemas::value::MacAddress;
 use serde::{Deserialize, Serialize};
 
+use super::address_pool::AddressPool;
+use super::network::Network;
 use super::reported_status::ReportedStatus;
 use super::{Rejection, State};
 
@@ -20,6 +23,8 @@ pub struct Nic {
     pub vm_id: VmId,
     pub network_id: NetworkId,
     pub mac: MacAddress,
+    /// Present if the network assigns addresses.
+    pub ip: Option<Ipv4Addr>,
     /// The node that its tap is on.
     pub node_id: Option<NodeId>,
     /// It is deleted; its tap may still exist.
@@ -52,6 +57,9 @@ pub struct Nics {
     /// Detached ones included: until its tap is removed, a guest may still send from the address.
     #[serde(skip_serializing)]
     by_mac: HashMap<MacAddress, NicId>,
+    /// Detached ones included, for the same reason.
+    #[serde(skip_serializing)]
+    addresses: HashMap<NetworkId, AddressPool>,
     /// Detached ones included: the old tap must be removed first.
     #[serde(skip_serializing)]
     by_tap: HashMap<String, NicId>,
@@ -100,6 +108,9 @@ impl Nics {
             self.by_vm.entry(nic.vm_id).or_default().insert(id);
         }
         self.by_mac.insert(nic.mac, id);
+        if let Some(ip) = nic.ip {
+            self.addresses.entry(nic.network_id).or_default().insert(ip, id);
+        }
         self.by_tap.insert(tap_name(id), id);
     }
 
@@ -130,6 +141,12 @@ impl Nics {
         let Some(nic) = self.by_id.remove(&id) else { return };
         self.by_mac.remove(&nic.mac);
         self.by_tap.remove(&tap_name(id));
+        if let (Some(ip), Some(pool)) = (nic.ip, self.addresses.get_mut(&nic.network_id)) {
+            pool.remove(ip, id);
+            if pool.is_empty() {
+                self.addresses.remove(&nic.network_id);
+            }
+        }
     }
 }
 
@@ -150,11 +167,12 @@ impl State {
 
     pub(super) fn evolve_nic(&mut self, header: &Header, event: &NicEvent) {
         match *event {
-            NicEvent::Attached(NicAttached { nic_id, vm_id, network_id, mac }) => {
+            NicEvent::Attached(NicAttached { nic_id, vm_id, network_id, mac, ip }) => {
                 let nic = Nic {
                     vm_id,
                     network_id,
                     mac,
+                    ip,
                     node_id: None,
                     detached: false,
                     generation: header.position,
@@ -193,20 +211,68 @@ impl State {
     }
 }
 
+/// A NIC that is to be attached to a network and bound to a node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewNic {
+    pub(super) generated: GeneratedNic,
+    pub(super) vm_id: VmId,
+    pub(super) network_id: NetworkId,
+    /// The requested address.
+    pub(super) ip: Option<Ipv4Addr>,
+    pub(super) node_id: NodeId,
+}
+
 /// Returns the events that attach a new NIC to a network and bind it to a node.
-pub(super) fn attach(
-    nics: &Nics,
-    generated: GeneratedNic,
-    vm_id: VmId,
-    network_id: NetworkId,
-    node_id: NodeId,
-) -> Result<[Event; 2], Rejection> {
-    let GeneratedNic { nic_id, mac } = generated;
-    if nics.by_tap.contains_key(&tap_name(nic_id)) {
+pub(super) fn attach(state: &State, new: NewNic) -> Result<[Event; 2], Rejection> {
+    let NewNic { generated: GeneratedNic { nic_id, mac }, vm_id, network_id, ip, node_id } = new;
+    let network = state.live_network(network_id).ok_or(Rejection::NoSuchNetwork(network_id))?;
+    if state.nics.by_tap.contains_key(&tap_name(nic_id)) {
         return Err(Rejection::TapTaken);
     }
-    let mac = nics.free_mac(mac).ok_or(Rejection::MacsUsedUp)?;
-    Ok([NicAttached { nic_id, vm_id, network_id, mac }.into(), NicBound { nic_id, node_id }.into()])
+    let ip = choose_address(state, network_id, network, ip)?;
+    let mac = state.nics.free_mac(mac).ok_or(Rejection::MacsUsedUp)?;
+    Ok([NicAttached { nic_id, vm_id, network_id, mac, ip }.into(), NicBound { nic_id, node_id }.into()])
+}
+
+/// Returns the address of a new NIC on a network: the requested one, or the lowest that is free. `None` if the network
+/// assigns none.
+fn choose_address(
+    state: &State,
+    network_id: NetworkId,
+    network: &Network,
+    requested: Option<Ipv4Addr>,
+) -> Result<Option<Ipv4Addr>, Rejection> {
+    let Some(dhcp) = network.spec.dhcp() else {
+        let name = network.name.clone();
+        return if requested.is_some() { Err(Rejection::NoDhcp(name)) } else { Ok(None) };
+    };
+    let none_in_use = AddressPool::default();
+    let pool = state.nics.addresses.get(&network_id).unwrap_or(&none_in_use);
+    let Some(ip) = requested else {
+        let full = || Rejection::AddressesUsedUp {
+            network: network.name.clone(),
+            subnet: dhcp.subnet.subnet(),
+            addresses: dhcp.subnet.guest_addresses(),
+            used: pool.used(),
+            detached: pool.used().saturating_sub(state.nics.count_of_network(network_id)),
+        };
+        return pool.lowest_free(dhcp.subnet).ok_or_else(full).map(Some);
+    };
+    dhcp.subnet.check_guest(ip).map_err(Rejection::AddressRefused)?;
+    match pool.holder(ip).and_then(|id| state.nics.get(id)) {
+        Some(holder) => Err(address_taken(state, network, ip, holder)),
+        None => Ok(Some(ip)),
+    }
+}
+
+/// Returns why an address that a NIC has cannot be given to another.
+fn address_taken(state: &State, network: &Network, ip: Ipv4Addr, holder: &Nic) -> Rejection {
+    let network = network.name.clone();
+    let node = holder.node_id.and_then(|id| state.nodes().get(&id)).map(|node| node.name.clone());
+    match state.vms().get(&holder.vm_id) {
+        Some(vm) => Rejection::AddressTaken { ip, network, vm: vm.name.clone() },
+        None => Rejection::AddressNotFree { ip, network, node },
+    }
 }
 
 /// Returns the events that detach a VM's NICs.
@@ -228,11 +294,10 @@ pub(super) fn view(before: &State, envelopes: &[EventEnvelope]) -> Option<NicVie
             | Event::Cluster(_) => continue,
         };
         match *event {
-            NicEvent::Attached(NicAttached { nic_id, network_id, mac, .. }) => {
-                view = new_view(before, nic_id, network_id, mac);
-            }
-            NicEvent::Detached(NicDetached { nic_id, network_id, .. }) => {
-                view = new_view(before, nic_id, network_id, before.nics.get(nic_id)?.mac);
+            NicEvent::Attached(ref attached) => view = new_view(before, attached),
+            NicEvent::Detached(NicDetached { nic_id, vm_id, network_id }) => {
+                let Nic { mac, ip, .. } = *before.nics.get(nic_id)?;
+                view = new_view(before, &NicAttached { nic_id, vm_id, network_id, mac, ip });
             }
             NicEvent::Bound(_) => {}
         }
@@ -243,7 +308,8 @@ pub(super) fn view(before: &State, envelopes: &[EventEnvelope]) -> Option<NicVie
     view
 }
 
-fn new_view(before: &State, id: NicId, network_id: NetworkId, mac: MacAddress) -> Option<NicView> {
+fn new_view(before: &State, attached: &NicAttached) -> Option<NicView> {
+    let NicAttached { nic_id: id, vm_id: _, network_id, mac, ip } = *attached;
     let network = before.live_network(network_id)?;
     Some(NicView {
         id,
@@ -251,6 +317,7 @@ fn new_view(before: &State, id: NicId, network_id: NetworkId, mac: MacAddress) -
         network_name: network.name.clone(),
         bridge_name: network.spec.bridge_name(),
         mac,
+        ip,
         tap: tap_name(id),
         generation: Position::ZERO,
         observed_generation: None,

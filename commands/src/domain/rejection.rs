@@ -1,11 +1,15 @@
 //! The reasons why a command is rejected, which the caller can resolve.
 
+use std::net::Ipv4Addr;
+
 use otherix_schemas::error::{ErrorBody, ErrorCode, LAST_REPORT, REMOVED_NODE};
 use otherix_schemas::id::{JoinTokenId, NetworkId, NodeId, UserUuid, VmId};
 use otherix_schemas::node::{REPORT_NUMBER_MAX, ReportNumber};
 use otherix_schemas::permission::{Permission, Role};
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::value::{BridgeName, Ipv4Subnet, MtuError, NetworkName, NodeName, UserKey, UserName, VmName};
+use otherix_schemas::value::{
+    BridgeName, HostAddressError, Ipv4Subnet, MtuError, NetworkName, NodeName, UserKey, UserName, VmName,
+};
 use otherix_schemas::violations::Violations;
 use otherix_schemas::vm::Arch;
 use serde_json::json;
@@ -41,6 +45,22 @@ pub enum Rejection {
     TapTaken,
     #[error("all addresses for NICs are in use: delete VMs that are not needed")]
     MacsUsedUp,
+    #[error("network `{0}` assigns no addresses: it has no DHCP")]
+    NoDhcp(NetworkName),
+    #[error(transparent)]
+    AddressRefused(HostAddressError),
+    #[error("address `{ip}` of network `{network}` is in use by VM `{vm}`")]
+    AddressTaken { ip: Ipv4Addr, network: NetworkName, vm: VmName },
+    #[error(
+        "address `{ip}` of network `{network}` is that of a deleted VM until {} has removed its tap",
+        node.as_ref().map_or_else(|| "its node".to_owned(), |node| format!("node `{node}`"))
+    )]
+    AddressNotFree { ip: Ipv4Addr, network: NetworkName, node: Option<NodeName> },
+    #[error(
+        "all addresses of network `{network}` are in use: {used} of {addresses} in `{subnet}`{}",
+        still_detached(*detached)
+    )]
+    AddressesUsedUp { network: NetworkName, subnet: Ipv4Subnet, addresses: u32, used: usize, detached: usize },
     #[error("there is no node `{0}`")]
     NoSuchNode(NodeId),
     #[error("cannot delete node {name}: blocked by {vms} vms")]
@@ -125,6 +145,8 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::NoNodeOfArch(_)
             | Rejection::NodeOfOtherArch { .. }
             | Rejection::MacsUsedUp
+            | Rejection::AddressTaken { .. }
+            | Rejection::AddressNotFree { .. }
             | Rejection::NodeHasName { .. }
             | Rejection::NodeNameTaken(_)
             | Rejection::MeshKeyTaken(_)
@@ -152,16 +174,16 @@ impl From<&Rejection> for ErrorBody {
                     .with_detail("permission", permission.as_str())
                     .with_detail("role", role.as_str());
             }
+            Rejection::NoDhcp(_) | Rejection::AddressRefused(_) => return Violations::one("ip", rejection).into(),
+            Rejection::AddressesUsedUp { addresses, used, .. } => {
+                return conflict(rejection, &[("addresses", u64::from(*addresses)), ("used", number(*used))]);
+            }
             Rejection::ExpiryPast { .. } | Rejection::JoinTokenTooLong(_) => {
                 return Violations::one("expires_at", rejection).into();
             }
             Rejection::TapTaken => ErrorCode::Unavailable,
-            Rejection::NetworkInUse { vm_nics, .. } => {
-                return Self::new(ErrorCode::Conflict, rejection.to_string()).with_detail("vm_nics", *vm_nics);
-            }
-            Rejection::NodeInUse { vms, .. } => {
-                return Self::new(ErrorCode::Conflict, rejection.to_string()).with_detail("vms", *vms);
-            }
+            Rejection::NetworkInUse { vm_nics, .. } => return conflict(rejection, &[("vm_nics", number(*vm_nics))]),
+            Rejection::NodeInUse { vms, .. } => return conflict(rejection, &[("vms", number(*vms))]),
             Rejection::NodeRemoved { node, .. } => {
                 return Self::new(ErrorCode::Conflict, rejection.to_string())
                     .with_detail(REMOVED_NODE, node.to_string());
@@ -180,6 +202,24 @@ impl From<&Rejection> for ErrorBody {
             }
         };
         Self::new(code, rejection.to_string())
+    }
+}
+
+/// A conflict with numbers as details.
+fn conflict(rejection: &Rejection, details: &[(&str, u64)]) -> ErrorBody {
+    let body = ErrorBody::new(ErrorCode::Conflict, rejection.to_string());
+    details.iter().fold(body, |body, (name, number)| body.with_detail(name, *number))
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// How many of the addresses in use are those of deleted VMs.
+fn still_detached(number: usize) -> String {
+    match number {
+        0 => String::new(),
+        _ => format!(", of which {number} are those of deleted VMs until their nodes have removed their taps"),
     }
 }
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::micros;
 use super::name_index::NameIndex;
+use super::nic::NewNic;
 use super::{Decision, Rejection, Reply, State, nic};
 
 /// A VM that is not deleted.
@@ -126,7 +127,7 @@ fn create(
     vm: &NewVm,
     owner: &UserId,
 ) -> Result<Decision, Rejection> {
-    let NewVm { name, image_url, arch, network_id, node_id } = vm.clone();
+    let NewVm { name, image_url, arch, network_id, ip, node_id } = vm.clone();
     if let Some(other) = state.vms.by_name.get(&name.key()) {
         return Err(Rejection::VmNameTaken { name, other });
     }
@@ -146,7 +147,7 @@ fn create(
     let owner = Some(owner.clone());
     let mut events = vec![VmCreated { vm_id, name, image_url, arch, node_id, owner }.into()];
     if let Some(network_id) = network_id {
-        events.extend(nic::attach(&state.nics, generated, vm_id, network_id, node_id)?);
+        events.extend(nic::attach(state, NewNic { generated, vm_id, network_id, ip, node_id })?);
     }
     Ok(events.into())
 }

@@ -128,6 +128,18 @@ pub trait EventStore: Send + Sync + 'static {
     /// Returns at most `limit` events after `after`, in order. Empty only if there are none.
     fn read(&self, after: Position, limit: u32) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send;
 
+    /// Like [`EventStore::read`], but only positions and CloudEvents' bytes, which is faster.
+    fn read_bodies(
+        &self,
+        after: Position,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<(Position, Bytes)>, StoreError>> + Send {
+        async move {
+            let entries = self.read(after, limit).await?;
+            Ok(entries.into_iter().map(|entry| (entry.position, entry.body)).collect())
+        }
+    }
+
     /// Returns where epochs began, oldest first.
     fn gaps(&self) -> impl Future<Output = Result<Vec<Gap>, StoreError>> + Send;
 

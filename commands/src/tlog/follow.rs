@@ -25,8 +25,8 @@ use crate::domain::Roster;
 use crate::store::{EventStore, StoreError};
 use crate::writer::Durable;
 
-/// Between two checkpoints.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Between two checkpoints, unless something else is set.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(2);
@@ -73,6 +73,8 @@ pub struct Inputs<S> {
     pub signed_key: SignedLogKey,
     /// How long nodes may take after [`LogFollower::run`] has begun to tell which checkpoint they keep.
     pub settle: Duration,
+    /// Between two checkpoints, and between two reads of the journal for them.
+    pub interval: Duration,
     pub runtime: Arc<dyn Runtime>,
 }
 
@@ -215,7 +217,7 @@ impl<S: EventStore> LogFollower<S> {
                     Err(_) => return Ok(()),
                 },
                 () = sleep_until(next), if is_waiting => {
-                    next = Instant::now() + INTERVAL;
+                    next = Instant::now() + self.inputs.interval;
                     self.catch_up(&mut tree).await?;
                     // Due again at the next interval, if nodes have yet to tell what they keep.
                     is_due = !self.may_sign() && self.handle.stopped().is_none();
@@ -232,19 +234,19 @@ impl<S: EventStore> LogFollower<S> {
     pub(super) async fn catch_up(&mut self, tree: &mut Tree) -> Result<(), FollowError> {
         let until = self.inputs.durable.borrow_and_update().position;
         while tree.position < until {
-            let entries = self.inputs.store.read(tree.position, PAGE).await?;
+            let entries = self.inputs.store.read_bodies(tree.position, PAGE).await?;
             if entries.is_empty() {
                 break;
             }
-            for entry in entries.into_iter().take_while(|entry| entry.position <= until) {
-                let (expected, found) = (tree.numbering.size_at(entry.position) - 1, tree.builder.head().size());
+            for (position, body) in entries.into_iter().take_while(|(position, _)| *position <= until) {
+                let (expected, found) = (tree.numbering.size_at(position) - 1, tree.builder.head().size());
                 if expected != found {
-                    return Err(FollowError::Numbering { position: entry.position, expected, found });
+                    return Err(FollowError::Numbering { position, expected, found });
                 }
                 tree.is_stored = false;
-                let appended = tree.builder.append(Hash::of_leaf(&entry.body));
+                let appended = tree.builder.append(Hash::of_leaf(&body));
                 appended.map_err(|error| FollowError::Tree(error.to_string()))?;
-                tree.position = entry.position;
+                tree.position = position;
             }
             let complete = tree.builder.take_complete();
             tree.complete.extend(complete);

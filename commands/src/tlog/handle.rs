@@ -26,8 +26,8 @@ const WAITING_MAX: usize = 4096;
 /// Requests that read tiles at the same time; others wait.
 const READERS_MAX: usize = 2;
 
-/// Checkpoints and ids of witnesses in a view, in bytes, at most: an answer is one message of 1 MiB. As nodes that follow
-/// the log keep the same few checkpoints, that is enough for 10,000 nodes.
+/// Checkpoints and ids of witnesses in a view, in bytes, at most: an answer is one message of 1 MiB. As nodes that
+/// follow the log keep the same few checkpoints, that is enough for 10,000 nodes.
 const VIEW_WITNESSES_MAX: usize = 640 * 1024;
 
 /// An id in JSON, with its quotation marks and a comma, in bytes.

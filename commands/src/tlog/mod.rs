@@ -17,7 +17,7 @@ mod stop;
 mod tiles;
 
 pub use check::{CheckedLog, LogCheckError, check_log, head_of_epoch};
-pub use follow::{CheckpointSink, Inputs, LogFollower, SinkError};
+pub use follow::{CHECKPOINT_INTERVAL, CheckpointSink, Inputs, LogFollower, SinkError};
 pub use handle::{LogHandle, LogUnavailable};
 pub use numbering::LeafNumbering;
 pub use stop::LogStop;

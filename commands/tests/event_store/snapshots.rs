@@ -13,12 +13,16 @@ use otherix_schemas::command::Command;
 use otherix_schemas::decision_chain::ChainDigest;
 use otherix_schemas::enrollment::{JoinTokenCreated, NodeKeyOffered, NodeKeyRegistered};
 use otherix_schemas::event::Event;
-use otherix_schemas::id::{ClusterId, CorrelationId, EventId, JoinTokenId, NetworkId, NodeId, UserUuid, VmId};
-use otherix_schemas::network::{NetworkCommand, NewNetwork, NewNetworkSpec};
+use otherix_schemas::id::{ClusterId, CorrelationId, EventId, JoinTokenId, NetworkId, NicId, NodeId, UserUuid, VmId};
+use otherix_schemas::network::{
+    BridgeSpec, Dhcp, Egress, NetworkCommand, NetworkCreated, NetworkSpec, NewNetwork, NewNetworkSpec, OverlaySpec,
+    Ownership,
+};
+use otherix_schemas::nic::{NicAttached, NicBound};
 use otherix_schemas::node::{NodeCondition, NodeConditionKind, NodeConditionsChanged};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::user::{UserCreated, UserRevoked, UserRole, UserRoleChanged};
-use otherix_schemas::value::{NodeName, UserKey};
+use otherix_schemas::value::{GatewaySubnet, MacAddress, Mtu, NodeName, UserKey};
 use otherix_schemas::vm::{Arch, VmCreated};
 use otherix_testkit::wait::wait_for;
 use std::sync::Arc;
@@ -195,7 +199,7 @@ async fn a_damaged_snapshot_in_sqlite_is_ignored() {
 }
 
 fn create(number: u32) -> CommandRequest {
-    let spec = NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap() };
+    let spec = NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap(), dhcp: None };
     let network = NewNetwork { name: format!("net-{number}").parse().unwrap(), spec };
     let command = Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network });
     let (actor, correlation_id) = ("admin".parse().unwrap(), CorrelationId::new(Uuid::now_v7()));
@@ -268,7 +272,7 @@ fn later_events(state: &State) -> Vec<EventEnvelope> {
     let condition = NodeCondition { kind: NodeConditionKind::SetBack, detail: "an older copy".to_owned() };
     let conditions = NodeConditionsChanged { node_id: member, conditions: vec![condition] };
     let events: [Event; 6] = [one.into(), two.into(), changed.into(), revoked.into(), vm.into(), conditions.into()];
-    let events = events.into_iter().chain(enrollments(state));
+    let events = events.into_iter().chain(enrollments(state)).chain(addresses(member));
     let envelope = |(number, event)| EventEnvelope {
         header: Header {
             cluster: ClusterId::new(Uuid::nil()),
@@ -286,6 +290,38 @@ fn later_events(state: &State) -> Vec<EventEnvelope> {
         event,
     };
     (1..).zip(events).map(envelope).collect()
+}
+
+/// Networks that assign addresses, and a NIC with one.
+fn addresses(node_id: NodeId) -> [Event; 4] {
+    let id = Uuid::from_u128;
+    let subnet = GatewaySubnet::new("10.20.0.0/24".parse().unwrap(), None).unwrap();
+    let bridge = NetworkSpec::Bridge(BridgeSpec {
+        bridge_name: "br-dhcp".parse().unwrap(),
+        ownership: Ownership::Managed(Egress::Nat(subnet)),
+        mtu: Mtu::DEFAULT,
+        vlan: None,
+        dhcp: Some(Dhcp { subnet, dns: false }),
+    });
+    let overlay = NetworkSpec::Overlay(OverlaySpec {
+        vni: 5000.try_into().unwrap(),
+        subnet: subnet.subnet(),
+        mtu: 1390.try_into().unwrap(),
+        dhcp: Some(Dhcp { subnet, dns: true }),
+    });
+    let network = |number, name: &str, spec| NetworkCreated {
+        network_id: NetworkId::new(id(number)),
+        name: name.parse().unwrap(),
+        spec,
+    };
+    let (nic_id, vm_id, network_id) = (NicId::new(id(22)), VmId::new(id(3)), NetworkId::new(id(20)));
+    let (mac, ip) = (MacAddress::assigned(7), Some("10.20.0.2".parse().unwrap()));
+    [
+        network(20, "net-dhcp", bridge).into(),
+        network(21, "net-overlay", overlay).into(),
+        NicAttached { nic_id, vm_id, network_id, mac, ip }.into(),
+        NicBound { nic_id, node_id }.into(),
+    ]
 }
 
 /// Serialises the state of the journal of version 0.1, which has every event type of that version, and of later events.

@@ -6,7 +6,7 @@ use otherix_schemas::command::Command;
 use otherix_schemas::enrollment::{EnrollmentCommand, EnrollmentEvent, NewJoinToken, NodeToEnroll};
 use otherix_schemas::event::{Event, StreamId};
 use otherix_schemas::id::{JoinTokenId, NodeId};
-use otherix_schemas::network::NetworkEvent;
+use otherix_schemas::network::{BridgeSpec, NetworkEvent};
 use otherix_schemas::nic::NicEvent;
 use otherix_schemas::node::{MeshPeer, NodeChanged, NodeCommand, NodeEvent};
 use otherix_schemas::outcome::Outcome;
@@ -27,15 +27,62 @@ pub(crate) fn membership_command() -> impl Strategy<Value = Command> {
         of(id, 1, if removed { Outcome::Removed } else { Outcome::Ready })
     });
     prop_oneof![
-        3 => (0u128..8).prop_map(|id| create(id, &format!("net-{id}"), managed(&format!("br{id}")))),
+        3 => (0u128..8).prop_map(|id| create(id, &format!("net-{id}"), managed_or_dhcp(id))),
         3 => (0u128..8).prop_map(delete),
         3 => (0u128..6).prop_map(|id| join_mesh(id, u8::try_from(id).unwrap(), 1)),
         2 => (0u128..6).prop_map(remove),
         4 => (0u128..8, prop::option::of(0u128..8)).prop_map(|(id, network)| create_vm(id, network, None)),
+        2 => (0u128..8, 0u128..4, 0u8..8)
+            .prop_map(|(id, network, last)| create_vm_at(id, Some(2 * network), None, Some([10, 20, 0, last].into()))),
         4 => (0u128..8).prop_map(delete_vm),
         4 => (0u128..6, 1u64..20, prop::collection::vec(result, 1..4))
             .prop_map(|(node, sequence, results)| report(node, 1, sequence, results)),
     ]
+}
+
+/// Every second network assigns five addresses, which is less than there are VMs.
+fn managed_or_dhcp(id: u128) -> BridgeSpec {
+    let bridge = format!("br{id}");
+    if id.is_multiple_of(2) { dhcp(&bridge, "10.20.0.0/29") } else { managed(&bridge) }
+}
+
+/// A NIC has an address exactly if its network assigns some, and none that another NIC of the network has, be it
+/// detached with a tap that is not removed yet.
+pub(crate) fn check_addresses(given: &Given) -> Result<(), TestCaseError> {
+    let mut subnets = BTreeMap::new();
+    let mut holders = BTreeSet::new();
+    for envelope in &given.envelopes {
+        match &envelope.event {
+            Event::Network(NetworkEvent::Created(event)) => {
+                subnets.insert(event.network_id, event.spec.dhcp().map(|dhcp| dhcp.subnet));
+            }
+            Event::Nic(NicEvent::Attached(event)) => {
+                let subnet = subnets.get(&event.network_id).copied().flatten();
+                prop_assert_eq!(event.ip.is_some(), subnet.is_some());
+                if let (Some(ip), Some(subnet)) = (event.ip, subnet) {
+                    prop_assert_eq!(subnet.check_guest(ip), Ok(()));
+                }
+                prop_assert_eq!(given.state.nics().get(event.nic_id).is_none_or(|nic| nic.ip == event.ip), true);
+            }
+            Event::Network(_)
+            | Event::Nic(_)
+            | Event::Vm(_)
+            | Event::Node(_)
+            | Event::User(_)
+            | Event::Enrollment(_)
+            | Event::Cluster(_) => {}
+        }
+    }
+    let attached = given.envelopes.iter().filter_map(|envelope| {
+        let Event::Nic(NicEvent::Attached(event)) = &envelope.event else { return None };
+        given.state.nics().get(event.nic_id).map(|nic| (event.nic_id, nic))
+    });
+    for (id, nic) in attached.collect::<BTreeMap<_, _>>() {
+        if let Some(ip) = nic.ip {
+            prop_assert!(holders.insert((nic.network_id, ip)), "{} of NIC {} was given twice", ip, id);
+        }
+    }
+    Ok(())
 }
 
 fn token(id: u128) -> JoinTokenId {

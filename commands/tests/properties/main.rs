@@ -1,8 +1,8 @@
 //! Invariants for any sequence of commands: names, bridges and NAT subnets are unique, a VNI or mesh address is never
 //! assigned twice, a public key belongs to one node, a removed node never returns and is never awaited, no NIC is
-//! attached to a deleted network, names and keys of users are unique, there is an admin once there was one, events are
-//! caused by those that their declarations name, and the state is a function of the events: replaying a prefix gives
-//! the state at that position.
+//! attached to a deleted network or has an address of another, names and keys of users are unique, there is an admin
+//! once there was one, events are caused by those that their declarations name, and the state is a function of the
+//! events: replaying a prefix gives the state at that position.
 #![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 
 #[path = "../support/builders.rs"]
@@ -16,8 +16,8 @@ mod users;
 use builders::*;
 use decisions::{Given, given};
 use machines::{
-    check_enrollments, check_mesh, check_nodes, create_token, enroll, enrollment_command, join_with_key,
-    membership_command, offer_key,
+    check_addresses, check_enrollments, check_mesh, check_nodes, create_token, enroll, enrollment_command,
+    join_with_key, membership_command, offer_key,
 };
 use networks::{check_invariants, check_vms, command};
 use otherix_commands::config::ClusterConfig;
@@ -114,6 +114,7 @@ fn check(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Re
         check_nodes(&given)?;
         check_users(&given)?;
         check_enrollments(&given)?;
+        check_addresses(&given)?;
     }
     let mut replayed = State::default();
     let mut states = states.iter().peekable();

@@ -8,7 +8,7 @@ use otherix_schemas::command::Command;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId, NodeId, UserUuid, VmId};
 use otherix_schemas::network::{
-    BridgeSpec, Egress, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NewNetwork,
+    BridgeSpec, Dhcp, Egress, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NewNetwork,
     NewNetworkSpec, OverlaySpec, Ownership,
 };
 use otherix_schemas::nic::{GeneratedNic, NicAttached, NicBound, NicDetached, NicEvent};
@@ -21,8 +21,8 @@ use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::RowScope;
 use otherix_schemas::value::{
-    BridgeName, ImageUrl, Ipv4Subnet, MacAddress, MeshPublicKey, Mtu, Nat, NetworkName, NodeName, UserId, UserKey,
-    UserName,
+    BridgeName, GatewaySubnet, ImageUrl, Ipv4Subnet, MacAddress, MeshPublicKey, Mtu, NetworkName, NodeName, UserId,
+    UserKey, UserName,
 };
 use otherix_schemas::vm::{Arch, NewVm, VmCommand, VmCreated, VmDeleted, VmEvent};
 use uuid::Uuid;
@@ -78,7 +78,7 @@ pub(crate) fn subnet(text: &str) -> Ipv4Subnet {
 }
 
 fn bridge(name: &str, ownership: Ownership) -> BridgeSpec {
-    BridgeSpec { bridge_name: bridge_name(name), ownership, mtu: Mtu::DEFAULT, vlan: None }
+    BridgeSpec { bridge_name: bridge_name(name), ownership, mtu: Mtu::DEFAULT, vlan: None, dhcp: None }
 }
 
 pub(crate) fn managed(name: &str) -> BridgeSpec {
@@ -90,7 +90,13 @@ pub(crate) fn unmanaged(name: &str) -> BridgeSpec {
 }
 
 pub(crate) fn nat(name: &str, text: &str) -> BridgeSpec {
-    bridge(name, Ownership::Managed(Egress::Nat(Nat::new(subnet(text), None).unwrap())))
+    bridge(name, Ownership::Managed(Egress::Nat(GatewaySubnet::new(subnet(text), None).unwrap())))
+}
+
+/// A managed bridge that assigns addresses.
+pub(crate) fn dhcp(name: &str, text: &str) -> BridgeSpec {
+    let subnet = GatewaySubnet::new(subnet(text), None).unwrap();
+    BridgeSpec { dhcp: Some(Dhcp { subnet, dns: true }), ..managed(name) }
 }
 
 pub(crate) fn spec(bridge: BridgeSpec) -> NetworkSpec {
@@ -103,7 +109,7 @@ pub(crate) fn create(id: u128, text: &str, bridge: BridgeSpec) -> Command {
 }
 
 pub(crate) fn create_overlay(id: u128, text: &str, net: &str) -> Command {
-    let network = NewNetwork { name: name(text), spec: NewNetworkSpec::Overlay { subnet: subnet(net) } };
+    let network = NewNetwork { name: name(text), spec: NewNetworkSpec::Overlay { subnet: subnet(net), dhcp: None } };
     Command::Network(NetworkCommand::Create { network_id: network_id(id), network })
 }
 
@@ -117,7 +123,7 @@ pub(crate) fn created(id: u128, text: &str, bridge: BridgeSpec) -> Event {
 
 pub(crate) fn overlay_created(id: u128, text: &str, vni: u32, net: &str) -> Event {
     let mtu = Mtu::try_from(1390).unwrap();
-    let overlay = OverlaySpec { vni: vni.try_into().unwrap(), subnet: subnet(net), mtu };
+    let overlay = OverlaySpec { vni: vni.try_into().unwrap(), subnet: subnet(net), mtu, dhcp: None };
     network_created(id, text, NetworkSpec::Overlay(overlay))
 }
 
@@ -135,11 +141,17 @@ fn image() -> ImageUrl {
 
 /// Creates VM `vm-<id>`, whose NIC has the VM's number, on a network and a node if they are given.
 pub(crate) fn create_vm(id: u128, network: Option<u128>, node: Option<u128>) -> Command {
+    create_vm_at(id, network, node, None)
+}
+
+/// As [`create_vm`], with a requested address.
+pub(crate) fn create_vm_at(id: u128, network: Option<u128>, node: Option<u128>, ip: Option<Ipv4Addr>) -> Command {
     let vm = NewVm {
         name: format!("vm-{id}").parse().unwrap(),
         image_url: image(),
         arch: Arch::Amd64,
         network_id: network.map(network_id),
+        ip,
         node_id: node.map(node_id),
     };
     let mac = u32::try_from(id).unwrap();
@@ -170,7 +182,18 @@ pub(crate) fn vm_created(id: u128, network: Option<u128>, node: u128) -> Vec<Eve
 
 pub(crate) fn attached(id: u128, network: u128, mac: u32) -> Event {
     let (nic_id, vm_id, network_id) = (nic_id(id), vm_id(id), network_id(network));
-    Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id, mac: MacAddress::assigned(mac) }))
+    Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id, mac: MacAddress::assigned(mac), ip: None }))
+}
+
+/// The events of [`create_vm`] on a network that assigns addresses.
+pub(crate) fn vm_created_at(id: u128, network: u128, node: u128, ip: [u8; 4]) -> Vec<Event> {
+    let mut events = vm_created(id, Some(network), node);
+    for event in &mut events {
+        if let Event::Nic(NicEvent::Attached(attached)) = event {
+            attached.ip = Some(ip.into());
+        }
+    }
+    events
 }
 
 pub(crate) fn bound(id: u128, node: u128) -> Event {

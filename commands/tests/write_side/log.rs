@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use otherix_commands::store::{EventStore, SqliteStore};
-use otherix_commands::tlog::{CheckpointSink, Inputs, LogFollower, LogHandle, SinkError, TileStore};
+use otherix_commands::tlog::{
+    CHECKPOINT_INTERVAL, CheckpointSink, Inputs, LogFollower, LogHandle, SinkError, TileStore,
+};
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::log::{ConsistencyRange, SignedLogKey, origin};
@@ -70,6 +72,7 @@ impl RunningLog {
             key: key.clone(),
             signed_key: SignedLogKey::new(key.public_key().to_string(), &signer()),
             settle,
+            interval: CHECKPOINT_INTERVAL,
             runtime: SystemRuntime::shared(),
         };
         let (follower, handle) = LogFollower::new(inputs).unwrap();

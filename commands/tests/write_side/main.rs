@@ -7,6 +7,7 @@
     reason = "a failed assumption is a failed test"
 )]
 
+mod addresses;
 #[path = "../support/builders.rs"]
 mod builders;
 mod credentials;

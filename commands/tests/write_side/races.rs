@@ -37,6 +37,7 @@ fn create_vm(number: usize, network_id: NetworkId) -> CommandRequest {
         image_url: "https://images.example/a".parse().unwrap(),
         arch: Arch::Amd64,
         network_id: Some(network_id),
+        ip: None,
         node_id: None,
     };
     let nic = GeneratedNic { nic_id: NicId::new(Uuid::new_v4()), mac: random() };
@@ -133,7 +134,7 @@ async fn network_deletion_and_vm_creation_exclude_each_other() {
         "SELECT COUNT(*) FROM events AS attached JOIN events AS deleted
              ON deleted.type = 'dev.otherix.network.deleted.v1' AND deleted.position < attached.position
              AND deleted.stream_id = 'network/' || json_extract(attached.body, '$.data.network_id')
-         WHERE attached.type = 'dev.otherix.nic.attached.v1'",
+         WHERE attached.type = 'dev.otherix.nic.attached.v2'",
     );
     assert_eq!(wrong.trim(), "0");
 }

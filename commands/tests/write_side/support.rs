@@ -142,7 +142,7 @@ pub(crate) fn request(command: Command) -> CommandRequest {
 pub(crate) fn create(name: &str) -> CommandRequest {
     let network = NewNetwork {
         name: name.parse().unwrap(),
-        spec: NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap() },
+        spec: NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap(), dhcp: None },
     };
     request(Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network }))
 }

@@ -228,6 +228,7 @@ impl BenchNode {
             ownership: Ownership::Managed((self.egress_of)(number)?),
             mtu: Mtu::DEFAULT,
             vlan: None,
+            dhcp: None,
         });
         self.decide(Event::Network(NetworkEvent::Created(NetworkCreated {
             network_id: id(number),

@@ -83,7 +83,7 @@ impl FloorBench {
             stream_id: format!("network/{}", Uuid::now_v7()),
             stream_version: 1,
             event_id: EventId::new(Uuid::now_v7()),
-            type_name: "dev.otherix.network.created.v1".to_owned(),
+            type_name: "dev.otherix.network.created.v2".to_owned(),
             body: self.body.clone(),
             recorded_at: SystemRuntime::shared().now()?,
             digest,

@@ -82,6 +82,9 @@ struct Select {
     /// Rate at which the transparency log is built, and the time that its checkpoints and proofs take
     #[arg(long)]
     tlog: bool,
+    /// What checkpoints of the transparency log cost commands per second
+    #[arg(long)]
+    checkpoints: bool,
     /// Rates at which events are exported, verified and replayed, and the memory that each takes
     #[arg(long)]
     audit: bool,
@@ -137,6 +140,7 @@ async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
         read_models,
         past,
         tlog,
+        checkpoints,
         audit,
         bridges,
         nat,
@@ -158,6 +162,9 @@ async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     }
     if mesh {
         return print(mesh::run(bin_dir, args.seconds).await);
+    }
+    if checkpoints {
+        return print(writes::checkpoint_cost(bin_dir).await);
     }
     let all = !(ready || etcd || queries || networks || start || read_models || past || tlog || audit);
     if all || ready {

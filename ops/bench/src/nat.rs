@@ -12,7 +12,7 @@ use otherix_agent::model::firewall::{Ruleset, TableState};
 use otherix_agent::model::ip::Gateway;
 use otherix_agent::model::observed::Parts;
 use otherix_schemas::network::Egress;
-use otherix_schemas::value::{Ipv4Subnet, Nat};
+use otherix_schemas::value::{GatewaySubnet, Ipv4Subnet};
 
 use crate::BenchError;
 use crate::bridges::{BenchNode, BridgeMeasurements, FEW, PASSES, cluster, name};
@@ -91,10 +91,10 @@ fn foreign_filter() -> String {
     format!("nft 'table inet foreign {{ chain forward {{ type filter hook forward priority 0; {rules} }}; }}'")
 }
 
-fn nat(number: u32) -> Result<Nat, BenchError> {
+fn nat(number: u32) -> Result<GatewaySubnet, BenchError> {
     let [_, _, high, low] = number.to_be_bytes();
     let subnet: Ipv4Subnet = format!("10.{high}.{low}.0/24").parse()?;
-    Ok(Nat::new(subnet, None)?)
+    Ok(GatewaySubnet::new(subnet, None)?)
 }
 
 fn gateway(number: u32) -> Result<Gateway, BenchError> {

@@ -133,6 +133,7 @@ impl LabClient {
             image_url: Some("https://images.example/vm.qcow2".to_owned()),
             arch: Some("amd64".to_owned()),
             network_id: Some(network.to_string()),
+            ip: None,
             node_id: None,
         };
         let created = self.connection.call::<CreateVm>(&draft, options()).await?;

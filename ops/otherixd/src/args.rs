@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use otherix_commands::config::ClusterConfig;
 use otherix_commands::relay::StreamLimits;
 use otherix_commands::service::Settings;
+use otherix_commands::tlog::CHECKPOINT_INTERVAL;
 use otherix_schemas::node::UNREACHABLE_AFTER;
 use otherix_schemas::value::{Ipv4Subnet, Mtu, SubnetError, Vni, VniRange};
 
@@ -44,9 +45,11 @@ pub(crate) enum OtherixdCommand {
     /// cluster: keep it like them.
     ///
     /// While it is written, there is a folder FILE.part beside it, and twice the size of the journal and the log is
-    /// needed. If it is interrupted at any moment, there is no FILE; the next run removes the folder.
-    #[command(after_help = "Examples:\n  otherixd backup /backup/otherix-$(date +%F).tar\n  \
-        otherixd restore --from /backup/otherix-2026-11-30.tar --dry-run --state /tmp/none    # verify it")]
+    /// needed. If it is interrupted at any moment, there is no FILE; the folder remains, with copies of keys, until the
+    /// next backup with the same FILE or --into the same folder.
+    #[command(after_help = "Examples:\n  otherixd backup before-upgrade.tar\n  \
+        otherixd backup --into /backup    # regularly, see ops/systemd\n  \
+        otherixd restore --from before-upgrade.tar --dry-run    # verify it")]
     Backup(BackupArgs),
     /// Restore a backup into an empty state folder, or begin a new epoch over a restored journal.
     ///
@@ -137,8 +140,16 @@ pub(crate) struct AdoptArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct BackupArgs {
     /// The file to write. Its folder must exist, and have the space.
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "into")]
+    pub(crate) file: Option<PathBuf>,
+    /// Write the backup to a folder, under a name like `otherix-20261130T094524Z.tar`, and delete older ones there: all
+    /// of the last 48 hours are kept, and the last one of each day (UTC) before, as --keep-days says. The newest one is
+    /// never deleted, nor are files with other names.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["file", "force"])]
+    pub(crate) into: Option<PathBuf>,
+    /// With --into: for how many days backups are kept.
+    #[arg(long, value_name = "DAYS", default_value_t = 14, requires = "into")]
+    pub(crate) keep_days: u32,
     #[command(flatten)]
     pub(crate) state: StateFolder,
     /// Replace FILE, if there is one, once the new backup is complete and verified.
@@ -147,14 +158,15 @@ pub(crate) struct BackupArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["from", "new_epoch"])))]
 pub(crate) struct RestoreArgs {
     #[command(flatten)]
     pub(crate) offline: OfflineArgs,
     /// Restore this file of `otherixd backup` into the state folder, which must be empty or absent.
-    #[arg(long, value_name = "FILE", conflicts_with = "new_epoch")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) from: Option<PathBuf>,
-    /// Begin a new epoch; required as a safeguard against giving events up by accident.
-    #[arg(long, required_unless_present = "from")]
+    /// Begin a new epoch over the journal in the state folder: gives events up for good.
+    #[arg(long)]
     pub(crate) new_epoch: bool,
     /// A position that was certainly never exceeded; required if the stream is also lost. Defaults to 1000 above the
     /// last one found.
@@ -164,15 +176,19 @@ pub(crate) struct RestoreArgs {
     /// somebody has changed the journal or the stream.
     #[arg(long, conflicts_with = "from")]
     pub(crate) unproven: bool,
-    /// Print what would be done, and change nothing.
+    /// Change nothing. With --new-epoch, print what would be done; with --from, verify the backup, for which it is
+    /// unpacked to the folder FILE.verifying beside it.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
+/// The state folder, unless another one is given.
+pub(crate) const STATE_FOLDER: &str = "/var/lib/otherix";
+
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct StateFolder {
     /// State folder: journal, read models, credentials and the files of NATS.
-    #[arg(long = "state", value_name = "DIR", env = "OTHERIX_STATE", default_value = "/var/lib/otherix")]
+    #[arg(long = "state", value_name = "DIR", env = "OTHERIX_STATE", default_value = STATE_FOLDER)]
     pub(crate) folder: PathBuf,
 }
 
@@ -266,6 +282,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "MS", hide = true, default_value_t = UNREACHABLE_AFTER_MS,
         value_parser = clap::value_parser!(u64).range(300..))]
     pub(crate) unreachable_after_ms: u64,
+    /// Time between two checkpoints of the transparency log, in ms. For benches: what checkpoints cost is the
+    /// difference from an hour.
+    #[arg(long, value_name = "MS", hide = true, default_value_t = CHECKPOINT_INTERVAL_MS,
+        value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
+    pub(crate) checkpoint_interval_ms: u64,
 }
 
 /// TLS is required unless --listen is a loopback address and none of these is given.
@@ -303,6 +324,9 @@ const MAX_BYTES: u64 = i64::MAX.unsigned_abs();
 
 /// [`UNREACHABLE_AFTER`] in milliseconds.
 const UNREACHABLE_AFTER_MS: u64 = UNREACHABLE_AFTER.as_secs() * 1000;
+
+/// [`CHECKPOINT_INTERVAL`] in milliseconds.
+const CHECKPOINT_INTERVAL_MS: u64 = CHECKPOINT_INTERVAL.as_secs() * 1000;
 
 impl RunArgs {
     /// Settings of the command service.

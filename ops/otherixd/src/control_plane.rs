@@ -325,6 +325,7 @@ fn open_log(
         signed_key: SignedLogKey::new(key.public_key().to_string(), &signing.signer),
         key,
         settle: args.service().unreachable_after,
+        interval: Duration::from_millis(args.checkpoint_interval_ms),
         runtime: SystemRuntime::shared(),
     };
     Ok(LogFollower::new(inputs)?)

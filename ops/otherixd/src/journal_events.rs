@@ -16,8 +16,8 @@ pub(crate) struct JournalEvents(pub(crate) Arc<JournalStore>);
 impl EventReader for JournalEvents {
     fn read(&self, after: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {
         Box::pin(async move {
-            let entries = self.0.read(after, limit).await?;
-            Ok(entries.into_iter().map(|entry| entry.body).collect())
+            let events = self.0.read_bodies(after, limit).await?;
+            Ok(events.into_iter().map(|(_, body)| body).collect())
         })
     }
 }

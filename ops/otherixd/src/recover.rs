@@ -93,16 +93,22 @@ async fn begin_epoch_after(control_plane: &mut StoppedControlPlane, args: &Resto
     };
     let Statement { lines, checkpoint } = given_up.prove(control_plane, state, loaded.epoch, args.unproven).await?;
     lines.iter().try_for_each(|line| print(line))?;
+    if control_plane.streams.is_empty() {
+        let last = plan.kept;
+        print(&format!("not proven: that nothing was recorded after position {last}: there is no stream that has it"))?;
+    }
     if args.dry_run {
         print("dry run: nothing was changed; without --dry-run the new epoch begins")?;
         return Ok(());
     }
     let first = plan.given_up.map_or(plan.kept.next(), |(first, _)| first);
     let name = format!("given-up-epoch-{}-from-{first}", loaded.epoch);
-    if plan.given_up.is_some() {
+    let mut given_up_file = String::new();
+    if given_up.len() > 0 {
         let file = state.folder.join(format!("{name}.jsonl"));
         given_up.write(&file)?;
         print(&format!("the {} events given up are saved in `{}`", given_up.len(), file.display()))?;
+        given_up_file = format!(" --given-up {name}.jsonl");
     }
     if let Some(checkpoint) = checkpoint {
         let file = state.folder.join(format!("{name}.checkpoint"));
@@ -111,7 +117,7 @@ async fn begin_epoch_after(control_plane: &mut StoppedControlPlane, args: &Resto
             "the checkpoint that proves it is saved in `{}`; auditors verify it with an export:",
             file.display()
         ))?;
-        print(&format!("  otherix audit verify DIR --key KEY --checkpoint {name}.checkpoint --given-up {name}.jsonl"))?;
+        print(&format!("  otherix audit verify DIR --key KEY --checkpoint {name}.checkpoint{given_up_file}"))?;
     }
     begin(control_plane, &loaded, &plan, state).await
 }

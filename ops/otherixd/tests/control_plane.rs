@@ -47,5 +47,7 @@ mod state;
 mod state_losses;
 #[path = "control_plane/users.rs"]
 mod users;
+#[path = "control_plane/verifiers.rs"]
+mod verifiers;
 #[path = "control_plane/vms.rs"]
 mod vms;

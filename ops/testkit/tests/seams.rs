@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders with logic that a simulation must be able to run.
-const LOGIC: [&str; 8] = [
+const LOGIC: [&str; 9] = [
     "schemas/src",
     "schemas/identity/src",
     "schemas/transport/src",
@@ -15,6 +15,7 @@ const LOGIC: [&str; 8] = [
     "commands/src",
     "projections/src",
     "agent/src",
+    "agent/responder/src",
 ];
 
 /// What bypasses the runtime.

@@ -78,6 +78,7 @@ fn set_reachable(db: &Connection, node_id: NodeId, reachable: bool) -> Result<()
 fn node_removed(db: &Connection, event: &NodeRemoved) -> Result<(), ApplyError> {
     let node = event.node_id.to_string();
     for statement in [
+        "DELETE FROM network_counts WHERE node_id = ?1",
         "DELETE FROM outcomes WHERE node_id = ?1",
         "DELETE FROM awaited WHERE node_id = ?1",
         "DELETE FROM removals WHERE node_id = ?1",

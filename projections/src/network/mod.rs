@@ -22,6 +22,11 @@ impl Projection for NetworkProjection {
         NAME
     }
 
+    /// 2: the data of the creating event is of version 2.
+    fn version(&self) -> u32 {
+        2
+    }
+
     fn schema(&self) -> &'static str {
         include_str!("schema.sql")
     }

@@ -4,7 +4,7 @@
 use otherix_schemas::event::StoredShape;
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::network::{
-    Lifetime, NetworkCreated, NetworkCreatedV1, NetworkKind, NetworkNodeStatus, NetworkStatus, NetworkView,
+    Lifetime, NetworkCreated, NetworkCreatedV2, NetworkKind, NetworkNodeStatus, NetworkStatus, NetworkView,
     UnreportedNode,
 };
 use otherix_schemas::value::NetworkName;
@@ -104,7 +104,7 @@ fn one(db: &Connection, condition: &str, parameters: impl Params) -> Result<Opti
 }
 
 fn view(row: &Row<'_>) -> Result<NetworkView, QueryError> {
-    let stored: NetworkCreatedV1 = serde_json::from_str(text(row, "created")?)?;
+    let stored: NetworkCreatedV2 = serde_json::from_str(text(row, "created")?)?;
     let NetworkCreated { network_id, name, spec } = stored.upcast()?;
     let lifetime = Lifetime { created_at: time(row, "created_at")?, deleted_at: optional_time(row, "deleted_at")? };
     let status = NetworkStatus {

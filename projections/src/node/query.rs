@@ -12,7 +12,7 @@ use rusqlite::{Connection, Params, Row, params};
 
 use crate::projection::integer;
 use crate::query::{
-    Listed, Page, QueryError, all, count, first, optional_parsed, parsed, position, text, time, unquoted, warnings,
+    Listed, Page, QueryError, all, count, first, optional_parsed, parsed, position, time, unquoted, warnings,
 };
 
 /// A node with counts of what is on it.
@@ -20,16 +20,10 @@ const SELECT: &str = "
     SELECT nodes.*,
         (SELECT COUNT(*) FROM vms WHERE node_id = nodes.id AND deleted_at IS NULL) AS vms,
         (SELECT COUNT(*) FROM nics WHERE node_id = nodes.id AND NOT detached) AS nics,
-        (SELECT COUNT(*) FROM networks WHERE deleted_at IS NULL) AS networks
+        COALESCE((SELECT ready FROM network_counts WHERE node_id = nodes.id), 0) AS ready,
+        COALESCE((SELECT failed FROM network_counts WHERE node_id = nodes.id), 0) AS failed,
+        COALESCE((SELECT networks FROM network_total WHERE id = 1), 0) AS networks
     FROM nodes";
-
-/// How many networks are ready on each node, and how many have failed.
-const COUNTS: &str = "
-    SELECT node_id,
-        COUNT(*) FILTER (WHERE status = 'ready') AS ready,
-        COUNT(*) FILTER (WHERE status = 'failed') AS failed
-    FROM outcomes JOIN networks ON networks.id = network_id
-    WHERE deleted_at IS NULL AND outcomes.generation = networks.generation";
 
 /// The networks that a node has reported on.
 const NETWORKS: &str = "
@@ -65,32 +59,21 @@ pub fn by_name(db: &Connection, name: &NodeName) -> Result<Option<NodeView>, Que
 /// # Errors
 /// When the database fails or holds a malformed value.
 pub fn list(db: &Connection, page: Page) -> Result<Listed<NodeView>, QueryError> {
-    let counts = all(db, &format!("{COUNTS} GROUP BY node_id"), [], |row| {
-        Ok((parsed::<NodeId>(row, "node_id")?, NetworksOnNode::read(row)?))
-    })?;
-    let counts: BTreeMap<NodeId, NetworksOnNode> = counts.into_iter().collect();
     let mut conditions: BTreeMap<NodeId, Vec<NodeConditionView>> = BTreeMap::new();
     for (node, condition) in all(db, &format!("{CONDITIONS} ORDER BY kind"), [], read_condition)? {
         conditions.entry(node).or_default().push(condition);
     }
     let query = format!("{SELECT} WHERE joined_position > ?1 ORDER BY joined_position LIMIT +?2");
     let rows = all(db, &query, params![integer(page.after), page.rows()], |row| {
-        let id = parsed(row, "id")?;
-        let on_node = counts.get(&id).copied().unwrap_or_default();
-        let conditions = conditions.get(&id).cloned().unwrap_or_default();
-        Ok((position(row, "joined_position")?, with_conditions(view(row, on_node)?, conditions)))
+        let conditions = conditions.get(&parsed(row, "id")?).cloned().unwrap_or_default();
+        Ok((position(row, "joined_position")?, with_conditions(view(row)?, conditions)))
     })?;
     Ok(page.of(rows))
 }
 
 fn one(db: &Connection, condition: &str, parameters: impl Params) -> Result<Option<NodeView>, QueryError> {
-    let counts = format!("{COUNTS} AND node_id = ?1 GROUP BY node_id");
-    let with_counts = |row: &Row<'_>| {
-        let on_node = first(db, &counts, [text(row, "id")?], NetworksOnNode::read)?;
-        view(row, on_node.unwrap_or_default())
-    };
     let query = format!("{SELECT} WHERE {condition}");
-    let Some(mut view) = first(db, &query, parameters, with_counts)? else { return Ok(None) };
+    let Some(mut view) = first(db, &query, parameters, view)? else { return Ok(None) };
     let id = view.id.to_string();
     let conditions = all(db, &format!("{CONDITIONS} WHERE node_id = ?1 ORDER BY kind"), [&id], read_condition)?;
     view = with_conditions(view, conditions.into_iter().map(|(_, condition)| condition).collect());
@@ -101,26 +84,14 @@ fn one(db: &Connection, condition: &str, parameters: impl Params) -> Result<Opti
     Ok(Some(view))
 }
 
-/// How many networks are ready on a node, and how many have failed.
-#[derive(Clone, Copy, Debug, Default)]
-struct NetworksOnNode {
-    ready: u64,
-    failed: u64,
+/// How many networks are ready on a node, and how many have failed; those that are neither are pending.
+fn network_counts(row: &Row<'_>) -> Result<NetworkCounts, QueryError> {
+    let (ready, failed) = (count(row, "ready")?, count(row, "failed")?);
+    let pending = count(row, "networks")?.saturating_sub(ready).saturating_sub(failed);
+    Ok(NetworkCounts { ready, pending, failed })
 }
 
-impl NetworksOnNode {
-    fn read(row: &Row<'_>) -> Result<Self, QueryError> {
-        Ok(Self { ready: count(row, "ready")?, failed: count(row, "failed")? })
-    }
-
-    /// The counts if there are `all` networks: those that are neither ready nor failed are pending.
-    fn of_all(self, all: u64) -> NetworkCounts {
-        let Self { ready, failed } = self;
-        NetworkCounts { ready, pending: all.saturating_sub(ready).saturating_sub(failed), failed }
-    }
-}
-
-fn view(row: &Row<'_>, on_node: NetworksOnNode) -> Result<NodeView, QueryError> {
+fn view(row: &Row<'_>) -> Result<NodeView, QueryError> {
     Ok(NodeView {
         id: parsed(row, "id")?,
         name: parsed(row, "name")?,
@@ -130,7 +101,7 @@ fn view(row: &Row<'_>, on_node: NetworksOnNode) -> Result<NodeView, QueryError> 
         arch: optional_parsed(row, "arch")?,
         vms: count(row, "vms")?,
         nics: count(row, "nics")?,
-        network_counts: on_node.of_all(count(row, "networks")?),
+        network_counts: network_counts(row)?,
         networks: None,
         mesh: mesh(row)?,
         conditions: Vec::new(),

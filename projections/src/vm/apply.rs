@@ -79,16 +79,17 @@ fn deleted(db: &Connection, header: &Header, event: &VmDeleted) -> Result<(), Ap
 }
 
 fn attached(db: &Connection, header: &Header, event: &NicAttached) -> Result<(), ApplyError> {
-    let NicAttached { nic_id, vm_id, network_id, mac } = event;
+    let NicAttached { nic_id, vm_id, network_id, mac, ip } = event;
     execute(
         db,
-        "INSERT INTO nics (id, vm_id, network_id, network_name, bridge_name, mac, generation)
-         SELECT ?1, ?2, id, name, bridge_name, ?4, ?5 FROM vm_networks WHERE id = ?3",
+        "INSERT INTO nics (id, vm_id, network_id, network_name, bridge_name, mac, ip, generation)
+         SELECT ?1, ?2, id, name, bridge_name, ?4, ?5, ?6 FROM vm_networks WHERE id = ?3",
         params![
             nic_id.to_string(),
             vm_id.to_string(),
             network_id.to_string(),
             mac.to_string(),
+            ip.map(|ip| ip.to_string()),
             integer(header.position),
         ],
     )?;

@@ -18,7 +18,7 @@ use crate::query::{
 const SELECT: &str = "
     SELECT vms.*, vm_nodes.name AS node_name, vm_nodes.reachable AS node_reachable,
         vm_nodes.arch AS node_arch, nics.id AS nic_id, network_id,
-        network_name, bridge_name, mac, nics.generation AS nic_generation, status, error, observed_generation,
+        network_name, bridge_name, mac, ip, nics.generation AS nic_generation, status, error, observed_generation,
         reconciled_at, COALESCE(warnings, '[]') AS warnings
     FROM vms JOIN vm_nodes ON vm_nodes.id = vms.node_id LEFT JOIN nics ON vm_id = vms.id";
 
@@ -103,6 +103,7 @@ fn nic(row: &Row<'_>) -> Result<Option<NicView>, QueryError> {
         network_name: parsed(row, "network_name")?,
         bridge_name: row.get("bridge_name")?,
         mac: parsed(row, "mac")?,
+        ip: optional_parsed(row, "ip")?,
         tap: tap_name(id),
         generation: position(row, "nic_generation")?,
         observed_generation: observed_generation.map(|number| Position::new(number.cast_unsigned())),

@@ -28,6 +28,8 @@ CREATE TABLE nics (
     network_name TEXT NOT NULL,
     bridge_name TEXT NOT NULL,
     mac TEXT NOT NULL,
+    -- NULL if the network assigns no addresses.
+    ip TEXT,
     node_id TEXT,
     generation INTEGER NOT NULL,
     detached INTEGER NOT NULL DEFAULT 0 CHECK (detached IN (0, 1)),

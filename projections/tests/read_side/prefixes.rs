@@ -3,10 +3,12 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
+use otherix_projections::node;
+use otherix_projections::query::Page;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{NetworkId, VmId};
 use otherix_schemas::network::NetworkCommand;
-use otherix_schemas::node::{NodeCommand, NodeReport};
+use otherix_schemas::node::{NetworkCounts, NodeCommand, NodeReport, NodeView};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::vm::VmCommand;
@@ -154,8 +156,37 @@ async fn compare_every_prefix(steps: Vec<Step>) -> u64 {
         read.reach(position).await;
         assert_eq!(read.error(), None);
         assert_eq!(read.rows(), rebuilt_rows(&write).await, "at position {position}");
+        assert_eq!(network_counts(&read), counted_networks(&read), "at position {position}");
     }
     write.head().get()
+}
+
+/// How many networks there are, and how many are ready on each node and have failed, as nodes show them.
+fn network_counts(read: &ReadSide) -> Vec<(String, u64, u64, u64)> {
+    let nodes = node::query::list(&read.db(), Page { limit: 200, after: Position::ZERO }).unwrap().views;
+    let counts = |node: NodeView| {
+        let NetworkCounts { ready, pending, failed } = node.network_counts;
+        (node.id.to_string(), ready + pending + failed, ready, failed)
+    };
+    nodes.into_iter().map(counts).collect()
+}
+
+/// The same, counted.
+fn counted_networks(read: &ReadSide) -> Vec<(String, u64, u64, u64)> {
+    let count = |status: &str| {
+        format!(
+            "(SELECT COUNT(*) FROM outcomes JOIN networks ON networks.id = network_id WHERE node_id = nodes.id
+             AND deleted_at IS NULL AND outcomes.generation = networks.generation AND status = '{status}')"
+        )
+    };
+    let all = "(SELECT COUNT(*) FROM networks WHERE deleted_at IS NULL)";
+    let (ready, failed) = (count("ready"), count("failed"));
+    let db = read.db();
+    let mut statement =
+        db.prepare(&format!("SELECT id, {all}, {ready}, {failed} FROM nodes ORDER BY joined_position")).unwrap();
+    let number = |row: &rusqlite::Row<'_>, column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, number(row, 1)?, number(row, 2)?, number(row, 3)?));
+    statement.query_map([], row).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
 #[test]

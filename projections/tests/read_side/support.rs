@@ -130,7 +130,7 @@ pub(crate) fn id(node: u128) -> NodeId {
 }
 
 pub(crate) fn create(network_id: NetworkId, name: &str) -> Command {
-    let spec = NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap() };
+    let spec = NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap(), dhcp: None };
     Command::Network(NetworkCommand::Create { network_id, network: NewNetwork { name: name.parse().unwrap(), spec } })
 }
 
@@ -139,7 +139,7 @@ pub(crate) fn create_vm(vm: u128, name: &str, network_id: Option<NetworkId>) -> 
     let nic = GeneratedNic { nic_id: nic_id(vm), mac: 0 };
     let vm_id = VmId::new(Uuid::from_u128(vm));
     let image_url = "https://images.example/a".parse().unwrap();
-    let vm = NewVm { name: name.parse().unwrap(), image_url, arch: Arch::Amd64, network_id, node_id: None };
+    let vm = NewVm { name: name.parse().unwrap(), image_url, arch: Arch::Amd64, network_id, ip: None, node_id: None };
     Command::Vm(VmCommand::Create { vm_id, nic, vm, owner: "admin".parse().unwrap() })
 }
 

@@ -5,17 +5,20 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BridgeSpec, Egress, NetworkKind, NetworkSpec, OverlaySpec, Ownership};
+use super::{BridgeSpec, Dhcp, Egress, NetworkKind, NetworkSpec, OverlaySpec, Ownership};
 use crate::event::{
     Assigned, DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape,
     StreamId,
 };
 use crate::id::NetworkId;
-use crate::value::{Ipv4Subnet, Mtu, Nat, NetworkName, VlanId, Vni};
+use crate::value::{GatewaySubnet, Ipv4Subnet, Mtu, NetworkName, VlanId, Vni};
 
 /// Every stored shape of a network's events.
-pub(crate) const EVENTS: &[EventDeclaration] =
-    &[EventDeclaration::of::<NetworkCreatedV1>(), EventDeclaration::of::<NetworkDeletedV1>()];
+pub(crate) const EVENTS: &[EventDeclaration] = &[
+    EventDeclaration::of::<NetworkCreatedV1>(),
+    EventDeclaration::of::<NetworkCreatedV2>(),
+    EventDeclaration::of::<NetworkDeletedV1>(),
+];
 
 /// An event of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,24 +53,25 @@ pub struct NetworkDeleted {
 }
 
 impl DomainEvent for NetworkCreated {
-    type Stored = NetworkCreatedV1;
+    type Stored = NetworkCreatedV2;
 
     fn stream_id(&self) -> StreamId {
         StreamId::Network(self.network_id)
     }
 
-    fn to_stored(&self) -> NetworkCreatedV1 {
+    fn to_stored(&self) -> NetworkCreatedV2 {
         let Self { network_id, name, spec } = self;
-        let nat = spec.nat();
-        NetworkCreatedV1 {
+        NetworkCreatedV2 {
             network_id: *network_id,
             name: name.clone(),
             kind: spec.kind(),
             bridge_name: spec.bridge_name(),
             managed: spec.managed(),
-            egress: if nat.is_some() { EgressV1::Nat } else { EgressV1::None },
+            egress: if spec.nat().is_some() { EgressV1::Nat } else { EgressV1::None },
             subnet: spec.subnet(),
-            gateway: nat.map(Nat::gateway),
+            gateway: spec.gateway_subnet().map(GatewaySubnet::gateway),
+            dhcp: spec.dhcp().is_some(),
+            dns: spec.dhcp().is_some_and(|dhcp| dhcp.dns),
             mtu: spec.mtu(),
             vlan: spec.vlan(),
             vni: spec.vni(),
@@ -100,7 +104,7 @@ impl DomainEvent for NetworkDeleted {
     }
 }
 
-/// A network was created.
+/// A network was created. Superseded by version 2.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkCreatedV1 {
@@ -118,6 +122,35 @@ pub struct NetworkCreatedV1 {
     pub subnet: Option<Ipv4Subnet>,
     /// The nodes' address in the subnet; present with egress `nat`.
     pub gateway: Option<Ipv4Addr>,
+    pub mtu: Mtu,
+    /// The VLAN on the bridge; null is untagged.
+    pub vlan: Option<VlanId>,
+    /// Present for overlays; never assigned to another one.
+    pub vni: Option<Vni>,
+}
+
+/// A network was created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkCreatedV2 {
+    pub network_id: NetworkId,
+    /// Unique among the cluster's networks, without regard to case.
+    pub name: NetworkName,
+    #[serde(rename = "type")]
+    pub kind: NetworkKind,
+    /// The bridge on each node; `otb<vni>` for an overlay.
+    pub bridge_name: String,
+    /// Whether otherix creates, repairs and removes the bridge; if not, it only checks that it exists.
+    pub managed: bool,
+    pub egress: EgressV1,
+    /// Present with egress `nat`, with DHCP, and for overlays.
+    pub subnet: Option<Ipv4Subnet>,
+    /// The nodes' address in the subnet; present with egress `nat` and with DHCP.
+    pub gateway: Option<Ipv4Addr>,
+    /// Whether the network assigns addresses of the subnet to its guests: `ip` of `nic.attached`.
+    pub dhcp: bool,
+    /// Whether the gateway resolves names; only with DHCP.
+    pub dns: bool,
     pub mtu: Mtu,
     /// The VLAN on the bridge; null is untagged.
     pub vlan: Option<VlanId>,
@@ -147,33 +180,69 @@ impl StoredShape for NetworkCreatedV1 {
     const TYPE: &'static str = "dev.otherix.network.created.v1";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A network was created";
+    const PROVENANCE: EventProvenance = EventProvenance::SUPERSEDED;
+    type Event = NetworkCreated;
+
+    fn upcast(self) -> Result<NetworkCreated, StoredError> {
+        let Self { network_id, name, kind, bridge_name, managed, egress, subnet, gateway, mtu, vlan, vni } = self;
+        // Version 1 predates the assignment of addresses.
+        let (dhcp, dns) = (false, false);
+        NetworkCreatedV2 {
+            network_id,
+            name,
+            kind,
+            bridge_name,
+            managed,
+            egress,
+            subnet,
+            gateway,
+            dhcp,
+            dns,
+            mtu,
+            vlan,
+            vni,
+        }
+        .upcast()
+    }
+}
+
+impl StoredShape for NetworkCreatedV2 {
+    const TYPE: &'static str = "dev.otherix.network.created.v2";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A network was created";
     const PROVENANCE: EventProvenance =
         EventProvenance { when: "A network is created.", requests: &["network.create"], causes: &[] };
     type Event = NetworkCreated;
 
     fn upcast(self) -> Result<NetworkCreated, StoredError> {
         let inconsistent = || StoredError::InconsistentNetwork(self.network_id);
+        let gateway_subnet = match (self.subnet, self.gateway) {
+            (Some(subnet), Some(gateway)) => {
+                Some(GatewaySubnet::new(subnet, Some(gateway)).map_err(|_| inconsistent())?)
+            }
+            (Some(_), None) | (None, _) => None,
+        };
+        let dhcp = gateway_subnet.filter(|_| self.dhcp).map(|subnet| Dhcp { subnet, dns: self.dns });
         let spec = match (self.kind, self.vni, self.subnet) {
             (NetworkKind::Overlay, Some(vni), Some(subnet)) => {
-                NetworkSpec::Overlay(OverlaySpec { vni, subnet, mtu: self.mtu })
+                NetworkSpec::Overlay(OverlaySpec { vni, subnet, mtu: self.mtu, dhcp })
             }
-            (NetworkKind::Bridge, None, subnet) => NetworkSpec::Bridge(BridgeSpec {
+            (NetworkKind::Bridge, None, _) => NetworkSpec::Bridge(BridgeSpec {
                 bridge_name: self.bridge_name.parse().map_err(|_| inconsistent())?,
-                ownership: match (self.managed, self.egress, subnet, self.gateway) {
-                    (false, EgressV1::None, None, None) => Ownership::Unmanaged,
-                    (true, EgressV1::None, None, None) => Ownership::Managed(Egress::None),
-                    (true, EgressV1::Nat, Some(subnet), Some(gateway)) => {
-                        Ownership::Managed(Egress::Nat(Nat::new(subnet, Some(gateway)).map_err(|_| inconsistent())?))
-                    }
+                ownership: match (self.managed, self.egress, gateway_subnet) {
+                    (false, EgressV1::None, None) => Ownership::Unmanaged,
+                    (true, EgressV1::None, _) => Ownership::Managed(Egress::None),
+                    (true, EgressV1::Nat, Some(nat)) => Ownership::Managed(Egress::Nat(nat)),
                     _ => return Err(inconsistent()),
                 },
                 mtu: self.mtu,
                 vlan: self.vlan,
+                dhcp,
             }),
             _ => return Err(inconsistent()),
         };
         let event = NetworkCreated { network_id: self.network_id, name: self.name.clone(), spec };
-        // The shape can express more than the spec, such as an overlay's gateway: such fields must have the derived
+        // The shape can express more than the spec, such as an overlay's egress: such fields must have the derived
         // value.
         if event.to_stored() == self { Ok(event) } else { Err(inconsistent()) }
     }

@@ -4,9 +4,11 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Map, Value};
 
-use super::{BridgeSpec, Egress, NetworkDraft, NetworkKind, NetworkPageRequest, NewNetwork, NewNetworkSpec, Ownership};
+use super::{
+    BridgeSpec, Dhcp, Egress, NetworkDraft, NetworkKind, NetworkPageRequest, NewNetwork, NewNetworkSpec, Ownership,
+};
 use crate::json_field::{boolean, integer, text};
-use crate::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, SubnetError, VlanId};
+use crate::value::{BridgeName, GatewaySubnet, Ipv4Subnet, Mtu, NetworkName, SubnetError, VlanId};
 use crate::violations::Violations;
 
 impl NetworkDraft {
@@ -25,6 +27,8 @@ impl NetworkDraft {
                 "subnet" => draft.subnet = text(&field, value, v),
                 "gateway" => draft.gateway = text(&field, value, v),
                 "managed" => draft.managed = boolean(&field, &value, v),
+                "dhcp" => draft.dhcp = boolean(&field, &value, v),
+                "dns" => draft.dns = boolean(&field, &value, v),
                 "mtu" => draft.mtu = integer(&field, &value, v),
                 "vlan" => draft.vlan = integer(&field, &value, v),
                 _ => v.add(&field, "is not a field of a network"),
@@ -90,7 +94,7 @@ struct ParsedFields {
 
 impl ParsedFields {
     fn parse(draft: &NetworkDraft, v: &mut Violations) -> Self {
-        let NetworkDraft { name: _, kind: _, bridge_name, managed: _, egress, subnet, gateway, mtu, vlan } = draft;
+        let NetworkDraft { bridge_name, egress, subnet, gateway, mtu, vlan, .. } = draft;
         let nat = match egress.as_deref() {
             None | Some("none") => Some(false),
             Some("nat") => Some(true),
@@ -129,13 +133,13 @@ fn bridge(
         v.add("bridge_name", "is required for a bridge");
     }
     let managed = draft.managed.unwrap_or(false);
-    let nat = nat(draft, &fields, managed, v);
+    let subnet = bridge_subnet(draft, &fields, managed, v);
     if let (Some(true), Some(subnet), Some(mesh)) = (fields.nat, fields.subnet, mesh)
         && subnet.is_within(mesh)
     {
         v.add("subnet", format!("must not lie in the mesh's supernet `{mesh}`"));
     }
-    let ownership = match (managed, nat) {
+    let ownership = match (managed, subnet.filter(|_| fields.nat == Some(true))) {
         (false, _) => Ownership::Unmanaged,
         (true, None) => Ownership::Managed(Egress::None),
         (true, Some(nat)) => Ownership::Managed(Egress::Nat(nat)),
@@ -145,26 +149,48 @@ fn bridge(
         ownership,
         mtu: fields.mtu.unwrap_or(Mtu::DEFAULT),
         vlan: fields.vlan,
+        dhcp: dhcp(draft, subnet, v),
     })
 }
 
-/// The requested NAT egress of a bridge, with the rules between its fields.
-fn nat(draft: &NetworkDraft, fields: &ParsedFields, managed: bool, v: &mut Violations) -> Option<Nat> {
-    let requested = fields.nat == Some(true);
-    if requested && !managed {
+/// The subnet and gateway of a bridge, with the rules between its fields.
+fn bridge_subnet(
+    draft: &NetworkDraft,
+    fields: &ParsedFields,
+    managed: bool,
+    v: &mut Violations,
+) -> Option<GatewaySubnet> {
+    let nat = fields.nat == Some(true);
+    let dhcp = draft.dhcp == Some(true);
+    if nat && !managed {
         v.add("egress", "`nat` needs a managed bridge");
     }
-    if requested && draft.subnet.is_none() {
-        v.add("subnet", "is required for egress `nat`");
+    if dhcp && !managed {
+        v.add("dhcp", "needs a managed bridge or an overlay");
     }
-    if fields.nat == Some(false) && draft.subnet.is_some() {
-        v.add("subnet", "is only for egress `nat`");
+    if draft.subnet.is_none() {
+        if nat {
+            v.add("subnet", "is required for egress `nat`");
+        } else if dhcp {
+            v.add("subnet", "is required for DHCP");
+        }
+    } else if fields.nat == Some(false) && !dhcp {
+        v.add("subnet", "is only for egress `nat` and for DHCP");
     }
     if draft.gateway.is_some() && draft.subnet.is_none() {
         v.add("gateway", "needs a subnet");
     }
-    let nat = v.check("gateway", Nat::new(fields.subnet?, fields.gateway))?;
-    requested.then_some(nat)
+    v.check("gateway", GatewaySubnet::new(fields.subnet?, fields.gateway))
+}
+
+/// The requested assignment of addresses, if the subnet is valid.
+fn dhcp(draft: &NetworkDraft, subnet: Option<GatewaySubnet>, v: &mut Violations) -> Option<Dhcp> {
+    let requested = draft.dhcp.unwrap_or(false);
+    if draft.dns == Some(true) && !requested {
+        v.add("dns", "needs DHCP");
+    }
+    let subnet = subnet.filter(|_| requested)?;
+    Some(Dhcp { subnet, dns: draft.dns.unwrap_or(true) })
 }
 
 fn overlay(draft: &NetworkDraft, fields: ParsedFields, v: &mut Violations) -> Option<NewNetworkSpec> {
@@ -174,15 +200,19 @@ fn overlay(draft: &NetworkDraft, fields: ParsedFields, v: &mut Violations) -> Op
         ("vlan", draft.vlan.is_some()),
         ("egress", draft.egress.is_some()),
         ("managed", draft.managed.is_some()),
-        ("gateway", draft.gateway.is_some()),
     ];
     for (field, _) in forbidden.into_iter().filter(|(_, given)| *given) {
         v.add(field, "is not for an overlay");
     }
+    if draft.gateway.is_some() && draft.dhcp != Some(true) {
+        v.add("gateway", "is only for an overlay with DHCP");
+    }
     if draft.subnet.is_none() {
         v.add("subnet", "is required for an overlay");
     }
-    Some(NewNetworkSpec::Overlay { subnet: fields.subnet? })
+    let subnet = fields.subnet.and_then(|subnet| v.check("gateway", GatewaySubnet::new(subnet, fields.gateway)));
+    let dhcp = dhcp(draft, subnet, v);
+    Some(NewNetworkSpec::Overlay { subnet: fields.subnet?, dhcp })
 }
 
 #[cfg(test)]

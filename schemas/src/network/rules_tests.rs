@@ -70,6 +70,18 @@ fn bridge_rules() {
         (json!({"egress": "nat", "managed": true}), &["subnet"]),
         (json!({"egress": "nat", "subnet": "10.0.0.0/24"}), &["egress"]),
         (json!({"subnet": "10.0.0.0/24"}), &["subnet"]),
+        (json!({"dhcp": true}), &["dhcp", "subnet"]),
+        (json!({"dhcp": true, "subnet": "10.0.0.0/24"}), &["dhcp"]),
+        (json!({"dhcp": true, "managed": true}), &["subnet"]),
+        (json!({"dhcp": true, "managed": true, "subnet": "10.0.0.0/24"}), none),
+        (json!({"dhcp": true, "managed": true, "subnet": "10.0.0.0/24", "vlan": 7, "gateway": "10.0.0.9"}), none),
+        (json!({"dhcp": true, "managed": true, "subnet": "10.0.0.0/24", "gateway": "10.0.1.9"}), &["gateway"]),
+        (json!({"dhcp": true, "managed": true, "subnet": "10.42.0.0/24"}), none),
+        (json!({"dhcp": true, "dns": false, "managed": true, "subnet": "10.0.0.0/24"}), none),
+        (json!({"dns": true, "managed": true}), &["dns"]),
+        (json!({"dns": true, "dhcp": false, "managed": true, "egress": "nat", "subnet": "10.0.0.0/24"}), &["dns"]),
+        (json!({"dns": false, "dhcp": false}), none),
+        (json!({"dns": "no", "dhcp": 1}), &["dhcp", "dns"]),
         (json!({"managed": true, "egress": "none", "subnet": "10.0.0.0/24"}), &["subnet"]),
         (json!({"gateway": "10.0.0.1"}), &["gateway"]),
         (nat("10.0.0.0/31", "10.0.0.1"), &["subnet"]),
@@ -101,7 +113,7 @@ fn reports_all_violations_together() {
 #[test]
 fn overlay_takes_only_a_subnet() {
     let good = check_json(json!({"name": "net", "type": "overlay", "subnet": "10.42.0.9/24"})).unwrap();
-    assert_eq!(good.spec, NewNetworkSpec::Overlay { subnet: "10.42.0.0/24".parse().unwrap() });
+    assert_eq!(good.spec, NewNetworkSpec::Overlay { subnet: "10.42.0.0/24".parse().unwrap(), dhcp: None });
     for subnet in ["169.254.0.0/16", "224.0.1.0/24", "255.0.0.0/8"] {
         let bad = check_json(json!({"name": "net", "type": "overlay", "subnet": subnet}));
         assert_eq!(bad.unwrap_err(), ["subnet"], "{subnet}");
@@ -111,4 +123,25 @@ fn overlay_takes_only_a_subnet() {
         "managed": true, "gateway": "10.0.0.1",
     }));
     assert_eq!(bad.unwrap_err(), ["bridge_name", "egress", "gateway", "managed", "mtu", "subnet", "vlan"]);
+}
+
+#[test]
+fn overlays_with_dhcp_have_a_gateway() {
+    let overlay = |change: Value| {
+        let mut draft = json!({"name": "net", "type": "overlay", "subnet": "10.42.0.9/24", "dhcp": true});
+        let (Value::Object(fields), Value::Object(change)) = (&mut draft, change) else { panic!() };
+        fields.extend(change);
+        check_json(draft).map(|network| {
+            let NewNetworkSpec::Overlay { subnet: _, dhcp } = network.spec else { panic!("no overlay") };
+            dhcp.map(|dhcp| (dhcp.subnet.gateway().to_string(), dhcp.dns))
+        })
+    };
+    assert_eq!(overlay(json!({})), Ok(Some(("10.42.0.1".to_owned(), true))));
+    assert_eq!(overlay(json!({"dns": false})), Ok(Some(("10.42.0.1".to_owned(), false))));
+    assert_eq!(overlay(json!({"gateway": "10.42.0.254"})), Ok(Some(("10.42.0.254".to_owned(), true))));
+    assert_eq!(overlay(json!({"gateway": "10.42.1.1"})), Err(vec!["gateway".to_owned()]));
+    assert_eq!(overlay(json!({"gateway": "10.42.0.255"})), Err(vec!["gateway".to_owned()]));
+    assert_eq!(overlay(json!({"dhcp": false})), Ok(None));
+    assert_eq!(overlay(json!({"dhcp": false, "gateway": "10.42.0.1"})), Err(vec!["gateway".to_owned()]));
+    assert_eq!(overlay(json!({"dhcp": null, "dns": true})), Err(vec!["dns".to_owned()]));
 }

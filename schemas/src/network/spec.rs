@@ -4,12 +4,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::value::{BridgeName, Ipv4Subnet, Mtu, Nat, NetworkName, VlanId, Vni};
+use crate::value::{BridgeName, GatewaySubnet, Ipv4Subnet, Mtu, NetworkName, VlanId, Vni};
 
 /// A network as a client sends it, not yet validated.
 ///
-/// Type `bridge` requires `bridge_name`; its `subnet` and `gateway` belong to egress `nat`. Type `overlay` requires
-/// `subnet` and takes no other field.
+/// Type `bridge` requires `bridge_name`; its `subnet` and `gateway` belong to egress `nat` and to DHCP. Type `overlay`
+/// requires `subnet`, and takes only `dhcp`, `dns` and, with DHCP, `gateway` besides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NetworkDraft {
     /// 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a UUID; unique among the
@@ -30,9 +30,16 @@ pub struct NetworkDraft {
     /// An IPv4 prefix of length 8 to 30, such as `10.20.0.0/24`; host bits are masked off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet: Option<String>,
-    /// The nodes' IPv4 address in the subnet (default: its first host address).
+    /// The nodes' IPv4 address in the subnet (default: its first host address). For an overlay, only with DHCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
+    /// Whether the network assigns addresses of the subnet to its guests, which get them by DHCP (default: no). Needs a
+    /// managed bridge or an overlay, and a subnet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<bool>,
+    /// Whether the gateway resolves names (default: as `dhcp`, which it needs).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<bool>,
     /// MTU in bytes, 68 to 9216 (default: 1500).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<i64>,
@@ -97,6 +104,7 @@ pub enum NewNetworkSpec {
     /// An overlay, whose VNI and MTU are assigned when it is decided.
     Overlay {
         subnet: Ipv4Subnet,
+        dhcp: Option<Dhcp>,
     },
 }
 
@@ -115,6 +123,17 @@ pub struct BridgeSpec {
     pub mtu: Mtu,
     /// The network's VLAN on the bridge; `None` is untagged.
     pub vlan: Option<VlanId>,
+    /// Only for managed bridges; its subnet is that of NAT egress, if the network has it.
+    pub dhcp: Option<Dhcp>,
+}
+
+/// Addresses that are assigned to guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Dhcp {
+    /// The subnet of the guests' addresses, and the address from which each node answers its guests.
+    pub subnet: GatewaySubnet,
+    /// Whether the gateway resolves names.
+    pub dns: bool,
 }
 
 /// Who creates and removes a bridge.
@@ -131,7 +150,7 @@ pub enum Ownership {
 pub enum Egress {
     None,
     /// Source NAT to the node's address.
-    Nat(Nat),
+    Nat(GatewaySubnet),
 }
 
 /// The spec of a network of type `overlay`.
@@ -143,6 +162,8 @@ pub struct OverlaySpec {
     pub subnet: Ipv4Subnet,
     /// The underlay's MTU less the overhead of the mesh and VXLAN ([`Mtu::of_overlay`]).
     pub mtu: Mtu,
+    /// Its subnet is that of the overlay.
+    pub dhcp: Option<Dhcp>,
 }
 
 impl NetworkSpec {
@@ -170,17 +191,30 @@ impl NetworkSpec {
     }
 
     /// The subnet and gateway of a network with NAT egress.
-    pub fn nat(&self) -> Option<Nat> {
+    pub fn nat(&self) -> Option<GatewaySubnet> {
         match self {
             Self::Bridge(BridgeSpec { ownership: Ownership::Managed(Egress::Nat(nat)), .. }) => Some(*nat),
             Self::Bridge(_) | Self::Overlay(_) => None,
         }
     }
 
-    /// The subnet; bridges without NAT egress have none.
+    /// The addresses that the network assigns.
+    pub fn dhcp(&self) -> Option<Dhcp> {
+        match self {
+            Self::Bridge(bridge) => bridge.dhcp,
+            Self::Overlay(overlay) => overlay.dhcp,
+        }
+    }
+
+    /// The subnet, and the nodes' address in it, of a network with NAT egress or DHCP.
+    pub fn gateway_subnet(&self) -> Option<GatewaySubnet> {
+        self.nat().or_else(|| self.dhcp().map(|dhcp| dhcp.subnet))
+    }
+
+    /// The subnet; bridges with neither NAT egress nor DHCP have none.
     pub fn subnet(&self) -> Option<Ipv4Subnet> {
         match self {
-            Self::Bridge(_) => self.nat().map(Nat::subnet),
+            Self::Bridge(_) => self.gateway_subnet().map(GatewaySubnet::subnet),
             Self::Overlay(overlay) => Some(overlay.subnet),
         }
     }

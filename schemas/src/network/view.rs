@@ -10,7 +10,7 @@ use crate::id::{NetworkId, NodeId};
 use crate::outcome::OutcomeStatus;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
-use crate::value::{Ipv4Subnet, Mtu, Nat, NetworkName, NodeName, VlanId, Vni};
+use crate::value::{GatewaySubnet, Ipv4Subnet, Mtu, NetworkName, NodeName, VlanId, Vni};
 
 /// A network's egress in a view.
 pub type EgressView = EgressV1;
@@ -33,6 +33,12 @@ pub struct NetworkView {
     pub subnet: Option<Ipv4Subnet>,
     /// The nodes' address in the subnet.
     pub gateway: Option<Ipv4Addr>,
+    /// Whether the network assigns addresses of the subnet to its guests, which get them by DHCP.
+    #[serde(default)]
+    pub dhcp: bool,
+    /// Whether the gateway resolves names.
+    #[serde(default)]
+    pub dns: bool,
     /// The VNI of an overlay.
     pub vni: Option<Vni>,
     /// The position of the last decision about the network.
@@ -105,7 +111,6 @@ pub struct Lifetime {
 impl NetworkView {
     /// The view of a network with this spec, with an empty status.
     pub fn new(id: NetworkId, name: NetworkName, spec: &NetworkSpec, generation: Position, lifetime: Lifetime) -> Self {
-        let nat = spec.nat();
         let Lifetime { created_at, deleted_at } = lifetime;
         Self {
             id,
@@ -113,11 +118,13 @@ impl NetworkView {
             kind: spec.kind(),
             bridge_name: spec.bridge_name(),
             managed: spec.managed(),
-            egress: if nat.is_some() { EgressView::Nat } else { EgressView::None },
+            egress: if spec.nat().is_some() { EgressView::Nat } else { EgressView::None },
             vlan: spec.vlan(),
             mtu: spec.mtu(),
             subnet: spec.subnet(),
-            gateway: nat.map(Nat::gateway),
+            gateway: spec.gateway_subnet().map(GatewaySubnet::gateway),
+            dhcp: spec.dhcp().is_some(),
+            dns: spec.dhcp().is_some_and(|dhcp| dhcp.dns),
             vni: spec.vni(),
             generation,
             created_at,

@@ -1,5 +1,7 @@
 //! Events of NICs, and the shapes in which they are stored.
 
+use std::net::Ipv4Addr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,7 @@ use crate::value::MacAddress;
 /// Every stored shape of a NIC's events.
 pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<NicAttachedV1>(),
+    EventDeclaration::of::<NicAttachedV2>(),
     EventDeclaration::of::<NicBoundV1>(),
     EventDeclaration::of::<NicDetachedV1>(),
 ];
@@ -43,6 +46,8 @@ pub struct NicAttached {
     pub network_id: NetworkId,
     /// Unique among the cluster's NICs.
     pub mac: MacAddress,
+    /// Unique among the network's NICs; present if the network assigns addresses.
+    pub ip: Option<Ipv4Addr>,
 }
 
 /// A NIC's tap was assigned to a node; a later event replaces it.
@@ -61,15 +66,15 @@ pub struct NicDetached {
 }
 
 impl DomainEvent for NicAttached {
-    type Stored = NicAttachedV1;
+    type Stored = NicAttachedV2;
 
     fn stream_id(&self) -> StreamId {
         StreamId::Nic(self.nic_id)
     }
 
-    fn to_stored(&self) -> NicAttachedV1 {
-        let Self { nic_id, vm_id, network_id, mac } = self.clone();
-        NicAttachedV1 { nic_id, vm_id, network_id, mac, tap: tap_name(nic_id) }
+    fn to_stored(&self) -> NicAttachedV2 {
+        let Self { nic_id, vm_id, network_id, mac, ip } = self.clone();
+        NicAttachedV2 { nic_id, vm_id, network_id, mac, tap: tap_name(nic_id), ip }
     }
 
     fn into_event(self) -> Event {
@@ -111,7 +116,7 @@ impl DomainEvent for NicDetached {
     }
 }
 
-/// A VM's NIC was created and attached to a network.
+/// A VM's NIC was created and attached to a network. Superseded by version 2.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NicAttachedV1 {
@@ -122,6 +127,22 @@ pub struct NicAttachedV1 {
     pub mac: MacAddress,
     /// The name of the NIC's tap: `ot` and the first 12 hex digits of the NIC's id.
     pub tap: String,
+}
+
+/// A VM's NIC was created and attached to a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NicAttachedV2 {
+    pub nic_id: NicId,
+    pub vm_id: VmId,
+    pub network_id: NetworkId,
+    /// Unique among the cluster's NICs.
+    pub mac: MacAddress,
+    /// The name of the NIC's tap: `ot` and the first 12 hex digits of the NIC's id.
+    pub tap: String,
+    /// Unique among the network's NICs, and not given to another before its tap is removed; null if the network assigns
+    /// no addresses.
+    pub ip: Option<Ipv4Addr>,
 }
 
 /// A NIC's tap was assigned to a node; a later event replaces it.
@@ -145,16 +166,30 @@ impl StoredShape for NicAttachedV1 {
     const TYPE: &'static str = "dev.otherix.nic.attached.v1";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A NIC was attached to a network";
+    const PROVENANCE: EventProvenance = EventProvenance::SUPERSEDED;
+    type Event = NicAttached;
+
+    fn upcast(self) -> Result<NicAttached, StoredError> {
+        let Self { nic_id, vm_id, network_id, mac, tap } = self;
+        // Version 1 predates the assignment of addresses.
+        NicAttachedV2 { nic_id, vm_id, network_id, mac, tap, ip: None }.upcast()
+    }
+}
+
+impl StoredShape for NicAttachedV2 {
+    const TYPE: &'static str = "dev.otherix.nic.attached.v2";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A NIC was attached to a network";
     const PROVENANCE: EventProvenance =
         EventProvenance { when: "A VM with a network is created.", requests: &["vm.create"], causes: &["vm.created"] };
     type Event = NicAttached;
 
     fn upcast(self) -> Result<NicAttached, StoredError> {
-        let Self { nic_id, vm_id, network_id, mac, tap } = self;
+        let Self { nic_id, vm_id, network_id, mac, tap, ip } = self;
         if tap != tap_name(nic_id) {
             return Err(StoredError::TapName(nic_id));
         }
-        Ok(NicAttached { nic_id, vm_id, network_id, mac })
+        Ok(NicAttached { nic_id, vm_id, network_id, mac, ip })
     }
 }
 

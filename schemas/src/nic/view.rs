@@ -1,5 +1,7 @@
 //! A NIC as queries return it, within its VM.
 
+use std::net::Ipv4Addr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,9 @@ pub struct NicView {
     /// The bridge that its tap is a port of.
     pub bridge_name: String,
     pub mac: MacAddress,
+    /// Its address; null if the network assigns none.
+    #[serde(default)]
+    pub ip: Option<Ipv4Addr>,
     /// The name of its tap on the node.
     pub tap: String,
     /// The position of the last decision about the NIC.

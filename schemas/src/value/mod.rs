@@ -20,7 +20,7 @@ pub use mesh_endpoint::{MeshEndpoint, MeshEndpointError};
 pub use mesh_public_key::{MeshPublicKey, MeshPublicKeyError};
 pub use mtu::{Mtu, MtuError};
 pub use name::{NameError, NetworkName, NodeName, NodeNameError, UserName, VmName, name_key};
-pub use subnet::{Ipv4Subnet, Nat, NatError, SubnetError};
+pub use subnet::{GatewaySubnet, HostAddressError, Ipv4Subnet, SubnetError};
 pub use user::{UserId, UserIdError};
 pub use user_key::{UserKey, UserKeyError};
 pub use vlan::{VlanId, VlanIdError};

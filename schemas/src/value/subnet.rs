@@ -1,4 +1,4 @@
-//! IPv4 subnets, and the subnet and gateway of NAT egress.
+//! IPv4 subnets, and those in which the nodes have an address.
 
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -67,6 +67,11 @@ impl Ipv4Subnet {
         Ipv4Addr::from_bits(self.network.to_bits() | !Self::mask(self.prefix))
     }
 
+    /// Its mask, such as 255.255.255.0.
+    pub fn netmask(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(Self::mask(self.prefix))
+    }
+
     /// The first host address.
     pub fn first_host(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.network.to_bits() + 1)
@@ -90,6 +95,19 @@ impl Ipv4Subnet {
     /// Whether the subnet contains the address, network and broadcast address included.
     pub fn contains(self, address: Ipv4Addr) -> bool {
         address.to_bits() & Self::mask(self.prefix) == self.network.to_bits()
+    }
+
+    fn check_host(self, address: Ipv4Addr) -> Result<(), HostAddressError> {
+        if !self.contains(address) {
+            return Err(HostAddressError::Outside(self));
+        }
+        if address == self.network() {
+            return Err(HostAddressError::Network(self));
+        }
+        if address == self.broadcast() {
+            return Err(HostAddressError::Broadcast(self));
+        }
+        Ok(())
     }
 
     /// Whether this subnet is `other` or a part of it.
@@ -148,40 +166,34 @@ impl From<Ipv4Subnet> for String {
     }
 }
 
-/// A subnet with NAT egress, and the nodes' address in it.
+/// A subnet, and the address in it that is that of each node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Nat {
+pub struct GatewaySubnet {
     subnet: Ipv4Subnet,
     gateway: Ipv4Addr,
 }
 
-/// Why an address cannot be the gateway of a subnet.
+/// Why a gateway or a guest cannot have an address of a subnet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NatError {
+pub enum HostAddressError {
     #[error("must be inside the subnet `{0}`")]
     Outside(Ipv4Subnet),
     #[error("must not be the network address of `{0}`")]
     Network(Ipv4Subnet),
     #[error("must not be the broadcast address of `{0}`")]
     Broadcast(Ipv4Subnet),
+    #[error("must not be the gateway of `{0}`")]
+    Gateway(Ipv4Subnet),
 }
 
-impl Nat {
+impl GatewaySubnet {
     /// The gateway defaults to the first host address.
     ///
     /// # Errors
     /// If the gateway is not a host address of the subnet.
-    pub fn new(subnet: Ipv4Subnet, gateway: Option<Ipv4Addr>) -> Result<Self, NatError> {
+    pub fn new(subnet: Ipv4Subnet, gateway: Option<Ipv4Addr>) -> Result<Self, HostAddressError> {
         let gateway = gateway.unwrap_or_else(|| subnet.first_host());
-        if !subnet.contains(gateway) {
-            return Err(NatError::Outside(subnet));
-        }
-        if gateway == subnet.network() {
-            return Err(NatError::Network(subnet));
-        }
-        if gateway == subnet.broadcast() {
-            return Err(NatError::Broadcast(subnet));
-        }
+        subnet.check_host(gateway)?;
         Ok(Self { subnet, gateway })
     }
 
@@ -191,6 +203,21 @@ impl Nat {
 
     pub fn gateway(self) -> Ipv4Addr {
         self.gateway
+    }
+
+    /// Checks that a guest can have the address.
+    ///
+    /// # Errors
+    /// If it is not a host address of the subnet, or is the gateway's.
+    pub fn check_guest(self, address: Ipv4Addr) -> Result<(), HostAddressError> {
+        self.subnet.check_host(address)?;
+        if address == self.gateway { Err(HostAddressError::Gateway(self.subnet)) } else { Ok(()) }
+    }
+
+    /// How many addresses guests can have: 1 to 16,777,213.
+    pub fn guest_addresses(self) -> u32 {
+        // All but the network address, the broadcast address and the gateway.
+        (!Ipv4Subnet::mask(self.subnet.prefix)).saturating_sub(2)
     }
 }
 
@@ -245,12 +272,28 @@ mod tests {
     #[test]
     fn gateway_must_be_a_host_address() {
         let net = subnet("192.0.2.4/30");
-        let gateway = |last| Nat::new(net, Some(Ipv4Addr::new(192, 0, 2, last)));
-        assert_eq!(Nat::new(net, None).unwrap().gateway(), Ipv4Addr::new(192, 0, 2, 5));
-        assert_eq!(gateway(3), Err(NatError::Outside(net)));
-        assert_eq!(gateway(4), Err(NatError::Network(net)));
+        let gateway = |last| GatewaySubnet::new(net, Some(Ipv4Addr::new(192, 0, 2, last)));
+        assert_eq!(GatewaySubnet::new(net, None).unwrap().gateway(), Ipv4Addr::new(192, 0, 2, 5));
+        assert_eq!(gateway(3), Err(HostAddressError::Outside(net)));
+        assert_eq!(gateway(4), Err(HostAddressError::Network(net)));
         assert!(gateway(6).is_ok());
-        assert_eq!(gateway(7), Err(NatError::Broadcast(net)));
+        assert_eq!(gateway(7), Err(HostAddressError::Broadcast(net)));
+    }
+
+    #[test]
+    fn a_guests_address_is_a_host_address_other_than_the_gateways() {
+        let net = subnet("192.0.2.8/29");
+        let with_gateway = GatewaySubnet::new(net, Some(Ipv4Addr::new(192, 0, 2, 10))).unwrap();
+        let guest = |last| with_gateway.check_guest(Ipv4Addr::new(192, 0, 2, last));
+        let guests = (0..=255).filter(|last| guest(*last).is_ok()).collect::<Vec<u8>>();
+        assert_eq!(guests, [9, 11, 12, 13, 14]);
+        assert_eq!(with_gateway.guest_addresses(), 5);
+        assert_eq!(guest(7), Err(HostAddressError::Outside(net)));
+        assert_eq!(guest(8), Err(HostAddressError::Network(net)));
+        assert_eq!(guest(15), Err(HostAddressError::Broadcast(net)));
+        assert_eq!(guest(10), Err(HostAddressError::Gateway(net)));
+        let size = |text| GatewaySubnet::new(subnet(text), None).unwrap().guest_addresses();
+        assert_eq!((size("10.0.0.0/30"), size("10.0.0.0/24"), size("10.0.0.0/8")), (1, 253, 16_777_213));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The rules of a VM's definition. All violations are reported together, each with its field.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Map, Value};
 
 use super::{Arch, NewVm, VmDraft};
@@ -20,6 +22,7 @@ impl VmDraft {
                 "image_url" => draft.image_url = text(&field, value, v),
                 "arch" => draft.arch = text(&field, value, v),
                 "network_id" => draft.network_id = text(&field, value, v),
+                "ip" => draft.ip = text(&field, value, v),
                 "node_id" => draft.node_id = text(&field, value, v),
                 _ => v.add(&field, "is not a field of a VM"),
             }
@@ -32,7 +35,7 @@ impl VmDraft {
     /// # Errors
     /// Every rule that the draft violates.
     pub fn check(&self) -> Result<NewVm, Violations> {
-        let Self { name, image_url, arch, network_id, node_id } = self;
+        let Self { name, image_url, arch, network_id, ip, node_id } = self;
         let mut violations = Violations::default();
         let v = &mut violations;
         VmName::violations(name).for_each(|rule| v.add("name", rule));
@@ -40,15 +43,23 @@ impl VmDraft {
         let image_url =
             required("image_url", image_url.as_deref(), v).and_then(|url| v.check("image_url", ImageUrl::parse(url)));
         let arch = required("arch", arch.as_deref(), v).and_then(|arch| v.check("arch", arch.parse::<Arch>()));
+        if ip.is_some() && network_id.is_none() {
+            v.add("ip", "needs a network");
+        }
+        let ip = ip.as_ref().and_then(|text| v.check("ip", address(text)));
         let network_id = network_id.as_ref().and_then(|id| v.check("network_id", id.parse()));
         let node_id = node_id.as_ref().and_then(|id| v.check("node_id", id.parse()));
         match (name, image_url, arch) {
             (Some(name), Some(image_url), Some(arch)) if violations.is_empty() => {
-                Ok(NewVm { name, image_url, arch, network_id, node_id })
+                Ok(NewVm { name, image_url, arch, network_id, ip, node_id })
             }
             _ => Err(violations),
         }
     }
+}
+
+fn address(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse().map_err(|_| format!("must be an IPv4 address, not `{text}`"))
 }
 
 fn required<'a>(field: &str, value: Option<&'a str>, violations: &mut Violations) -> Option<&'a str> {
@@ -79,6 +90,21 @@ mod tests {
         );
         let missing = ["arch: is required for a VM", "image_url: is required for a VM", "name: must not be empty"];
         assert_eq!(violations(json!({})), missing);
+    }
+
+    #[test]
+    fn an_address_needs_a_network() {
+        let vm = |network: Value, ip: &str| {
+            let network_id = json!({"name": "vm-1", "image_url": "https://images.example/a", "arch": "arm64",
+                "network_id": network, "ip": ip});
+            violations(network_id)
+        };
+        let network = json!("0198e8c4-0000-7000-8000-000000000004");
+        assert_eq!(vm(network.clone(), "10.20.0.9"), [""; 0]);
+        assert_eq!(vm(Value::Null, "10.20.0.9"), ["ip: needs a network"]);
+        for ip in ["", "10.20.0", "10.20.0.9/24", "10.20.0.09", "fd00::1", "web"] {
+            assert_eq!(vm(network.clone(), ip), [format!("ip: must be an IPv4 address, not `{ip}`")]);
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A VM's definition: as a client sent it ([`VmDraft`]) and validated ([`NewVm`]).
 
+use std::net::Ipv4Addr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,9 @@ pub struct VmDraft {
     /// The id of the network to attach a NIC to (default: no NIC).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_id: Option<String>,
+    /// The IPv4 address of the NIC, on a network with DHCP (default: the lowest that is free).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
     /// The id of the node to place the VM on (default: the control plane chooses).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
@@ -34,6 +39,8 @@ pub struct NewVm {
     pub arch: Arch,
     /// The network to attach a NIC to.
     pub network_id: Option<NetworkId>,
+    /// The address of the NIC; `None` leaves the choice to the control plane.
+    pub ip: Option<Ipv4Addr>,
     /// The node to place it on; `None` leaves the choice to the control plane.
     pub node_id: Option<NodeId>,
 }

@@ -71,12 +71,13 @@ fn attachment<'a>(context: &PlanContext<'a>, tap: &DesiredTap) -> Result<Attachm
             return Err(Outcome::Failed(text::small_mtu(link, desired.mtu)));
         }
     }
-    let group = match network.want {
-        Want::Unmanaged(_) => LinkGroup::Tap,
-        Want::Bridge(_) if desired.nat.is_some() && !context.shared::<NatState>().is_kept_out(id) => {
-            LinkGroup::GatewayTap
-        }
-        Want::Bridge(_) | Want::Overlay(_) | Want::Unsupported(_) | Want::Nothing => LinkGroup::IsolatedTap,
+    let has_gateway = desired.nat.is_some() && !context.shared::<NatState>().is_kept_out(id);
+    let group = match (&network.want, has_gateway, tap.lease.is_some()) {
+        (Want::Unmanaged(_), _, _) => LinkGroup::Tap,
+        (_, true, true) => LinkGroup::AssignedGatewayTap,
+        (_, true, false) => LinkGroup::GatewayTap,
+        (_, false, true) => LinkGroup::AssignedTap,
+        (_, false, false) => LinkGroup::IsolatedTap,
     };
     Ok(Attachment { desired, link, group })
 }

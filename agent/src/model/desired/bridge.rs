@@ -28,7 +28,7 @@ pub struct DesiredBridge {
 impl DesiredBridge {
     /// Returns the bridge of a network with this spec.
     pub(super) fn of(spec: &BridgeSpec, mac: Option<MacAddress>) -> Self {
-        let BridgeSpec { bridge_name, ownership, mtu, vlan } = spec;
+        let BridgeSpec { bridge_name, ownership, mtu, vlan, dhcp: _ } = spec;
         let nat = match ownership {
             Ownership::Managed(Egress::Nat(nat)) => Some(Gateway::from(*nat)),
             Ownership::Managed(Egress::None) | Ownership::Unmanaged => None,

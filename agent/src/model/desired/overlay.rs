@@ -58,7 +58,7 @@ impl DesiredOverlay {
         local: Ipv4Addr,
         remote: BTreeMap<MacAddress, Ipv4Addr>,
     ) -> Self {
-        let OverlaySpec { vni, subnet: _, mtu } = spec;
+        let OverlaySpec { vni, subnet: _, mtu, dhcp: _ } = spec;
         let bridge =
             DesiredBridge { name: BridgeName::of_overlay(*vni), mtu: mtu.get().into(), mac, vlan: None, nat: None };
         let vtep = DesiredVtep { name: vtep_name(vni.get()), vni: *vni, local, port: PORT };
@@ -74,7 +74,7 @@ pub(super) fn remote_nics(view: &ClusterView, node: NodeId) -> BTreeMap<NetworkI
         if let Some(other) = nic.node().filter(|other| *other != node)
             && let Some(peer) = view.mesh_peer(other)
         {
-            let NicAttached { nic_id: _, vm_id: _, network_id, mac } = nic.attached;
+            let NicAttached { nic_id: _, vm_id: _, network_id, mac, ip: _ } = nic.attached;
             nics.entry(network_id).or_default().insert(mac, peer.address);
         }
     }

@@ -6,7 +6,7 @@ use otherix_schemas::event::Event;
 use otherix_schemas::network::{BridgeSpec, NetworkCreated, NetworkEvent, OverlaySpec};
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent, tap_name};
 use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
-use otherix_schemas::value::{MacAddress, MeshPublicKey, Mtu, Nat};
+use otherix_schemas::value::{GatewaySubnet, MacAddress, MeshPublicKey, Mtu};
 
 use super::*;
 use crate::model::ip::Gateway;
@@ -17,6 +17,7 @@ fn bridge(ownership: Ownership, vlan: Option<i64>) -> NetworkSpec {
         ownership,
         mtu: Mtu::try_from(9000).unwrap(),
         vlan: vlan.map(|number| number.try_into().unwrap()),
+        dhcp: None,
     })
 }
 
@@ -39,7 +40,7 @@ fn derives_bridges() {
     assert_eq!(want(bridge(Ownership::Managed(Egress::None), Some(7))), Want::Bridge(tagged.clone()));
     assert_eq!(want(bridge(Ownership::Unmanaged, Some(7))), Want::Unmanaged(DesiredBridge { mac: None, ..tagged }));
     let subnet = "10.1.0.0/24".parse().unwrap();
-    let nat = Nat::new(subnet, None).unwrap();
+    let nat = GatewaySubnet::new(subnet, None).unwrap();
     let wanted = DesiredBridge { nat: Some(Gateway { address: "10.1.0.1".parse().unwrap(), subnet }), ..wanted };
     assert_eq!(want(bridge(Ownership::Managed(Egress::Nat(nat)), None)), Want::Bridge(wanted));
 }
@@ -47,7 +48,12 @@ fn derives_bridges() {
 #[test]
 fn rejects_overlays_outside_the_mesh() {
     let subnet = "10.1.0.0/24".parse().unwrap();
-    let wanted = want(NetworkSpec::Overlay(OverlaySpec { vni: 1000.try_into().unwrap(), subnet, mtu: Mtu::DEFAULT }));
+    let wanted = want(NetworkSpec::Overlay(OverlaySpec {
+        vni: 1000.try_into().unwrap(),
+        subnet,
+        mtu: Mtu::DEFAULT,
+        dhcp: None,
+    }));
     assert!(matches!(&wanted, Want::Unsupported(text) if text.contains("mesh")), "{wanted:?}");
 }
 
@@ -64,7 +70,8 @@ fn overlays() -> ClusterView {
     }
     for number in [1, 2] {
         let vni = (u32::from(number) * 1000).try_into().unwrap();
-        let spec = OverlaySpec { vni, subnet: "10.1.0.0/24".parse().unwrap(), mtu: 1390.try_into().unwrap() };
+        let spec =
+            OverlaySpec { vni, subnet: "10.1.0.0/24".parse().unwrap(), mtu: 1390.try_into().unwrap(), dhcp: None };
         let (network_id, name) = (NetworkId::new(id(number)), format!("net-{number}").parse().unwrap());
         events.push(Event::Network(NetworkEvent::Created(NetworkCreated {
             network_id,
@@ -78,7 +85,7 @@ fn overlays() -> ClusterView {
     {
         let (nic_id, network_id) = (NicId::new(id(number)), NetworkId::new(id(network)));
         let mac = MacAddress::assigned(number.into());
-        events.push(Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id, mac })));
+        events.push(Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id, mac, ip: None })));
         events.push(Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id: node(node_number) })));
     }
     // NIC 4 moves, NIC 7 is detached.
@@ -156,12 +163,15 @@ fn nics_have_a_tap_on_their_node_only() {
     let mac = MacAddress::assigned(1);
     let mut view = ClusterView::default();
     let nics = |view: &ClusterView| desired(view, ClusterId::new(uuid::Uuid::nil()), here).nics;
-    view.apply(Position::new(1), Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id, mac })));
+    view.apply(
+        Position::new(1),
+        Event::Nic(NicEvent::Attached(NicAttached { nic_id, vm_id, network_id, mac, ip: None })),
+    );
     assert!(nics(&view).is_empty());
     view.apply(Position::new(2), Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id: NodeId::new(there) })));
     assert!(nics(&view).is_empty());
     view.apply(Position::new(3), Event::Nic(NicEvent::Bound(NicBound { nic_id, node_id: here })));
-    let tap = DesiredTap { name: tap_name(nic_id), network: network_id, mac };
+    let tap = DesiredTap { name: tap_name(nic_id), network: network_id, mac, lease: None };
     assert_eq!(nics(&view), [(nic_id, DesiredNic { generation: Position::new(3), tap: Some(tap) })].into());
     view.apply(Position::new(4), Event::Nic(NicEvent::Detached(NicDetached { nic_id, vm_id, network_id })));
     assert_eq!(nics(&view), [(nic_id, DesiredNic { generation: Position::new(4), tap: None })].into());

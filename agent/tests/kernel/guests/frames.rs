@@ -4,6 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use otherix_agent::model::desired::{DesiredLease, GATEWAY_MAC};
+use otherix_agent::model::ip::Gateway;
+use otherix_agent::model::link_group::LinkGroup;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, sh};
 use otherix_testkit::wait::wait_for_blocking;
@@ -12,7 +15,7 @@ use otherix_tun::{FRAME_MAX, TapDevice};
 use super::{delete_tables, warns_of_address};
 use crate::host::Host;
 use crate::node::{Node, REPAIR, bridge, unmanaged};
-use crate::taps::{attach_nic, frame, mac, nic, received};
+use crate::taps::{attach_nic, attach_nic_with, frame, mac, nic, received};
 
 /// Prints the marks of the frames that are received.
 const SNIFFER: &str = "
@@ -299,6 +302,38 @@ async fn no_guest_uses_the_address_of_its_gateway() {
     // As on every network.
     let (_, advertisement) = attacks().swap_remove(7);
     assert_eq!(arriving_at(&two, &one, &[advertisement]), [0; 0]);
+}
+
+#[tokio::test]
+async fn what_asks_for_an_address_stays_on_the_tap() {
+    let gateway = Gateway { address: "10.20.1.1".parse().unwrap(), subnet: "10.20.1.0/24".parse().unwrap() };
+    let lease = |last| DesiredLease { address: std::net::Ipv4Addr::new(10, 20, 1, last), gateway };
+    let to_gateway: String = GATEWAY_MAC.iter().map(|byte| format!("{byte:02x}")).collect();
+    let frames = [
+        udp("0044 0043", 1, false),
+        udp("1234 0043", 2, false),
+        from_guest(&to_gateway, "88b5", 3),
+        udp("0044 0035", 4, false),
+        from_guest(ALL, "88b5", 5),
+    ];
+    let groups = [
+        (bridge("br-app", 1500), LinkGroup::AssignedTap, vec![4, 5]),
+        (crate::nat::nat(1), LinkGroup::AssignedGatewayTap, vec![4, 5]),
+    ];
+    for (want, group, permitted) in groups {
+        let (mut node, _outside) = crate::nat::node_with_uplink();
+        node.set_desired(1, want);
+        let taps = [2, 3].map(|last| attach_nic_with(&mut node, u16::from(last) - 1, 1, Some(lease(last))));
+        assert_eq!(node.nic_outcome(nic(1)).await, Outcome::Ready);
+        let shown = otherix_testkit::netns::link(&taps[0]).unwrap()["group"].as_str().unwrap().to_owned();
+        assert_eq!(shown, group.number().to_string());
+        let [one, two] = taps.each_ref().map(|tap| TapDevice::attach(tap).unwrap());
+        wait_until_forwarding(&one, &two);
+        let _delayed = received(&two);
+        assert_eq!(arriving_at(&two, &one, &frames), permitted);
+        delete_tables();
+        assert_eq!(arriving_at(&two, &one, &frames), [1, 2, 3, 4, 5], "without the tables");
+    }
 }
 
 #[tokio::test]

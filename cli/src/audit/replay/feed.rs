@@ -116,10 +116,10 @@ impl Selection {
             (Some(AsOf::Position(to)), None) => {
                 refused(format!("position {to} is before the first event, which is at 1"))
             }
-            (_, None) => {
-                let first = first.map_or_else(|| "there is none".to_owned(), |time| format!("recorded at {time}"));
-                refused(format!("no event of the export was recorded then: the first: {first}"))
-            }
+            (_, None) => refused(match first {
+                Some(time) => format!("the first event of the export was recorded later, at {time}"),
+                None => "the export has no events".to_owned(),
+            }),
         }
     }
 }

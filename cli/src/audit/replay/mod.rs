@@ -80,7 +80,8 @@ pub(super) async fn run(args: ReplayArgs, printer: &mut Printer) -> Result<(), F
     }
     let key = key.as_deref().map(parse_key).transpose()?;
     let into = into.unwrap_or_else(|| {
-        let mut name = export.clone().into_os_string();
+        // Without the slash that completion adds.
+        let mut name = export.components().as_path().as_os_str().to_owned();
         name.push(".replay");
         name.into()
     });

@@ -1,9 +1,9 @@
 //! Verifies an export with nothing but a public key. Every event is hashed again; stored hashes only help to name the
 //! first one that is wrong, and are verified themselves.
 
-mod hashed;
 mod kept;
 mod leaves;
+mod parsed;
 mod part;
 
 use std::io;
@@ -13,10 +13,10 @@ use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_tlog::{Hash, KeyName, RightEdge, TreeHead, VerifierKey};
 
-use self::hashed::HashedLines;
 use self::kept::Kept;
 pub(super) use self::kept::{head_of, kept};
 use self::leaves::Leaves;
+use self::parsed::{ParsedEvent, ParsedEvents};
 use super::compare::Compared;
 use super::folder::{ExportFolder, Lines};
 use super::sequence::{Fault, Place, Sequence};
@@ -193,10 +193,10 @@ impl Verification<'_> {
     fn all(mut self, events: Lines, sink: &mut EventSink<'_>) -> Result<Report, VerifyError> {
         self.compare_kept()?;
         let (mut is_complete, mut unsigned, mut last) = (self.head.size() == 0, None, Position::ZERO);
-        let mut events = HashedLines::read(events)?;
-        while let Some((body, leaf)) = events.next()? {
+        let mut events = ParsedEvents::read(events, self.sequence.source())?;
+        while let Some(ParsedEvent { body, leaf, claim }) = events.next()? {
             let before = (self.sequence.epoch(), self.sequence.position());
-            let place = self.sequence.next(body)?;
+            let place = self.sequence.accept(claim)?;
             let Place { position, time, begins_epoch } = place;
             if begins_epoch {
                 self.epochs.push((before.0, self.edge.clone(), before.1));

@@ -3,6 +3,7 @@
 use otherix_schemas::position::Position;
 use otherix_tlog::{Hash, RightEdge};
 
+use super::parsed::{ParsedEvent, ParsedEvents};
 use super::{EventSink, Report, Verification, VerifyError};
 use crate::audit::folder::ExportFolder;
 use crate::audit::sequence::{Fault, Place};
@@ -30,15 +31,15 @@ impl Verification<'_> {
             return Err(Fault::somewhere("the range begins before an epoch that it is said to come after").into());
         }
         self.sequence.skip_to(Position::new(from));
-        let (mut events, mut count) = (folder.events()?, 0);
-        while let Some(body) = events.next()? {
+        let (mut events, mut count) = (ParsedEvents::read(folder.events()?, self.sequence.source())?, 0);
+        while let Some(ParsedEvent { body, leaf, claim }) = events.next()? {
             let index = self.sequence.count();
-            let place = self.sequence.next(body)?;
+            let place = self.sequence.accept(claim)?;
             let Place { position, time, .. } = place;
             if index >= self.head.size() {
                 return Err(Fault::at(position, "the checkpoint does not cover the event").into());
             }
-            self.compare(index, Hash::of_leaf(body), position)?;
+            self.compare(index, leaf, position)?;
             if let Some(damage) = self.leaves.damage.take() {
                 return Err(Fault::at(position, format!("the event cannot be verified: {damage}")).into());
             }

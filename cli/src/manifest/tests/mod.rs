@@ -63,7 +63,7 @@ fn network(spec: &str) -> String {
 #[test]
 fn reads_every_network_field() {
     let spec = "  type: bridge\n  bridgeName: 'br-a'\n  managed: true\n  egress: nat\n  subnet: 10.20.0.0/24\n  \
-                gateway: \"10.20.0.9\"\n  mtu: 9000\n  vlan: 12";
+                gateway: \"10.20.0.9\"\n  dhcp: true\n  dns: false\n  mtu: 9000\n  vlan: 12";
     let draft = NetworkDraft {
         name: "net-a".to_owned(),
         kind: Some("bridge".to_owned()),
@@ -72,6 +72,8 @@ fn reads_every_network_field() {
         egress: Some("nat".to_owned()),
         subnet: Some("10.20.0.0/24".to_owned()),
         gateway: Some("10.20.0.9".to_owned()),
+        dhcp: Some(true),
+        dns: Some(false),
         mtu: Some(9000),
         vlan: Some(12),
     };
@@ -107,7 +109,7 @@ fn suggests_fields_for_misspelt_and_misplaced_ones() {
             "0.yaml:6: spec.bridge_name: unknown field; did you mean `bridgeName`?",
             "0.yaml:7: spec.name: unknown field; did you mean `metadata.name`?",
             "0.yaml:8: spec.colour: unknown field; the fields are `type`, `bridgeName`, `managed`, `egress`, \
-             `subnet`, `gateway`, `mtu`, `vlan`",
+             `subnet`, `gateway`, `dhcp`, `dns`, `mtu`, `vlan`",
             "0.yaml:9: bridgeName: unknown field; did you mean `spec.bridgeName`?",
         ],
     );
@@ -214,7 +216,7 @@ fn requires_mandatory_fields() {
             "0.yaml:2: kind: must be `Network` or `VM`, not `network`; did you mean `Network`?",
             "0.yaml:4: metadata.name: must not be empty",
             "0.yaml:5: spec: must be a mapping with the fields `type`, `bridgeName`, `managed`, `egress`, `subnet`, \
-             `gateway`, `mtu`, `vlan`",
+             `gateway`, `dhcp`, `dns`, `mtu`, `vlan`",
         ],
     );
 }
@@ -231,11 +233,12 @@ fn reads_every_vm_field() {
         image_url: Some("https://x/y".to_owned()),
         arch: Some("arm64".to_owned()),
         network: Some("n".to_owned()),
+        ip: Some("10.20.0.9".to_owned()),
         node: Some("node-2".to_owned()),
     };
-    let all = vm("imageURL: 'https://x/y', arch: arm64, network: n, node: node-2");
+    let all = vm("imageURL: 'https://x/y', arch: arm64, network: n, ip: 10.20.0.9, node: node-2");
     assert_eq!(read_vms(&[&all]), (vec![vm_1.clone()], vec![]));
-    let minimal = VmDefinition { network: None, node: None, ..vm_1 };
+    let minimal = VmDefinition { network: None, ip: None, node: None, ..vm_1 };
     let text = vm("imageURL: https://x/y, arch: arm64, network: null");
     assert_eq!(read_vms(&[&text]), (vec![minimal], vec![]));
 }
@@ -246,8 +249,8 @@ fn reports_vm_problems_with_line_and_field() {
         &vm("imageUrl: 'ftp://x', arch: x86, network: 7, cpus: 4, bridgeName: br"),
         &[
             "0.yaml:4: spec.imageUrl: unknown field; did you mean `imageURL`?",
-            "0.yaml:4: spec.cpus: unknown field; the fields are `imageURL`, `arch`, `network`, `node`",
-            "0.yaml:4: spec.bridgeName: unknown field; the fields are `imageURL`, `arch`, `network`, `node`",
+            "0.yaml:4: spec.cpus: unknown field; the fields are `imageURL`, `arch`, `network`, `ip`, `node`",
+            "0.yaml:4: spec.bridgeName: unknown field; the fields are `imageURL`, `arch`, `network`, `ip`, `node`",
             "0.yaml:4: spec.network: must be a string: put it in quotes, `\"7\"`",
             "0.yaml:4: spec.arch: must be `amd64` or `arm64`, not `x86`",
         ],

@@ -20,10 +20,11 @@ use crate::output::yaml;
 fn view_of(new: &NewNetwork) -> NetworkView {
     let spec = match &new.spec {
         NewNetworkSpec::Bridge(bridge) => NetworkSpec::Bridge(bridge.clone()),
-        NewNetworkSpec::Overlay { subnet } => NetworkSpec::Overlay(OverlaySpec {
+        NewNetworkSpec::Overlay { subnet, dhcp } => NetworkSpec::Overlay(OverlaySpec {
             vni: Vni::try_from(1000).unwrap(),
             subnet: *subnet,
             mtu: Mtu::try_from(1390).unwrap(),
+            dhcp: *dhcp,
         }),
     };
     let created_at: Timestamp = "2026-01-02T03:04:05.000006Z".parse().unwrap();
@@ -93,28 +94,38 @@ fn bridge_name() -> impl Strategy<Value = String> {
 }
 
 fn draft() -> impl Strategy<Value = NetworkDraft> {
-    let nat = (any::<u32>(), 8..=30_u8, proptest::option::of(1..=2_u32));
-    let options = (any::<bool>(), proptest::option::of(nat));
+    let dhcp = || (any::<bool>(), proptest::option::of(any::<bool>()));
+    let subnet = (any::<u32>(), 8..=30_u8, proptest::option::of(1..=2_u32), any::<bool>(), dhcp());
+    let options = (any::<bool>(), proptest::option::of(subnet));
     let numbers = (proptest::option::of(68..=9216_i64), proptest::option::of(1..=4094_i64));
-    let bridge = (name(), bridge_name(), options, numbers).prop_map(|(name, bridge, (managed, nat), (mtu, vlan))| {
-        let bridge_name = Some(bridge);
-        let plain = NetworkDraft { name, bridge_name, managed: Some(managed), mtu, vlan, ..NetworkDraft::default() };
-        let Some((address, prefix, host)) = nat else { return plain };
-        let base = address & (u32::MAX << (32 - u32::from(prefix)));
-        NetworkDraft {
-            managed: Some(true),
-            egress: Some("nat".to_owned()),
+    let bridge =
+        (name(), bridge_name(), options, numbers).prop_map(|(name, bridge, (managed, subnet), (mtu, vlan))| {
+            let bridge_name = Some(bridge);
+            let plain =
+                NetworkDraft { name, bridge_name, managed: Some(managed), mtu, vlan, ..NetworkDraft::default() };
+            let Some((address, prefix, host, nat, (dhcp, dns))) = subnet else { return plain };
+            // A subnet needs one of the two.
+            let dhcp = dhcp || !nat;
+            let base = address & (u32::MAX << (32 - u32::from(prefix)));
+            NetworkDraft {
+                managed: Some(true),
+                egress: nat.then(|| "nat".to_owned()),
+                subnet: Some(format!("{}/{prefix}", Ipv4Addr::from_bits(address))),
+                gateway: host.map(|host| Ipv4Addr::from_bits(base + host).to_string()),
+                dhcp: Some(dhcp),
+                dns: dns.filter(|_| dhcp),
+                ..plain
+            }
+        });
+    let overlay =
+        (name(), any::<u32>(), 8..=30_u8, dhcp()).prop_map(|(name, address, prefix, (dhcp, dns))| NetworkDraft {
+            name,
+            kind: Some("overlay".to_owned()),
             subnet: Some(format!("{}/{prefix}", Ipv4Addr::from_bits(address))),
-            gateway: host.map(|host| Ipv4Addr::from_bits(base + host).to_string()),
-            ..plain
-        }
-    });
-    let overlay = (name(), any::<u32>(), 8..=30_u8).prop_map(|(name, address, prefix)| NetworkDraft {
-        name,
-        kind: Some("overlay".to_owned()),
-        subnet: Some(format!("{}/{prefix}", Ipv4Addr::from_bits(address))),
-        ..NetworkDraft::default()
-    });
+            dhcp: Some(dhcp),
+            dns: dns.filter(|_| dhcp),
+            ..NetworkDraft::default()
+        });
     prop_oneof![bridge, overlay]
 }
 

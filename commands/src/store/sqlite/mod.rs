@@ -14,6 +14,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use otherix_schemas::event::StreamId;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::{Epoch, Position};
@@ -266,6 +267,13 @@ impl EventStore for SqliteStore {
         let query = query.bind(after.get().cast_signed()).bind(limit);
         let rows = query.fetch_all(&self.readers).await.map_err(store_error)?;
         rows.iter().map(rows::entry).collect()
+    }
+
+    async fn read_bodies(&self, after: Position, limit: u32) -> Result<Vec<(Position, Bytes)>, StoreError> {
+        let query = sqlx::query("SELECT position, body FROM events WHERE position > $1 ORDER BY position LIMIT +$2");
+        let query = query.bind(after.get().cast_signed()).bind(limit);
+        let rows = query.fetch_all(&self.readers).await.map_err(store_error)?;
+        rows.iter().map(rows::body).collect()
     }
 
     async fn gaps(&self) -> Result<Vec<Gap>, StoreError> {

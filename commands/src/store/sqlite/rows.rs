@@ -46,6 +46,14 @@ pub(super) fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
     read().map_err(|source| StoreError::Malformed { position, source: source.into() })
 }
 
+/// The position of an event, and its bytes.
+pub(super) fn body(row: &SqliteRow) -> Result<(Position, Bytes), StoreError> {
+    let position = position(row, "position").map_err(store_error)?;
+    let body = row.try_get::<Vec<u8>, _>("body");
+    let body = body.map_err(|source| StoreError::Malformed { position, source: source.into() })?;
+    Ok((position, Bytes::from(body)))
+}
+
 pub(super) fn idempotency_record(row: &SqliteRow) -> Result<IdempotencyRecord, sqlx::Error> {
     let at = Timestamp::from_unix_micros(row.try_get("at")?)
         .map_err(|source| sqlx::Error::ColumnDecode { index: "at".to_owned(), source: Box::new(source) })?;

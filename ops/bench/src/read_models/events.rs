@@ -25,7 +25,22 @@ const NODES: u128 = 3;
 const ALIVE: u32 = 10_000;
 
 /// One in this many networks has a VM.
-const VM_EVERY: u32 = 4;
+pub(super) const VM_EVERY: u32 = 4;
+
+/// Events of each network and its share of VMs: those of the creation, and of creation and deletion.
+const PER_CREATION: f64 = 5.0;
+const PER_NETWORK: f64 = 9.75;
+
+/// The position of about the last event before networks are deleted: from there on as many exist as ever.
+pub(super) const FULL: u64 = ALIVE as u64 * 5;
+
+/// The number of about the one in the middle of the networks that exist at a position.
+pub(super) fn middle(position: u64) -> u32 {
+    let (all, full) = (position as f64, FULL as f64);
+    let created = if all < full { all / PER_CREATION } else { f64::from(ALIVE) + (all - full) / PER_NETWORK };
+    let alive = created.min(f64::from(ALIVE));
+    (created - alive / 2.0) as u32
+}
 
 /// The first `count` events of the history, encoded, from position 1.
 pub(super) fn history(count: u32) -> Result<Vec<Bytes>, BenchError> {
@@ -57,6 +72,7 @@ impl History {
             vni: Vni::try_from(1000 + number % 1_000_000)?,
             subnet: "10.7.0.0/24".parse()?,
             mtu: Mtu::try_from(1370)?,
+            dhcp: None,
         });
         let name = format!("network-{number}").parse()?;
         let network_id = NetworkId::new(id(1, number));
@@ -83,7 +99,7 @@ impl History {
         let (name, image_url) = (format!("vm-{number}").parse()?, "https://images.example/debian.qcow2".parse()?);
         let node = vm_node(number);
         self.add(VmCreated { vm_id, name, image_url, arch: Arch::Amd64, node_id: node_id(node), owner: None })?;
-        self.add(NicAttached { nic_id, vm_id, network_id, mac: MacAddress::assigned(number) })?;
+        self.add(NicAttached { nic_id, vm_id, network_id, mac: MacAddress::assigned(number), ip: None })?;
         let generation = self.add(NicBound { nic_id, node_id: node_id(node) })?;
         self.report(ResourceRef::Nic(nic_id), generation, &Outcome::Ready, node..=node)
     }

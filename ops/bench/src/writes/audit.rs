@@ -29,7 +29,7 @@ const NETWORKS: u32 = 10_000;
 const IN_FLIGHT: u32 = 1024;
 
 /// Runs of each part.
-const RUNS: usize = 3;
+const RUNS: usize = 5;
 
 /// Target of the verification, as a fraction of the rate of the plain read.
 const TARGET: f64 = 0.4;

@@ -49,11 +49,20 @@ pub(super) enum KeyMode {
 impl ControlPlane {
     /// Starts `otherixd` on `state`, and returns it with the times of its first answers.
     pub(super) async fn start(bin_dir: &Path, state: &Path) -> Result<(Self, StartTimes), BenchError> {
+        Self::start_with(bin_dir, state, &[]).await
+    }
+
+    /// Starts it with more arguments.
+    pub(super) async fn start_with(
+        bin_dir: &Path,
+        state: &Path,
+        more: &[&str],
+    ) -> Result<(Self, StartTimes), BenchError> {
         let begin = Instant::now();
         let listen = format!("127.0.0.1:{}", free_port()?);
         let program = find("otherixd", bin_dir).ok_or("there is no `otherixd` beside the bench")?;
         let folder = state.to_str().ok_or("the folder's name is not UTF-8")?;
-        let arguments = ["run", "--state", folder, "--listen", &listen];
+        let arguments = [&["run", "--state", folder, "--listen", &listen], more].concat();
         let mut process = ServerProcess::spawn(&program, &arguments, &state.with_extension("log"))?;
         let mut clients = Vec::new();
         while clients.len() < CONNECTIONS {

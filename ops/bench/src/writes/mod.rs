@@ -1,11 +1,12 @@
 //! The write path as a client sees it: from a request to its durable acknowledgement, compared with etcd on the same
-//! disk; the same with many networks; a start with many events; an audit of them; and queries while commands are
-//! written.
+//! disk; the same with many networks; what checkpoints cost it; a start with many events; an audit of them; and queries
+//! while commands are written.
 //!
 //! Without nodes, and without root. The client runs on one thread; its processor time is printed, because a saturated
 //! client would measure itself.
 
 mod audit;
+mod checkpoints;
 mod compare;
 mod control_plane;
 mod etcd;
@@ -22,6 +23,7 @@ use otherix_testkit::TempDir;
 use crate::BenchError;
 
 pub(crate) use self::audit::run as audited;
+pub(crate) use self::checkpoints::run as checkpoint_cost;
 pub(crate) use self::compare::run as beside_etcd;
 pub(crate) use self::networks::run as many_networks;
 pub(crate) use self::queries::run as queries_under_load;

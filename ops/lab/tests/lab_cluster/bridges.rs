@@ -54,7 +54,7 @@ fn lab_cluster_publishes_every_decision_and_outcome() {
     assert_eq!(
         types[joined..],
         [
-            "dev.otherix.network.created.v1",
+            "dev.otherix.network.created.v2",
             reconciled,
             reconciled,
             "dev.otherix.network.deleted.v1",

@@ -41,6 +41,7 @@
     reason = "a failed assumption is a failed test; measured figures are printed"
 )]
 
+mod addresses;
 mod audit;
 mod bridges;
 mod conditions;

@@ -1,5 +1,7 @@
 //! Checks the files of a backup against each other: before it gets its name, and before it becomes a state folder.
 
+use std::path::Path;
+
 use otherix_commands::store::{EventStore, check_idempotency_records, replay};
 use otherix_commands::tlog::{CheckedLog, LeafNumbering, check_log};
 use otherix_schemas::id::ClusterId;
@@ -9,6 +11,7 @@ use super::BackupError;
 use crate::args::StateFolder;
 use crate::error::BoxError;
 use crate::event_store::{self, JournalStore};
+use crate::nats::needed_files;
 use crate::{decision_key, log_key};
 
 /// What the files say.
@@ -29,7 +32,7 @@ pub(super) struct Checked {
 }
 
 /// Checks the database of the journal, every event (digest chain, columns, decisions), its idempotency records, the
-/// log's signatures, roots and tiles, and that the keys can be read.
+/// log's signatures, roots and tiles, and that no key is missing.
 ///
 /// # Errors
 /// If something cannot be read, or does not belong to the rest.
@@ -47,14 +50,10 @@ async fn check_with(journal: &JournalStore, state: &StateFolder) -> Result<Check
     check_idempotency_records(journal, position).await.map_err(BackupError::Journal)?;
     let events = LeafNumbering::new(journal.gaps().await.map_err(BackupError::Store)?).size_at(position);
     let identity = journal.identity();
-    if state.decision_key().exists() {
-        decision_key::load_or_create(state)?;
-    }
+    check_keys(state)?;
+    decision_key::load_or_create(state)?;
+    let key = log_key::load_or_create(state, identity)?;
     let log = if state.log().exists() {
-        if !state.log_key().exists() {
-            return Err(BackupError::NoLogKey(state.identity()).into());
-        }
-        let key = log_key::load_or_create(state, identity)?;
         check_log(journal, &state.log(), key.public_key()).await.map_err(BackupError::Log)?
     } else {
         CheckedLog { newest: None, contradictions: 0 }
@@ -68,4 +67,14 @@ async fn check_with(journal: &JournalStore, state: &StateFolder) -> Result<Check
         checkpoint: log.newest.map(|(note, head)| (note, head.size())),
         contradictions: log.contradictions,
     })
+}
+
+/// Without one of its keys, a restored control plane would make another, which nodes and users do not know.
+fn check_keys(state: &StateFolder) -> Result<(), BackupError> {
+    let folder = state.identity();
+    let own = [state.decision_key(), state.log_key()];
+    let files = needed_files(&folder).into_iter().map(|name| folder.join(name)).chain(own);
+    let missing = files.into_iter().find(|file| !file.is_file());
+    let name = missing.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    name.map_or(Ok(()), |name| Err(BackupError::NoKey(name)))
 }

@@ -1,11 +1,11 @@
 //! Copies what belongs into a backup from a state folder that may be in use.
 //!
-//! In this order: keys, the log, the journal, keys. The log follows the journal, so a later copy of the journal has all
-//! that an earlier one of the log covers. Keys change while the control plane is stopped or starts; if they are others
-//! after the journal was copied, all is copied again.
+//! In this order: keys, the log, the journal, what was given up, keys. The log follows the journal, so a later copy of
+//! the journal has all that an earlier one of the log covers. Keys change while the control plane is stopped or starts;
+//! if they are others after the journal was copied, all is copied again.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -16,7 +16,7 @@ use otherix_commands::tlog::TileStore;
 use otherix_runtime::files;
 use zeroize::Zeroizing;
 
-use super::manifest::{self, PRIVATE_FOLDERS};
+use super::manifest::{self, GIVEN_UP, PRIVATE_FOLDERS};
 use super::{BackupError, remove_file};
 use crate::args::StateFolder;
 
@@ -51,11 +51,31 @@ pub(super) fn copy_state(state: &StateFolder, to: &Path) -> Result<(), BackupErr
             remove_file(&copied.log())?;
         }
         SqliteStore::copy(&state.journal(), &copied.journal(), &mut || throttle.pause())?;
+        copy_given_up(&state.folder, to)?;
         if read_keys(state)? == keys {
             return write_keys(&keys, to);
         }
     }
     Err(BackupError::KeysChange(state.identity()))
+}
+
+/// Copies what restores gave up: nobody else may have it. These files never change once they have their names.
+fn copy_given_up(from: &Path, to: &Path) -> Result<(), BackupError> {
+    let entries = fs::read_dir(from).map_err(|source| BackupError::file("read", from, source))?;
+    for entry in entries {
+        let entry = entry.map_err(|source| BackupError::file("read", from, source))?;
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if !name.starts_with(GIVEN_UP) || !manifest::is_name(&name) {
+            continue;
+        }
+        let copied = to.join(&name);
+        remove_file(&copied)?;
+        let mut content = files::open_regular(&path).map_err(|source| BackupError::file("read", &path, source))?;
+        create_new(&copied)
+            .and_then(|mut file| io::copy(&mut content, &mut file))
+            .map_err(|source| BackupError::file("copy", &path, source))?;
+    }
+    Ok(())
 }
 
 /// Leaves half of the time to others.
@@ -95,10 +115,17 @@ fn read_folder(path: &Path, prefix: &str, keys: &mut Keys) -> Result<(), BackupE
             continue;
         }
         if !manifest::is_name(&name) {
-            return Err(BackupError::Name(name));
+            tracing::warn!(name, "left out: no file of otherixd has such a name");
+            continue;
         }
-        let content = files::open_regular(&path).and_then(|file| files::read_at_most(file, FILE_MAX));
-        let content = content.map_err(|source| BackupError::file("read", &path, source))?;
+        let content = match files::open_regular(&path).and_then(|file| files::read_at_most(file, FILE_MAX)) {
+            // A link that leads nowhere, or a file that was just removed. If it is a key, the check tells.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(name, "left out: it leads to no file");
+                continue;
+            }
+            content => content.map_err(|source| BackupError::file("read", &path, source))?,
+        };
         keys.insert(name, Zeroizing::new(content));
     }
     Ok(())
@@ -116,5 +143,9 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?.write_all(content)
+    create_new(path)?.write_all(content)
+}
+
+fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)
 }

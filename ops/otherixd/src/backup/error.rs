@@ -48,8 +48,12 @@ pub(crate) enum BackupError {
     Journal(#[from] LoadError),
     #[error("the log and the journal do not belong together")]
     Log(#[from] LogCheckError),
-    #[error("there is a log, and no key of it in `{}`", .0.display())]
-    NoLogKey(PathBuf),
+    #[error("the key `{0}` is missing in the folder `identity`")]
+    NoKey(String),
+    #[error("there are more than 1000 files")]
+    TooMany,
+    #[error("`{}` is a mount point: it cannot be created as a whole", .0.display())]
+    MountPoint(PathBuf),
     #[error("cannot encode the manifest")]
     Json(#[from] serde_json::Error),
 }
@@ -81,6 +85,19 @@ impl BackupError {
                  and `otherixd journal verify --stream`",
             ),
             Self::NoJournal(_) => Some("name the state folder with --state"),
+            Self::NoKey(_) => Some(
+                "it is not the whole state of a control plane: without this key, nodes and users would need new \
+                 credentials. A first start that was interrupted is completed by `otherixd run`",
+            ),
+            Self::TooMany => Some("remove what is not otherixd's from the folders `identity` and `credentials`"),
+            Self::MountPoint(_) => Some(
+                "restore into a new folder of that file system, such as `--state MOUNT/state`, and run otherixd with \
+                 it; or unmount it, and mount the restored folder there afterwards",
+            ),
+            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => Some(
+                "a backup takes twice the size of journal.db and log.db while it is written, and once afterwards; a \
+                 restore as much as the backup",
+            ),
             Self::Open(error) => Some(error.hint()),
             Self::Store(error) => error.hint(),
             Self::Journal(error) => error.hint(),
@@ -91,7 +108,6 @@ impl BackupError {
             | Self::NotAsWritten
             | Self::Manifest(_)
             | Self::Log(_)
-            | Self::NoLogKey(_)
             | Self::Json(_) => None,
         }
     }

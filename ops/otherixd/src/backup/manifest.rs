@@ -21,6 +21,9 @@ pub(super) const SUMS: &str = "SHA256SUMS";
 pub(super) const JOURNAL: &str = "journal.db";
 pub(super) const LOG: &str = "log.db";
 
+/// The beginning of the names of files with events that a restore gave up, and of the checkpoints of these.
+pub(super) const GIVEN_UP: &str = "given-up-epoch-";
+
 /// Folders of the state folder whose files are in the backup: the keys, and the credentials of the first administrator.
 pub(super) const PRIVATE_FOLDERS: [&str; 2] = ["identity", "credentials"];
 
@@ -123,7 +126,10 @@ impl Manifest {
         if let Some(part) = self.parts.iter().find(|part| !is_name(&part.name)) {
             return Err(BackupError::Name(part.name.clone()));
         }
-        if !self.parts.is_sorted_by(|one, next| one.name < next.name) || self.parts.len() > PARTS_MAX {
+        if self.parts.len() > PARTS_MAX {
+            return Err(BackupError::TooMany);
+        }
+        if !self.parts.is_sorted_by(|one, next| one.name < next.name) {
             return Err(BackupError::Malformed("the parts are not in order"));
         }
         if !self.parts.iter().any(|part| part.name == JOURNAL) {
@@ -165,8 +171,8 @@ impl Manifest {
     }
 }
 
-/// Whether a part may have this name: one of the databases, or a file in one of the folders. Nothing that a path could
-/// be made of which leads elsewhere.
+/// Whether a part may have this name: one of the databases, a file with what was given up, or a file in one of the
+/// folders. Nothing that a path could be made of which leads elsewhere.
 pub(super) fn is_name(name: &str) -> bool {
     let is_plain = |part: &str| {
         !part.is_empty()
@@ -176,6 +182,7 @@ pub(super) fn is_name(name: &str) -> bool {
     let mut parts = name.split('/');
     let is_known = match (parts.next(), parts.clone().count()) {
         (Some(JOURNAL | LOG), 0) => true,
+        (Some(name), 0) => name.starts_with(GIVEN_UP) && is_plain(name) && !name.ends_with(".new"),
         (Some(folder), 1 | 2) => PRIVATE_FOLDERS.contains(&folder),
         _ => false,
     };
@@ -219,7 +226,15 @@ mod tests {
 
     #[test]
     fn only_files_of_a_state_folder_are_parts() {
-        for name in ["journal.db", "log.db", "identity/operator.nk", "identity/tls/ca.pem", "credentials/admin.creds"] {
+        for name in [
+            "journal.db",
+            "log.db",
+            "identity/operator.nk",
+            "identity/tls/ca.pem",
+            "credentials/admin.creds",
+            "given-up-epoch-1-from-7.jsonl",
+            "given-up-epoch-1-from-7.checkpoint",
+        ] {
             assert!(is_name(name), "{name}");
         }
         for name in [
@@ -246,6 +261,8 @@ mod tests {
             "SHA256SUMS",
             "journal.db-wal",
             "read-models.db",
+            "given-up-epoch-1-from-7.jsonl.new",
+            "given-up-epoch-1/x",
             "identity/\u{e4}",
         ] {
             assert!(!is_name(name), "{name}");

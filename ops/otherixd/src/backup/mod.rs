@@ -5,12 +5,13 @@ mod archive;
 mod check;
 mod copy;
 mod error;
+mod kept;
 mod manifest;
 mod restore;
 mod work_folder;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use otherix_runtime::{Runtime, SystemRuntime, files};
 
@@ -31,9 +32,18 @@ const NICENESS: i32 = 10;
 
 /// Writes a backup of the control plane, which may be running, and prints what is in it.
 pub(crate) async fn backup(args: &BackupArgs) -> Result<(), BoxError> {
-    let BackupArgs { file, state, force } = args;
+    let BackupArgs { file, into, keep_days, state, force } = args;
+    if let Some(folder) = into {
+        return kept::backup(folder, state, *keep_days).await;
+    }
+    let Some(file) = file else { return Err(BackupError::NoName(PathBuf::new()).into()) };
+    write_file(file, state, *force).await
+}
+
+/// Writes a backup to a file.
+async fn write_file(file: &Path, state: &StateFolder, force: bool) -> Result<(), BoxError> {
     if !force && file.symlink_metadata().is_ok() {
-        return Err(BackupError::Exists(file.clone()).into());
+        return Err(BackupError::Exists(file.to_owned()).into());
     }
     // Without effect where it is not permitted.
     let _result = rustix::process::nice(NICENESS);
@@ -46,7 +56,7 @@ pub(crate) async fn backup(args: &BackupArgs) -> Result<(), BoxError> {
             return Err(error);
         }
     };
-    let moved = work_folder::put_in_place(&work.path().join(ARCHIVE), file, *force);
+    let moved = work_folder::put_in_place(&work.path().join(ARCHIVE), file, force);
     work.remove()?;
     moved?;
     print_summary("backup", &manifest, file)?;
@@ -77,6 +87,9 @@ fn print_summary(what: &str, manifest: &Manifest, path: &Path) -> std::io::Resul
         Some(checkpoint) => writeln!(out, "  the newest checkpoint of the log covers {} events", checkpoint.size)?,
         None => writeln!(out, "  the log of this epoch has no checkpoint yet")?,
     }
+    if !manifest.parts.iter().any(|part| part.name == manifest::LOG) {
+        writeln!(out, "  without a transparency log: there is none in the state folder")?;
+    }
     if *contradictions > 0 {
         writeln!(out, "  the log has stopped, as its checkpoints contradict the journal: see `otherix audit status`")?;
     }
@@ -84,7 +97,7 @@ fn print_summary(what: &str, manifest: &Manifest, path: &Path) -> std::io::Resul
 }
 
 /// The path with something added to its last part.
-fn with_suffix(path: &Path, suffix: &str) -> Result<std::path::PathBuf, BackupError> {
+fn with_suffix(path: &Path, suffix: &str) -> Result<PathBuf, BackupError> {
     let mut name = path.file_name().ok_or_else(|| BackupError::NoName(path.to_owned()))?.to_owned();
     name.push(suffix);
     Ok(path.with_file_name(name))

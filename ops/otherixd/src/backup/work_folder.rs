@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
-use super::{BackupError, sync_parent};
+use super::manifest::{GIVEN_UP, JOURNAL, LOG, PRIVATE_FOLDERS};
+use super::{ARCHIVE, BackupError, sync_parent};
 
 /// A locked, private folder.
 pub(super) struct WorkFolder {
@@ -37,13 +38,35 @@ impl WorkFolder {
             Err(Errno::WOULDBLOCK) => return Err(BackupError::InUse(path.to_owned())),
             locked => locked.map_err(|error| failed(error.into()))?,
         }
+        // Another process may have removed it, and made a new one, before it was locked.
+        let (locked, found) = (lock.metadata().map_err(failed)?, path.symlink_metadata());
+        if !found.is_ok_and(|found| (found.dev(), found.ino()) == (locked.dev(), locked.ino())) {
+            return Err(BackupError::InUse(path.to_owned()));
+        }
         let folder = Self { path: path.to_owned(), lock };
+        if !folder.is_ours().map_err(failed)? {
+            return Err(BackupError::Foreign(path.to_owned()));
+        }
         folder.empty().map_err(failed)?;
         Ok(folder)
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether there is nothing in it but what a backup or a restore makes.
+    fn is_ours(&self) -> io::Result<bool> {
+        let is_known = |name: &str| {
+            let is_database = [JOURNAL, LOG].iter().any(|database| name.starts_with(database));
+            is_database || name == ARCHIVE || name.starts_with(GIVEN_UP) || PRIVATE_FOLDERS.contains(&name)
+        };
+        for entry in fs::read_dir(&self.path)? {
+            if !is_known(&entry?.file_name().to_string_lossy()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn empty(&self) -> io::Result<()> {

@@ -217,6 +217,18 @@ pub(crate) fn account_key(state: &Path, name: AccountName) -> Result<KeyPair, Na
 /// The file with the public keys of the accounts. Written when all keys exist that an operator of somebody else needs.
 const ACCOUNTS: &str = "accounts.json";
 
+/// The names of the files, in the folder of the keys, without which users and nodes would need new credentials. Those
+/// that older versions lack are not among them.
+pub(crate) fn needed_files(folder: &Path) -> Vec<String> {
+    let is_own_operator = !folder.join(ACCOUNTS).exists();
+    let is_needed = |name: AccountName| is_own_operator || name != AccountName::System;
+    let accounts = AccountName::ALL.into_iter().filter(|name| *name != AccountName::State && is_needed(*name));
+    let scopes = Scope::all().filter(|scope| *scope != Scope::StateReader && is_needed(scope.account()));
+    let operator = ["operator.jwt", "operator-signing.nk"].map(str::to_owned);
+    let operator = operator.into_iter().filter(|_| is_own_operator);
+    accounts.map(account_file).chain(scopes.map(signing_file)).chain(operator).collect()
+}
+
 /// The file of an account's own key.
 fn account_file(name: AccountName) -> String {
     format!("account-{}.nk", name.as_str().to_ascii_lowercase())

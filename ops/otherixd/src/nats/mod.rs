@@ -40,7 +40,7 @@ pub(crate) use disk::has_free_space;
 pub(crate) use error::NatsError;
 pub(crate) use files::{private_folder, read_private, write_private};
 pub(crate) use former_users::FormerUsers;
-pub(crate) use identity::{Identity, account_key};
+pub(crate) use identity::{Identity, account_key, needed_files};
 pub(crate) use mirror::{Mirror, MirrorError, MirrorProgress, is_not_found};
 pub(crate) use own::{
     AccountPusher, OwnNatsSettings, Pushed, ServerUrls, SystemClient, Wanted, account_claims, label, note_given,

@@ -109,7 +109,7 @@ async fn a_network_is_created_once_however_often_it_is_requested() {
 }
 
 /// Runs the command-line program as the first administrator; returns stdout if it succeeds.
-async fn otherix(daemon: &OtherixdProcess, arguments: &[&str]) -> Result<String, String> {
+pub(crate) async fn otherix(daemon: &OtherixdProcess, arguments: &[&str]) -> Result<String, String> {
     let program = Path::new(env!("CARGO_BIN_EXE_otherixd")).with_file_name("otherix");
     assert!(program.is_file(), "`{}` is not there: `cargo build --workspace` makes it", program.display());
     let mut command = Command::new(program);

@@ -149,6 +149,7 @@ async fn exhausted_supernet_and_vni_range_are_rejected() {
         image_url: Some("https://images.example/debian-12.qcow2".to_owned()),
         arch: Some("amd64".to_owned()),
         network_id: Some(second.id.to_string()),
+        ip: None,
         node_id: None,
     };
     let vm = call::<VmView>(&admin, Request::of::<CreateVm>(), &vm, Some("vm")).await.unwrap().data;

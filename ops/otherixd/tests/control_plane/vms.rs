@@ -27,6 +27,7 @@ fn vm(name: &str, network: Option<&NetworkView>) -> VmDraft {
         image_url: Some("https://images.example/debian-12.qcow2".to_owned()),
         arch: Some("amd64".to_owned()),
         network_id: network.map(|network| network.id.to_string()),
+        ip: None,
         node_id: None,
     }
 }

@@ -39,13 +39,15 @@ pub(super) fn add_bridge_rules(batch: &mut Batch, table: &Table, networks: &[(CS
     let gateways = add_gateways(batch, table, networks);
     let first = BaseChain { priority: guests::FIRST, ..BaseChain::filter(Hook::PreRouting) };
     let receive = add_base_chain(batch, table, c"receive", first);
-    for (kind, offset) in SOURCES {
-        add_rule(batch, &receive, |rule| {
-            guests::in_groups(rule, GroupOf::Input, u32::MAX, LinkGroup::GatewayTap.number());
-            guests::is_of_type(rule, kind);
-            rule.add_expr(&nft_expr!(payload_raw nh offset, 4));
-            rule.add_expr(&nft_expr!(lookup & gateways));
-            rule.add_expr(&nft_expr!(verdict drop));
-        });
+    for group in [LinkGroup::GatewayTap, LinkGroup::AssignedGatewayTap] {
+        for (kind, offset) in SOURCES {
+            add_rule(batch, &receive, |rule| {
+                guests::in_groups(rule, GroupOf::Input, u32::MAX, group.number());
+                guests::is_of_type(rule, kind);
+                rule.add_expr(&nft_expr!(payload_raw nh offset, 4));
+                rule.add_expr(&nft_expr!(lookup & gateways));
+                rule.add_expr(&nft_expr!(verdict drop));
+            });
+        }
     }
 }

@@ -6,7 +6,9 @@
 //! - `bridge`: from taps and VTEPs no frames with a VLAN tag, no frames to bridges and switches (spanning tree, LLDP,
 //!   CDP), nothing that only routers send (router advertisements, redirects, queries of multicast routers), and no
 //!   answers of DHCP servers, nor what hides them from these rules: LLC/SNAP, and IPv6 fragments whose first does not
-//!   contain all headers; from taps of networks without a gateway, and from VTEPs, nothing to the node itself.
+//!   contain all headers; from taps of networks that assign addresses, no questions for DHCP servers, which the node's
+//!   responder has received before, and nothing to the MAC address of its gateway; from taps of networks without a
+//!   gateway, and from VTEPs, nothing to the node itself.
 //!
 //! Packets that `bridge-nf-call-*` passes to the first three are bridged within one bridge: they are received on it and
 //! sent to it.
@@ -20,6 +22,7 @@ use super::sets::{FrameType, Icmpv6Type, IgmpType, Port, Protocol};
 use super::{BaseChain, UDP, add_base_chain, add_rule, add_set, delete_table, encode};
 use crate::kernel::nft::expression::{AfterFragmentHeader, GroupOf};
 use crate::kernel::nft::tables::{FAMILY_ARP, FAMILY_BRIDGE, FAMILY_IPV4, FAMILY_IPV6};
+use crate::model::desired::GATEWAY_MAC;
 use crate::model::firewall::GUEST_TABLES;
 use crate::model::link_group::LinkGroup;
 
@@ -38,6 +41,8 @@ const IGMP: u8 = 2;
 const IGMP_OF_ROUTERS: [u8; 2] = [0x11, 0x30];
 /// The ports of clients of DHCP and DHCPv6. Some clients do not check a server's port.
 const DHCP_CLIENTS: [u16; 2] = [68, 546];
+/// The port of DHCP servers.
+const DHCP_SERVER: u16 = 67;
 /// Headers that may follow a fragment header and precede the transport header: hop-by-hop and destination options,
 /// routing, another fragment header, authentication, mobility, HIP and shim6. Hosts send none of them in fragments.
 const EXTENSIONS: [u8; 8] = [0, 60, 43, 44, 51, 135, 139, 140];
@@ -48,6 +53,15 @@ const CONTROL: [([u8; 6], [u8; 6]); 3] = [
     ([0x01, 0x80, 0xc2, 0, 0, 0], [0xff, 0xff, 0xff, 0xff, 0xff, 0xd0]),
     ([0x01, 0x80, 0xc2, 0, 0, 0x30], [0xff, 0xff, 0xff, 0xff, 0xff, 0xf0]),
     ([0x01, 0x00, 0x0c, 0, 0, 0], [0xff, 0xff, 0xff, 0, 0, 0]),
+];
+
+/// The groups of taps.
+const TAPS: [LinkGroup; 5] = [
+    LinkGroup::IsolatedTap,
+    LinkGroup::AssignedTap,
+    LinkGroup::Tap,
+    LinkGroup::GatewayTap,
+    LinkGroup::AssignedGatewayTap,
 ];
 
 /// The priority at which a bridge's filter begins (`NF_BR_PRI_NAT_DST_BRIDGED`).
@@ -191,18 +205,40 @@ fn add_bridge(batch: &mut Batch, table: &Table) {
         rule.add_expr(&nft_expr!(lookup & extensions));
         rule.add_expr(&nft_expr!(verdict drop));
     });
+    add_asking(batch, table);
     let first = BaseChain { priority: FIRST, ..BaseChain::filter(Hook::PreRouting) };
     let receive = add_base_chain(batch, table, c"receive", first);
-    for group in [LinkGroup::IsolatedTap, LinkGroup::Tap, LinkGroup::GatewayTap, LinkGroup::Vtep] {
+    for group in TAPS.into_iter().chain([LinkGroup::Vtep]) {
         add_rule(batch, &receive, |rule| {
             in_groups(rule, GroupOf::Input, u32::MAX, group.number());
             rule.add_expr(&nft_expr!(verdict jump c"guest".to_owned()));
         });
     }
+    for group in [LinkGroup::AssignedTap, LinkGroup::AssignedGatewayTap] {
+        add_rule(batch, &receive, |rule| {
+            in_groups(rule, GroupOf::Input, u32::MAX, group.number());
+            rule.add_expr(&nft_expr!(verdict jump c"asking".to_owned()));
+        });
+    }
     let input = add_base_chain(batch, table, c"input", BaseChain::filter(Hook::In));
-    for group in [LinkGroup::IsolatedTap, LinkGroup::Vtep] {
+    for group in [LinkGroup::IsolatedTap, LinkGroup::AssignedTap, LinkGroup::Vtep] {
         add_rule(batch, &input, |rule| drop_in_group(rule, GroupOf::Input, group.number()));
     }
+}
+
+/// Adds the chain for taps of networks that assign addresses: what their responder has received goes no further.
+fn add_asking(batch: &mut Batch, table: &Table) {
+    let asking = Chain::new(c"asking", table);
+    batch.add(&asking, MsgType::Add);
+    drop_transport(batch, &asking, UDP, |rule| {
+        rule.add_expr(&nft_expr!(payload udp dport));
+        rule.add_expr(&nft_expr!(cmp == DHCP_SERVER.to_be()));
+    });
+    add_rule(batch, &asking, |rule| {
+        rule.add_expr(&nft_expr!(payload ethernet daddr));
+        rule.add_expr(&nft_expr!(cmp == GATEWAY_MAC.as_slice()));
+        rule.add_expr(&nft_expr!(verdict drop));
+    });
 }
 
 /// Adds a set of numbers.

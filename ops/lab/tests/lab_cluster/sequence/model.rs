@@ -70,7 +70,7 @@ impl Cluster {
                 self.node_mut(data).membership = Some(MeshMembership { address, key, endpoint });
             }
             "node.removed.v1" => drop(self.nodes.remove(data["node_id"].as_str().unwrap()).unwrap()),
-            "network.created.v1" => {
+            "network.created.v2" => {
                 assert_eq!(data["managed"], true, "the steps create managed networks only");
                 let vni = data["vni"].as_u64();
                 let bridge = vni.map_or_else(|| text(&data["bridge_name"]), |vni| format!("otb{vni}"));
@@ -82,7 +82,7 @@ impl Cluster {
             "network.deleted.v1" => drop(self.networks.remove(data["network_id"].as_str().unwrap()).unwrap()),
             "vm.created.v2" => drop(self.vms.insert(text(&data["vm_id"]), text(&data["name"]))),
             "vm.deleted.v1" => drop(self.vms.remove(data["vm_id"].as_str().unwrap()).unwrap()),
-            "nic.attached.v1" => {
+            "nic.attached.v2" => {
                 let id = text(&data["nic_id"]);
                 let [vm, network, mac] = ["vm_id", "network_id", "mac"].map(|field| text(&data[field]));
                 let digits: String = id.chars().filter(|c| *c != '-').take(12).collect();

@@ -81,6 +81,19 @@ async fn a_new_epoch_proves_what_it_gives_up() {
     }
     sqlite(&path.join("log.db"), "DELETE FROM checkpoints");
 
+    // Without the stream, nobody knows what was recorded last, and no file of given-up events is named.
+    let without = restored(&file).await;
+    let (ok, output, errors) = tool(without.path(), &["restore", "--new-epoch", "--above", "90"]).await;
+    let unknown = format!("not proven: that nothing was recorded after position {}", kept.len());
+    assert!(ok && output.contains(&unknown) && !output.contains("--given-up"), "{output}{errors}");
+    assert!(
+        !fs::read_dir(without.path()).unwrap().any(|entry| entry
+            .unwrap()
+            .path()
+            .extension()
+            .is_some_and(|it| it == "jsonl"))
+    );
+
     let (ok, output, errors) = tool(&path, &["restore", "--new-epoch"]).await;
     assert!(ok && output.contains(&proven) && output.contains("epoch 2 has begun"), "{output}{errors}");
     // What was written suffices for anybody: kept events, the file, and the signed checkpoint.

@@ -3,6 +3,8 @@
 
 mod archive;
 mod given_up;
+mod kept;
+mod parts;
 mod refusals;
 mod rounds;
 
@@ -29,7 +31,9 @@ async fn backup(daemon: &OtherixdProcess, folder: &Path, name: &str) -> PathBuf 
 async fn restored(file: &Path) -> TempDir {
     let folder = tempdir().unwrap();
     let (ok, output, errors) = tool(folder.path(), &["restore", "--from", file.to_str().unwrap()]).await;
-    assert!(ok && output.contains("next: if the folder `nats`"), "{output}{errors}");
+    // What is next, with the options for this state folder.
+    let next = format!("start `otherixd run --state {}`", folder.path().display());
+    assert!(ok && output.contains("next: if the folder `nats`") && output.contains(&next), "{output}{errors}");
     folder
 }
 

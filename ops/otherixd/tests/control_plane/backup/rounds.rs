@@ -18,8 +18,8 @@ fn start(state: &Path, arguments: &[&str]) -> std::process::Child {
 }
 
 /// Runs a command once to know how long it takes, and then kills it at moments spread over that time. One that ends
-/// before it is killed is run again, and killed earlier from then on. `prepare` comes before each run, and `check` after
-/// it. Returns how many have ended by themselves.
+/// before it is killed is run again, and killed earlier from then on. `prepare` comes before each run, and `check`
+/// after it. Returns how many have ended by themselves.
 fn kill_rounds(state: &Path, arguments: &[&str], mut prepare: impl FnMut(), mut check: impl FnMut(u32)) -> u32 {
     prepare();
     let began = Instant::now();
