@@ -272,3 +272,28 @@ fn unreadable(error: &StateError) {
 
 /// The header that marks the key of a message as deleted.
 const OPERATION: &str = "KV-Operation";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_that_was_written_or_has_lost_entries_is_noticed() {
+        let entries = ["id.a", "name.a"].map(|key| (key.to_owned(), "{}".to_owned()));
+        let present = Present { entries: entries.into(), last_sequence: 9 };
+        let state = |messages: u64, last_sequence: u64| {
+            let time = "2026-11-30T00:00:00Z";
+            let state = serde_json::json!({
+                "messages": messages, "bytes": 1, "first_seq": 1, "first_ts": time, "last_seq": last_sequence,
+                "last_ts": time, "consumer_count": 0,
+            });
+            serde_json::from_value(state).unwrap()
+        };
+        // Two markers beside the entries, or none any more.
+        assert!(present.can_be(&state(4, 9)) && present.can_be(&state(2, 9)));
+        // Purged, one lost, one written by somebody else, and set back.
+        for (messages, last_sequence) in [(0, 9), (1, 9), (2, 10), (2, 8)] {
+            assert!(!present.can_be(&state(messages, last_sequence)), "{messages} {last_sequence}");
+        }
+    }
+}
