@@ -401,7 +401,8 @@ async fn who_asks_for_much_of_the_past_delays_others_little() {
     });
     assert!(other.is_ok());
     let (answered, refused): (Vec<_>, Vec<_>) = flood.into_iter().partition(Result::is_ok);
-    assert_eq!((answered.len(), refused.len()), (2, 498));
+    // Two at once; on a fast machine, some may have been answered before the last ones ask.
+    assert!((2..=50).contains(&answered.len()), "{} answered", answered.len());
     assert!(refused.iter().all(|answer| answer.as_ref().unwrap_err().error.code == ErrorCode::Unavailable));
     queries.stop().await;
 }
