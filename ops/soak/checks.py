@@ -47,7 +47,8 @@ def decisions(journal, tally):
     for number, (position, kind, body) in enumerate(journal, 1):
         if position != number:
             return [f"position {position} where {number} is expected"]
-        name = kind.removeprefix("dev.otherix.").removesuffix(".v1")
+        # Whatever the version of the event.
+        name = kind.removeprefix("dev.otherix.").rpartition(".")[0]
         if name in found:
             network = json.loads(body)["subject"].removeprefix("network/")
             found[name][network] += 1

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use otherix_testkit::python::nats_py;
 use otherix_testkit::tempdir;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::daemon::{OtherixdProcess, tool};
 
@@ -39,6 +39,19 @@ async def main():
 asyncio.run(main())
 "#;
 
+/// Removes the fields that later versions have added to views, each of which says that there is no such thing.
+fn remove_added(views: &mut Value) {
+    let added = [("dhcp", json!(false)), ("dns", json!(false)), ("ip", Value::Null)];
+    match views {
+        Value::Array(views) => views.iter_mut().for_each(remove_added),
+        Value::Object(fields) => {
+            fields.retain(|name, value| !added.iter().any(|(added, nothing)| name == added && value == nothing));
+            fields.values_mut().for_each(remove_added);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 #[tokio::test]
 async fn reads_journal_of_version_0_1() {
     let folder = tempdir().unwrap();
@@ -48,7 +61,8 @@ async fn reads_journal_of_version_0_1() {
 
     let credentials = daemon.credentials("admin");
     let output = nats_py(QUERIES, &[&daemon.url().await, credentials.to_str().unwrap()]).await;
-    let actual: Value = serde_json::from_str(&output).unwrap();
+    let mut actual: Value = serde_json::from_str(&output).unwrap();
+    remove_added(&mut actual);
     let expected: Value = serde_json::from_slice(&fs::read(Path::new(FIXTURE).join("views.json")).unwrap()).unwrap();
     for resource in ["network", "vm", "node"] {
         assert_eq!(actual[resource], expected[resource], "{resource}");
