@@ -12,6 +12,7 @@ network:read      *      *         *          *       -     -
 vm:read           *      *         *          *       -     -
 node:read         *      *         *          *       -     -
 event:read        *      *         *          *       *     -
+refusal:read      *      *         *          *       -     -
 image:read        *      *         *          *       -     -
 cluster:read      *      *         *          *       -     -
 network:manage    *      -         -          -       -     -
