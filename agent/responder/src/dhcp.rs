@@ -64,7 +64,7 @@ pub struct Lease {
     pub server: Ipv4Addr,
     /// Whether the gateway is a route to other networks.
     pub is_router: bool,
-    /// In bytes.
+    /// The MTU of the network, in bytes: that of the guest's device.
     pub mtu: u16,
 }
 

@@ -27,7 +27,7 @@ const ARP_REPLY: [u8; 2] = [0, 2];
 const IPV4_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 
-/// Time to live of our packets: they stay on their link.
+/// Time to live of answers. They are never forwarded: the guest is on the link.
 const TTL: u8 = 64;
 
 /// A packet of a guest.

@@ -31,7 +31,7 @@ impl Waiting {
         last.and_then(|last| self.refusals.remove(last)).is_some()
     }
 
-    /// Takes all.
+    /// Removes and returns all, the oldest first.
     pub(super) fn take(&mut self) -> VecDeque<Refusal> {
         self.of_callers.clear();
         std::mem::take(&mut self.refusals)

@@ -7,14 +7,12 @@ use otherix_commands::domain::Rejection;
 use otherix_commands::store::replay;
 use otherix_commands::writer::{CommandRequest, Refusal};
 use otherix_schemas::command::Command;
-use otherix_schemas::id::{NetworkId, NicId, VmId};
+use otherix_schemas::id::NetworkId;
 use otherix_schemas::network::{BridgeSpec, Dhcp, Egress, NetworkCommand, NewNetwork, NewNetworkSpec, Ownership};
-use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::value::{GatewaySubnet, Mtu};
-use otherix_schemas::vm::{Arch, NewVm, VmCommand};
 use uuid::Uuid;
 
-use super::support::{JournalFolder, RunningWriter, join, request};
+use super::support::{JournalFolder, RunningWriter, create_vm, join, request};
 
 /// VMs that are created at once.
 const AT_ONCE: usize = 300;
@@ -35,20 +33,6 @@ fn network(network_id: NetworkId) -> CommandRequest {
     request(Command::Network(NetworkCommand::Create { network_id, network }))
 }
 
-fn vm(number: usize, network_id: NetworkId) -> CommandRequest {
-    let vm = NewVm {
-        name: format!("vm-{number}").parse().unwrap(),
-        image_url: "https://images.example/a".parse().unwrap(),
-        arch: Arch::Amd64,
-        network_id: Some(network_id),
-        ip: None,
-        node_id: None,
-    };
-    let nic = GeneratedNic { nic_id: NicId::new(Uuid::new_v4()), mac: 0 };
-    let (vm_id, owner) = (VmId::new(Uuid::now_v7()), "admin".parse().unwrap());
-    request(Command::Vm(VmCommand::Create { vm_id, nic, vm, owner }))
-}
-
 #[tokio::test]
 async fn vms_that_are_created_at_once_get_different_addresses() {
     let folder = JournalFolder::new();
@@ -56,7 +40,7 @@ async fn vms_that_are_created_at_once_get_different_addresses() {
     writer.execute(join("node-1")).await.unwrap();
     let network_id = NetworkId::new(Uuid::now_v7());
     writer.execute(network(network_id)).await.unwrap();
-    let creations = (0..AT_ONCE).map(|number| writer.begin(vm(number, network_id))).collect::<Vec<_>>();
+    let creations = (0..AT_ONCE).map(|number| writer.begin(create_vm(number, network_id))).collect::<Vec<_>>();
     let mut addresses = BTreeSet::new();
     let mut refused = 0;
     for answer in join_all(creations).await {

@@ -9,14 +9,12 @@ use otherix_commands::domain::Rejection;
 use otherix_commands::store::{EventStore, replay};
 use otherix_commands::writer::{CommandRequest, Refusal};
 use otherix_schemas::command::Command;
-use otherix_schemas::id::{NetworkId, NicId, VmId};
+use otherix_schemas::id::NetworkId;
 use otherix_schemas::network::NetworkCommand;
-use otherix_schemas::nic::GeneratedNic;
-use otherix_schemas::vm::{Arch, NewVm, VmCommand};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::support::{JournalFolder, RunningWriter, create, join, request};
+use super::support::{JournalFolder, RunningWriter, create, create_vm, join, request};
 
 const RACES: usize = 10_000;
 
@@ -29,24 +27,6 @@ const RIVALS_MAX: usize = 3;
 fn network_of(create: &CommandRequest) -> NetworkId {
     let Command::Network(NetworkCommand::Create { network_id, .. }) = &create.command else { panic!("not a network") };
     *network_id
-}
-
-fn create_vm(number: usize, network_id: NetworkId) -> CommandRequest {
-    let vm = NewVm {
-        name: format!("vm-{number}").parse().unwrap(),
-        image_url: "https://images.example/a".parse().unwrap(),
-        arch: Arch::Amd64,
-        network_id: Some(network_id),
-        ip: None,
-        node_id: None,
-    };
-    let nic = GeneratedNic { nic_id: NicId::new(Uuid::new_v4()), mac: random() };
-    request(Command::Vm(VmCommand::Create {
-        vm_id: VmId::new(Uuid::now_v7()),
-        nic,
-        vm,
-        owner: "admin".parse().unwrap(),
-    }))
 }
 
 fn random() -> u32 {

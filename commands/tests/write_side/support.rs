@@ -16,10 +16,12 @@ use otherix_commands::writer::{
 };
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::command::Command;
-use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NodeId};
+use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{NetworkCommand, NewNetwork, NewNetworkSpec};
+use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshOffer, NodeCommand};
 use otherix_schemas::user::Callers;
+use otherix_schemas::vm::{Arch, NewVm, VmCommand};
 use otherix_testkit::{TempDir, tempdir};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -49,13 +51,13 @@ impl JournalFolder {
         SqliteStore::open(&self.path(), ClusterId::new(Uuid::now_v7())).await.unwrap()
     }
 
-    /// Runs statements with the `sqlite3` command. Returns its output.
     /// Copies the journal of a process that has ended. Closing it may have left events in the write-ahead log.
     pub(crate) fn copy(&self, to: impl AsRef<Path>) {
         self.sql("PRAGMA wal_checkpoint(TRUNCATE)");
         std::fs::copy(self.path(), to).unwrap();
     }
 
+    /// Runs statements with the `sqlite3` command. Returns its output.
     pub(crate) fn sql(&self, statements: &str) -> String {
         sql(&self.path(), statements).unwrap()
     }
@@ -145,6 +147,22 @@ pub(crate) fn create(name: &str) -> CommandRequest {
         spec: NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap(), dhcp: None },
     };
     request(Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network }))
+}
+
+/// Creates a VM on a network.
+pub(crate) fn create_vm(number: usize, network_id: NetworkId) -> CommandRequest {
+    let vm = NewVm {
+        name: format!("vm-{number}").parse().unwrap(),
+        image_url: "https://images.example/a".parse().unwrap(),
+        arch: Arch::Amd64,
+        network_id: Some(network_id),
+        ip: None,
+        node_id: None,
+    };
+    let [a, b, c, d, ..] = Uuid::new_v4().into_bytes();
+    let nic = GeneratedNic { nic_id: NicId::new(Uuid::new_v4()), mac: u32::from_le_bytes([a, b, c, d]) };
+    let (vm_id, owner) = (VmId::new(Uuid::now_v7()), "admin".parse().unwrap());
+    request(Command::Vm(VmCommand::Create { vm_id, nic, vm, owner }))
 }
 
 pub(crate) fn join(name: &str) -> CommandRequest {

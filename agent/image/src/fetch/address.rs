@@ -171,7 +171,10 @@ fn contained_v4(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else {
         return address;
     };
-    let last = |bits: u128| Ipv4Addr::from_bits(u32::try_from(bits & u128::from(u32::MAX)).unwrap_or_default());
+    let last = |bits: u128| {
+        let [.., a, b, c, d] = bits.to_be_bytes();
+        Ipv4Addr::new(a, b, c, d)
+    };
     let bits = v6.to_bits();
     let is_mapped = bits >> 32 == 0xffff;
     let is_compatible = bits >> 32 == 0 && bits > 1;

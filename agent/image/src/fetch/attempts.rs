@@ -28,7 +28,7 @@ pub struct Fetcher {
     tls: OnceLock<TlsConfig>,
 }
 
-/// One fetch.
+/// What is fetched, and what is already known of it.
 #[derive(Clone, Copy)]
 pub struct FetchRequest<'a> {
     pub source: &'a ImageSource,

@@ -145,7 +145,7 @@ impl Part {
         self.save()
     }
 
-    /// Forgets everything.
+    /// Discards what was received, and its record: the download begins again.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.rewind()?;

@@ -33,7 +33,7 @@ pub(crate) async fn restore(file: &Path, args: &RestoreArgs) -> Result<(), BoxEr
     if let Err(error) = print_next(&place, args, &manifest).await {
         // All is restored: what the stream has can be asked for later.
         tracing::warn!(%error, "the stream cannot be read");
-        let options = options(args);
+        let options = state_option(args);
         writeln!(
             io::stdout(),
             "next: as soon as NATS can be reached, see what the stream has that the backup lacks: `otherixd journal \
@@ -78,14 +78,10 @@ fn is_mount_point(folder: &Path) -> io::Result<bool> {
     Ok(fs::metadata(folder)?.dev() != fs::metadata(parent)?.dev())
 }
 
-/// The options with which the next commands find the restored control plane.
-fn options(args: &RestoreArgs) -> String {
-    let mut options = String::new();
+/// The option with which the next commands find the restored state folder, unless it is the default one.
+fn state_option(args: &RestoreArgs) -> String {
     let state = &args.offline.state.folder;
-    if state != Path::new(STATE_FOLDER) {
-        options.push_str(&format!(" --state {}", state.display()));
-    }
-    options
+    if state == Path::new(STATE_FOLDER) { String::new() } else { format!(" --state {}", state.display()) }
 }
 
 fn warn_of_readers(file: &Path) {
@@ -112,7 +108,7 @@ async fn unpack(file: &Path, manifest: &Manifest, work: &WorkFolder) -> Result<(
 /// Prints what has to be done next: it depends on what the stream has, if that can be asked.
 async fn print_next(place: &Path, args: &RestoreArgs, manifest: &Manifest) -> Result<(), BoxError> {
     let mut out = io::stdout();
-    let (state, position, options) = (place.display(), manifest.position, options(args));
+    let (state, position, options) = (place.display(), manifest.position, state_option(args));
     if args.offline.own.settings(&args.offline.state)?.is_none() {
         writeln!(
             out,
