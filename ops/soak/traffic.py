@@ -82,6 +82,9 @@ class Traffic:
         self.guests = [Guest(f"{network}-{number}", network, node, address) for network, guests in GUESTS.items()
                        for number, (node, address) in enumerate(guests, 1)]
         self.mtu, self.ids, self.bridges = {}, {}, {}
+        # Cancelling is not enough: before Python 3.12, `asyncio.wait_for` loses a cancellation that arrives with the
+        # reply, and the queries would go on for ever.
+        self.is_ended = False
 
     async def otherix(self, *arguments):
         state = self.cluster.folder / "otherixd"
@@ -167,7 +170,7 @@ class Traffic:
             return json.loads((await client.request(subject, json.dumps(body).encode(), timeout=5)).data)["data"]
 
         try:
-            while True:
+            while not self.is_ended:
                 for network, network_id in self.ids.items():
                     status = (await ask("network.get", {"id": network_id}))["status"]
                     now = time.monotonic()
@@ -223,6 +226,14 @@ async def run(options):
     print(f"traffic: seed {options.seed}, {options.breaks} breaks, lab `{options.lab}`", flush=True)
 
     async def inject(probes):
+        try:
+            await inject_all()
+        finally:
+            traffic.is_ended = True
+        for probe in probes:
+            probe.cancel()
+
+    async def inject_all():
         if unrest := await calm(judge, CALM_TIMEOUT_S):
             raise RuntimeError(f"before any break: {unrest[0]}")
         choices = [chosen for node in await traffic.nodes() for chosen in breaks.breaks(node)
@@ -234,17 +245,16 @@ async def run(options):
             for violation in await episode(traffic, chosen, draw.uniform(*options.hold)):
                 violations[chosen.kind] += 1
                 print(f"traffic: VIOLATION: break {number}, {chosen}: {violation}", flush=True)
-        for probe in probes:
-            probe.cancel()
 
     clock_folder = clocks.folder()
     clocks.install(clock_folder.name)
     try:
-        await cluster.down()
-        await cluster.up()
-        await traffic.create()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(inject(traffic.start(tasks)))
+        async with asyncio.timeout(options.limit):
+            await cluster.down()
+            await cluster.up()
+            await traffic.create()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(inject(traffic.start(tasks)))
     except Exception as error:
         for cause in getattr(error, "exceptions", [error]):
             violations["run"] += 1
@@ -271,6 +281,7 @@ def arguments():
     parser.add_argument("--short", action="store_true", help="no breaks that last until a node is unreachable")
     parser.add_argument("--hold", type=float, nargs=2, default=[4, 8], help="shortest and longest break in s [4 8]")
     parser.add_argument("--slack", type=float, default=0.0, help="seconds to add to the limit on a busy machine [0]")
+    parser.add_argument("--limit", type=float, help="seconds after which the run ends as a violation [none]")
     parser.add_argument("--lab", default="traffic", help="the lab's name; an existing one is removed [traffic]")
     parser.add_argument("--keep", action="store_true", help="leave the lab as it is at the end")
     return parser.parse_args()

@@ -12,7 +12,7 @@ use otherix_vmtest::in_guest;
 use serde_json::{Value, json};
 
 use crate::host::Host;
-use crate::nat::{REMOTE, nat, node_with_uplink};
+use crate::nat::{REMOTE, nat, node_with_uplink_here};
 use crate::node::Node;
 use crate::taps::{attach_nic, bridge_json, frame, mac, nic, received};
 
@@ -131,7 +131,7 @@ fn networks_on_one_bridge_are_connected_only_if_they_have_the_same_vlan() {
 #[test]
 fn a_managed_bridge_and_its_gateway_are_in_its_vlan() {
     run(|| async {
-        let (mut node, _outside) = node_with_uplink();
+        let (mut node, _outside) = node_with_uplink_here();
         let Want::Bridge(bridge) = nat(1) else { unreachable!() };
         node.set_desired(1, Want::Bridge(DesiredBridge { vlan: Some(7.try_into().unwrap()), ..bridge }));
         node.set_desired(2, tagged("br-plain", 8, Want::Bridge));

@@ -49,6 +49,11 @@ pub(crate) fn nat(number: u16) -> Want {
 /// Returns a node with an uplink, and the host outside.
 pub(crate) fn node_with_uplink() -> (Node, Host) {
     enter_new();
+    node_with_uplink_here()
+}
+
+/// As `node_with_uplink`, in the test's namespace.
+pub(crate) fn node_with_uplink_here() -> (Node, Host) {
     let outside = Host::new("uplink");
     sh("ip address add 192.0.2.7/24 dev uplink\nip route add default via 192.0.2.9");
     outside.sh(&format!("ip address add {OUTSIDE_HOST}/24 dev eth0; ip address add {REMOTE}/32 dev lo"));

@@ -135,8 +135,13 @@ fn render(count: u32, builds: &Builds, many: &BridgeMeasurements, few: &BridgeMe
 
 /// Enters a new network namespace, which exists as long as the returned file is open.
 async fn new_namespace() -> Result<File, BenchError> {
-    netns::enter_new();
-    let namespace = File::open("/proc/thread-self/ns/net")?;
+    let create = || {
+        netns::enter_new();
+        File::open("/proc/thread-self/ns/net")
+    };
+    // By a thread of its own: one enters a new namespace once.
+    let namespace = tokio::task::spawn_blocking(|| std::thread::spawn(create).join()).await?;
+    let namespace = namespace.map_err(|_panicked| BenchError::Panicked("namespace"))??;
     enter(&namespace).await?;
     Ok(namespace)
 }

@@ -1,10 +1,16 @@
 //! A network namespace for one test, and queries in it with `ip`. The original namespace is not changed, and the new
 //! one has no name: the kernel frees it with its last thread and process.
 
+use std::cell::Cell;
 use std::process::Command;
 
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
+
+thread_local! {
+    /// Whether this thread has entered a namespace.
+    static HAS_ENTERED: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Moves the calling thread into a new network namespace that has only `lo`, which is up.
 ///
@@ -13,8 +19,10 @@ use serde_json::Value;
 /// showing the old one.
 ///
 /// # Panics
-/// Without root: kernel tests must not pass without running.
+/// Without root: kernel tests must not pass without running. Also if the thread is in a namespace of a test already:
+/// threads that its runtime keeps for blocking work would stay in the earlier one.
 pub fn enter_new() {
+    assert!(!HAS_ENTERED.replace(true), "one test has one network namespace: write a test of its own for the next one");
     if let Err(error) = unshare_network() {
         panic!("cannot create a network namespace: {error}; the kernel tests need root");
     }
