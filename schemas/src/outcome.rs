@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::id::{NetworkId, NicId};
+use crate::id::{NetworkId, NicId, VmId};
 use crate::position::Position;
+use crate::vm::MachineStatus;
 
 /// Maximum length of an error in characters; the rest is cut off.
 const TEXT_MAX: usize = 1024;
@@ -15,7 +16,7 @@ const WARNINGS_MAX: usize = 4;
 /// Maximum length of a warning in characters; the rest is cut off.
 const WARNING_MAX: usize = 256;
 
-/// The outcome of reconciling a network or NIC on a node.
+/// The outcome of reconciling a network, a NIC or the machine of a VM on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "OutcomeParts", into = "OutcomeParts")]
 #[schemars(with = "OutcomeParts")]
@@ -126,6 +127,9 @@ pub enum ResourceRef {
     Network(NetworkId),
     #[serde(rename = "nic_id")]
     Nic(NicId),
+    /// The machine of a VM.
+    #[serde(rename = "vm_id")]
+    Vm(VmId),
 }
 
 impl std::fmt::Display for ResourceRef {
@@ -133,6 +137,7 @@ impl std::fmt::Display for ResourceRef {
         match self {
             Self::Network(id) => write!(f, "network {id}"),
             Self::Nic(id) => write!(f, "NIC {id}"),
+            Self::Vm(id) => write!(f, "VM {id}"),
         }
     }
 }
@@ -150,12 +155,15 @@ pub struct ResourceOutcome {
     /// characters are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "warnings")]
     pub warnings: Vec<String>,
+    /// Present for machines of VMs, and only for these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineStatus>,
 }
 
 impl ResourceOutcome {
     /// An outcome without warnings.
     pub fn new(resource: ResourceRef, generation: Position, outcome: Outcome) -> Self {
-        Self { resource, generation, outcome, warnings: Vec::new() }
+        Self { resource, generation, outcome, warnings: Vec::new(), machine: None }
     }
 }
 
@@ -194,6 +202,7 @@ mod tests {
         assert_eq!(serde_json::to_value(&network).unwrap(), expected);
         let nic = read("nic_id", &vec!["ü".repeat(300); 5]).unwrap();
         assert_eq!((nic.resource, nic.warnings), (ResourceRef::Nic(id.parse().unwrap()), vec!["ü".repeat(256); 4]));
-        assert!(read("vm_id", &[]).is_err());
+        assert_eq!(read("vm_id", &[]).unwrap().resource, ResourceRef::Vm(id.parse().unwrap()));
+        assert!(read("node_id", &[]).is_err());
     }
 }

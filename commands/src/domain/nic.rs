@@ -308,6 +308,15 @@ pub(super) fn view(before: &State, envelopes: &[EventEnvelope]) -> Option<NicVie
     view
 }
 
+/// Returns the NIC of a VM that keeps it.
+pub(super) fn current_view(before: &State, vm_id: VmId) -> Option<NicView> {
+    let (nic_id, nic) = before.nics.of_vm(vm_id).next()?;
+    let Nic { network_id, mac, ip, node_id, generation, ref outcomes, .. } = *nic;
+    let observed_generation = node_id.and_then(|node| outcomes.get(&node)).map(|status| status.generation);
+    let view = new_view(before, &NicAttached { nic_id, vm_id, network_id, mac, ip })?;
+    Some(NicView { generation, observed_generation, ..view })
+}
+
 fn new_view(before: &State, attached: &NicAttached) -> Option<NicView> {
     let NicAttached { nic_id: id, vm_id: _, network_id, mac, ip } = *attached;
     let network = before.live_network(network_id)?;

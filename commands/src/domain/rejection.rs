@@ -11,7 +11,7 @@ use otherix_schemas::value::{
     BridgeName, HostAddressError, Ipv4Subnet, MtuError, NetworkName, NodeName, UserKey, UserName, VmName,
 };
 use otherix_schemas::violations::Violations;
-use otherix_schemas::vm::Arch;
+use otherix_schemas::vm::{Arch, Instruction, Power};
 use serde_json::json;
 
 /// A command is rejected because of the current state.
@@ -86,6 +86,13 @@ pub enum Rejection {
     MeshKeyTaken(String),
     #[error("VM `{name}` belongs to another user: role `{role}` has `{}` for its own VMs only", permission.as_str())]
     NotOwner { name: VmName, role: Role, permission: Permission },
+    #[error(
+        "VM `{0}` has no machine that its node runs: it was created for a machine that somebody else runs. Create another \
+         with `machine`"
+    )]
+    NoMachine(VmName),
+    #[error("cannot {} VM `{vm}`: {}", instruction.as_str(), is_already(*power))]
+    NotPossible { vm: VmName, power: Power, instruction: Instruction },
     #[error("there is no user `{0}`")]
     NoSuchUser(UserUuid),
     #[error("user `{name}` exists already, as `{other}`")]
@@ -141,6 +148,8 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::VnisUsedUp
             | Rejection::UnderlayMtu(_)
             | Rejection::VmNameTaken { .. }
+            | Rejection::NoMachine(_)
+            | Rejection::NotPossible { .. }
             | Rejection::NoReadyNode
             | Rejection::NoNodeOfArch(_)
             | Rejection::NodeOfOtherArch { .. }
@@ -220,6 +229,15 @@ fn still_detached(number: usize) -> String {
     match number {
         0 => String::new(),
         _ => format!(", of which {number} are those of deleted VMs until their nodes have removed their taps"),
+    }
+}
+
+/// Why a VM cannot be instructed.
+fn is_already(power: Power) -> &'static str {
+    match power {
+        Power::Running => "it is running, or starting",
+        Power::Paused => "it is paused; `otherix vm resume` lets it go on",
+        Power::Stopped => "it is stopped; `otherix vm start` starts it",
     }
 }
 

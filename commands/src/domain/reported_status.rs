@@ -1,16 +1,20 @@
-//! The last status that a node reported for a network or a NIC.
+//! The last status that a node reported for a network, a NIC or the machine of a VM.
 
 use otherix_schemas::outcome::{Outcome, OutcomeStatus};
 use otherix_schemas::position::Position;
+use otherix_schemas::vm::MachineStatus;
 use serde::{Deserialize, Serialize};
 
-/// The last status that a node reported for a network or NIC, and the generation it is about.
+/// The last status that a node reported for a resource, and the generation it is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportedStatus {
     /// The decision that it is about.
     pub generation: Position,
     pub outcome: Outcome,
     pub warnings: Vec<String>,
+    /// Present for machines of VMs.
+    #[serde(default)]
+    pub machine: Option<MachineStatus>,
 }
 
 impl ReportedStatus {
@@ -31,7 +35,7 @@ mod tests {
         let (pending, failed) = (Outcome::Pending("w".to_owned()), Outcome::Failed("f".to_owned()));
         let is_revoked = |before: &Outcome, by: &Outcome| {
             let (generation, outcome) = (Position::new(1), before.clone());
-            ReportedStatus { generation, outcome, warnings: Vec::new() }.is_revoked_by(generation, by)
+            ReportedStatus { generation, outcome, warnings: Vec::new(), machine: None }.is_revoked_by(generation, by)
         };
         assert!(!is_revoked(&pending, &Outcome::Ready) && !is_revoked(&pending, &failed));
         assert!(is_revoked(&Outcome::Ready, &pending) && is_revoked(&failed, &Outcome::Ready));

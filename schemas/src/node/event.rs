@@ -10,7 +10,7 @@ use crate::event::{
     Assigned, DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape,
     StreamId, same_shape,
 };
-use crate::id::{NetworkId, NodeId};
+use crate::id::{NetworkId, NicId, NodeId};
 use crate::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use crate::position::Position;
 use crate::timestamp::Timestamp;
@@ -26,6 +26,7 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<NodeRemovedV1>(),
     EventDeclaration::of::<NodeReconciledV1>(),
     EventDeclaration::of::<NodeReconciledV2>(),
+    EventDeclaration::of::<NodeReconciledV3>(),
     EventDeclaration::of::<NodeDescribedV1>(),
     EventDeclaration::of::<NodeConditionsChangedV1>(),
 ];
@@ -225,10 +226,48 @@ pub struct NetworkOutcomeV1 {
     pub outcome: Outcome,
 }
 
-/// A node reported outcomes of networks or NICs that differ from those recorded before.
+/// A node reported outcomes of networks or NICs that differ from those recorded before. Superseded by version 3.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeReconciledV2 {
+    pub node_id: NodeId,
+    /// Number of the agent's start that sent the report, from 1.
+    pub incarnation: u64,
+    /// Number of the report within the incarnation, from 1.
+    pub sequence: u64,
+    /// The outcomes that differ from those recorded before.
+    pub results: Vec<ResourceOutcomeV2>,
+}
+
+/// The outcome of one resource on the reporting node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ResourceOutcome")]
+pub struct ResourceOutcomeV2 {
+    #[serde(flatten)]
+    pub resource: ResourceRefV2,
+    /// The position of the decision about the resource that this is the outcome of.
+    pub generation: Position,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// Conditions on the node that impair the resource and that otherix does not change. At most 4 of up to 256
+    /// characters are kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// A network or a NIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ResourceRefV2 {
+    #[serde(rename = "network_id")]
+    Network(NetworkId),
+    #[serde(rename = "nic_id")]
+    Nic(NicId),
+}
+
+/// A node reported outcomes of networks, NICs or machines of VMs that differ from those recorded before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeReconciledV3 {
     pub node_id: NodeId,
     /// Number of the agent's start that sent the report, from 1.
     pub incarnation: u64,
@@ -277,6 +316,30 @@ impl StoredShape for NodeReconciledV1 {
             .into_iter()
             .map(|NetworkOutcomeV1 { network_id, generation, outcome }| {
                 ResourceOutcome::new(ResourceRef::Network(network_id), generation, outcome)
+            })
+            .collect();
+        Ok(NodeReconciled { node_id, incarnation, sequence, results })
+    }
+}
+
+impl StoredShape for NodeReconciledV2 {
+    const TYPE: &'static str = "dev.otherix.node.reconciled.v2";
+    const FAMILY: Family = Family::Outcome;
+    const SUMMARY: &'static str = "A node reported outcomes of networks or NICs";
+    const PROVENANCE: EventProvenance = EventProvenance::SUPERSEDED;
+    type Event = NodeReconciled;
+
+    fn upcast(self) -> Result<NodeReconciled, StoredError> {
+        let Self { node_id, incarnation, sequence, results } = self;
+        let results = results
+            .into_iter()
+            .map(|ResourceOutcomeV2 { resource, generation, outcome, warnings }| {
+                let resource = match resource {
+                    ResourceRefV2::Network(id) => ResourceRef::Network(id),
+                    ResourceRefV2::Nic(id) => ResourceRef::Nic(id),
+                };
+                // Version 2 predates machines.
+                ResourceOutcome { resource, generation, outcome, warnings, machine: None }
             })
             .collect();
         Ok(NodeReconciled { node_id, incarnation, sequence, results })
@@ -347,15 +410,25 @@ node_event!(
 node_event!(
     NodeReconciled,
     Reconciled,
-    NodeReconciledV2 { node_id, incarnation, sequence, results },
+    NodeReconciledV3 { node_id, incarnation, sequence, results },
     Outcome,
-    "dev.otherix.node.reconciled.v2",
-    "A node reported outcomes of networks or NICs",
+    "dev.otherix.node.reconciled.v3",
+    "A node reported outcomes of networks, NICs or machines",
     EventProvenance {
         when: "A node reports outcomes that differ from the recorded ones: after a decision, after a repair, or \
             because something on the node has changed.",
         requests: &["node.report"],
-        causes: &["network.created", "network.deleted", "nic.attached", "nic.bound", "nic.detached", "node.reachable"]
+        causes: &[
+            "network.created",
+            "network.deleted",
+            "nic.attached",
+            "nic.bound",
+            "nic.detached",
+            "vm.created",
+            "vm.instructed",
+            "vm.deleted",
+            "node.reachable"
+        ]
     }
 );
 node_event!(

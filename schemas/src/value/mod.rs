@@ -1,6 +1,7 @@
 //! Values that are validated once, when they are parsed. A value of such a type is valid.
 
 mod bridge_name;
+mod image_digest;
 mod image_url;
 mod mac;
 mod mesh_endpoint;
@@ -14,6 +15,7 @@ mod vlan;
 mod vni;
 
 pub use bridge_name::{BridgeName, BridgeNameError};
+pub use image_digest::{ImageDigest, ImageDigestError};
 pub use image_url::{ImageUrl, ImageUrlError};
 pub use mac::{MacAddress, MacError};
 pub use mesh_endpoint::{MeshEndpoint, MeshEndpointError};

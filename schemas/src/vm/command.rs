@@ -1,6 +1,6 @@
 //! Commands on VMs.
 
-use super::{NewVm, VmById, VmDraft, VmView};
+use super::{Instruction, NewVm, VmById, VmDraft, VmView};
 use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
 use crate::id::VmId;
@@ -32,6 +32,15 @@ pub enum VmCommand {
         /// The VMs that the caller may delete.
         scope: RowScope,
     },
+    /// Start a VM, stop it, or another of these.
+    Instruct {
+        vm_id: VmId,
+        instruction: Instruction,
+        /// How long the guest may take to shut down, for instructions that shut down.
+        timeout_s: Option<u32>,
+        /// The VMs that the caller may instruct.
+        scope: RowScope,
+    },
 }
 
 /// `vm.create`
@@ -44,7 +53,7 @@ impl RequestType for CreateVm {
     const KIND: RequestKind = RequestKind::Command(create);
     const SUMMARY: &'static str = "Create a VM";
     const DESCRIPTION: &'static str = "Places the VM on a node and attaches its NIC, if it names a network. The node \
-        creates the NIC's tap afterwards; `status` of `vm.get` shows whether it has. On a network with DHCP the NIC \
+        creates the NIC's tap and runs `machine` afterwards; `status` of `vm.get` shows whether it has. On a network with DHCP the NIC \
         gets an address: `ip`, or the lowest that is free. `not_found` if the network or the node does not exist, \
         `conflict` if the name or the address is in use, all addresses are (`details.addresses`, `details.used`), or \
         no node is reachable and able to serve the network.";

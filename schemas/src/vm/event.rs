@@ -3,9 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Arch;
+use super::{Arch, Instruction, Machine};
 use crate::event::{
     DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape, StreamId,
+    same_shape,
 };
 use crate::id::{NodeId, VmId};
 use crate::value::{ImageUrl, UserId, VmName};
@@ -14,6 +15,8 @@ use crate::value::{ImageUrl, UserId, VmName};
 pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<VmCreatedV1>(),
     EventDeclaration::of::<VmCreatedV2>(),
+    EventDeclaration::of::<VmCreatedV3>(),
+    EventDeclaration::of::<VmInstructedV1>(),
     EventDeclaration::of::<VmDeletedV1>(),
 ];
 
@@ -21,6 +24,7 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VmEvent {
     Created(VmCreated),
+    Instructed(VmInstructed),
     Deleted(VmDeleted),
 }
 
@@ -28,6 +32,7 @@ impl VmEvent {
     pub(crate) fn accept<V: EventVisitor>(&self, visitor: V) -> V::Output {
         match self {
             Self::Created(event) => visitor.visit(event),
+            Self::Instructed(event) => visitor.visit(event),
             Self::Deleted(event) => visitor.visit(event),
         }
     }
@@ -43,6 +48,17 @@ pub struct VmCreated {
     pub node_id: NodeId,
     /// The user that owns it, as in the `actor` of events; `None` for VMs of earlier versions.
     pub owner: Option<UserId>,
+    /// What its node runs; `None` if nothing, as for VMs of earlier versions.
+    pub machine: Option<Machine>,
+}
+
+/// A VM with a machine was told to start or stop, or another of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmInstructed {
+    pub vm_id: VmId,
+    pub instruction: Instruction,
+    /// How long the guest may take to shut down, in seconds; present if the instruction is to shut down.
+    pub timeout_s: Option<u32>,
 }
 
 /// A VM was deleted, after its NIC was detached.
@@ -54,15 +70,15 @@ pub struct VmDeleted {
 }
 
 impl DomainEvent for VmCreated {
-    type Stored = VmCreatedV2;
+    type Stored = VmCreatedV3;
 
     fn stream_id(&self) -> StreamId {
         StreamId::Vm(self.vm_id)
     }
 
-    fn to_stored(&self) -> VmCreatedV2 {
-        let Self { vm_id, name, image_url, arch, node_id, owner } = self.clone();
-        VmCreatedV2 { vm_id, name, image_url, arch, node_id, owner }
+    fn to_stored(&self) -> VmCreatedV3 {
+        let Self { vm_id, name, image_url, arch, node_id, owner, machine } = self.clone();
+        VmCreatedV3 { vm_id, name, image_url, arch, node_id, owner, machine }
     }
 
     fn into_event(self) -> Event {
@@ -100,7 +116,7 @@ pub struct VmCreatedV1 {
     pub node_id: NodeId,
 }
 
-/// A VM was created, and placed on a node.
+/// A VM was created, and placed on a node. Superseded by version 3.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VmCreatedV2 {
@@ -113,6 +129,34 @@ pub struct VmCreatedV2 {
     pub node_id: NodeId,
     /// The user that owns it, as in the `actor` of events; null if none is known.
     pub owner: Option<UserId>,
+}
+
+/// A VM was created, and placed on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmCreatedV3 {
+    pub vm_id: VmId,
+    /// Unique among the cluster's VMs, without regard to case.
+    pub name: VmName,
+    pub image_url: ImageUrl,
+    pub arch: Arch,
+    /// The node that it is placed on.
+    pub node_id: NodeId,
+    /// The user that owns it, as in the `actor` of events; null if none is known.
+    pub owner: Option<UserId>,
+    /// What its node runs, from now on; null if the VM is a NIC for a machine that somebody else runs.
+    pub machine: Option<Machine>,
+}
+
+/// A VM with a machine was told to start or stop, or another of these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmInstructedV1 {
+    pub vm_id: VmId,
+    pub instruction: Instruction,
+    /// How long the guest may take to shut down, in seconds, before its machine is turned off: 0 to 3,600 for `stop`
+    /// and `reboot`; null for the others.
+    pub timeout_s: Option<u32>,
 }
 
 /// A VM was deleted, after its NIC was detached.
@@ -133,7 +177,7 @@ impl StoredShape for VmCreatedV1 {
     fn upcast(self) -> Result<VmCreated, StoredError> {
         let Self { vm_id, name, image_url, arch, node_id } = self;
         // Version 1 predates users.
-        Ok(VmCreated { vm_id, name, image_url, arch, node_id, owner: None })
+        Ok(VmCreated { vm_id, name, image_url, arch, node_id, owner: None, machine: None })
     }
 }
 
@@ -141,15 +185,44 @@ impl StoredShape for VmCreatedV2 {
     const TYPE: &'static str = "dev.otherix.vm.created.v2";
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A VM was created, and placed on a node";
+    const PROVENANCE: EventProvenance = EventProvenance::SUPERSEDED;
+    type Event = VmCreated;
+
+    fn upcast(self) -> Result<VmCreated, StoredError> {
+        let Self { vm_id, name, image_url, arch, node_id, owner } = self;
+        // Version 2 predates machines.
+        Ok(VmCreated { vm_id, name, image_url, arch, node_id, owner, machine: None })
+    }
+}
+
+impl StoredShape for VmCreatedV3 {
+    const TYPE: &'static str = "dev.otherix.vm.created.v3";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A VM was created, and placed on a node";
     const PROVENANCE: EventProvenance =
         EventProvenance { when: "A VM is created.", requests: &["vm.create"], causes: &[] };
     type Event = VmCreated;
 
     fn upcast(self) -> Result<VmCreated, StoredError> {
-        let Self { vm_id, name, image_url, arch, node_id, owner } = self;
-        Ok(VmCreated { vm_id, name, image_url, arch, node_id, owner })
+        let Self { vm_id, name, image_url, arch, node_id, owner, machine } = self;
+        Ok(VmCreated { vm_id, name, image_url, arch, node_id, owner, machine })
     }
 }
+
+same_shape!(
+    VmInstructed,
+    VmInstructedV1 { vm_id, instruction, timeout_s },
+    |event| StreamId::Vm(event.vm_id),
+    |event| Event::Vm(VmEvent::Instructed(event)),
+    Decision,
+    "dev.otherix.vm.instructed.v1",
+    "A VM was told to start or stop",
+    EventProvenance {
+        when: "A VM is started, stopped, rebooted, reset, paused or resumed by a request.",
+        requests: &["vm.start", "vm.stop", "vm.reboot", "vm.reset", "vm.pause", "vm.resume"],
+        causes: &[]
+    }
+);
 
 impl StoredShape for VmDeletedV1 {
     const TYPE: &'static str = "dev.otherix.vm.deleted.v1";

@@ -2,6 +2,9 @@
 
 mod command;
 mod event;
+mod machine;
+mod machine_rules;
+mod power;
 mod query;
 mod rules;
 mod spec;
@@ -9,6 +12,9 @@ mod view;
 
 pub use self::command::*;
 pub use self::event::*;
+pub use self::machine::*;
+pub use self::machine_rules::*;
+pub use self::power::*;
 pub use self::query::*;
 pub use self::spec::*;
 pub use self::view::*;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Map, Value};
 
-use super::{Arch, NewVm, VmDraft};
+use super::{Arch, MachineDraft, NewVm, VmDraft};
 use crate::json_field::text;
 use crate::value::{ImageUrl, VmName};
 use crate::violations::Violations;
@@ -24,6 +24,10 @@ impl VmDraft {
                 "network_id" => draft.network_id = text(&field, value, v),
                 "ip" => draft.ip = text(&field, value, v),
                 "node_id" => draft.node_id = text(&field, value, v),
+                "machine" => match value {
+                    Value::Object(object) => draft.machine = Some(MachineDraft::from_json(object, v)),
+                    _ => v.add(&field, "must be an object"),
+                },
                 _ => v.add(&field, "is not a field of a VM"),
             }
         }
@@ -35,7 +39,7 @@ impl VmDraft {
     /// # Errors
     /// Every rule that the draft violates.
     pub fn check(&self) -> Result<NewVm, Violations> {
-        let Self { name, image_url, arch, network_id, ip, node_id } = self;
+        let Self { name, image_url, arch, network_id, ip, node_id, machine } = self;
         let mut violations = Violations::default();
         let v = &mut violations;
         VmName::violations(name).for_each(|rule| v.add("name", rule));
@@ -49,9 +53,10 @@ impl VmDraft {
         let ip = ip.as_ref().and_then(|text| v.check("ip", address(text)));
         let network_id = network_id.as_ref().and_then(|id| v.check("network_id", id.parse()));
         let node_id = node_id.as_ref().and_then(|id| v.check("node_id", id.parse()));
+        let machine = machine.as_ref().and_then(|machine| machine.check(v));
         match (name, image_url, arch) {
             (Some(name), Some(image_url), Some(arch)) if violations.is_empty() => {
-                Ok(NewVm { name, image_url, arch, network_id, ip, node_id })
+                Ok(NewVm { name, image_url, arch, network_id, ip, node_id, machine })
             }
             _ => Err(violations),
         }

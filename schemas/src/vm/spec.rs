@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{Machine, MachineDraft};
 use crate::id::{NetworkId, NodeId};
 use crate::value::{ImageUrl, VmName};
 
@@ -29,6 +30,9 @@ pub struct VmDraft {
     /// The id of the node to place the VM on (default: the control plane chooses).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
+    /// What the node is to run (default: nothing; the VM is a NIC for a machine that somebody else runs).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineDraft>,
 }
 
 /// A validated VM, which can be created if its network and node exist.
@@ -43,6 +47,8 @@ pub struct NewVm {
     pub ip: Option<Ipv4Addr>,
     /// The node to place it on; `None` leaves the choice to the control plane.
     pub node_id: Option<NodeId>,
+    /// What the node is to run; `None` if nothing.
+    pub machine: Option<Machine>,
 }
 
 /// A processor architecture.

@@ -3,13 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Arch;
+use super::{Arch, MachinePhase, Power, PullPolicy};
 use crate::id::{NodeId, VmId};
 use crate::nic::NicView;
 use crate::outcome::OutcomeStatus;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
-use crate::value::{ImageUrl, NodeName, UserId, VmName};
+use crate::value::{ImageDigest, ImageUrl, NodeName, UserId, VmName};
 
 /// A VM and its status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,8 +28,11 @@ pub struct VmView {
     pub node_reachable: bool,
     /// Null if it is on no network.
     pub nic: Option<NicView>,
-    /// The status of its NIC; `ready` without one. `failed` if its node is of another architecture. `pending` until the
-    /// node has reported; `removed` once it is deleted and the node has removed its tap.
+    /// What its node runs and how that is; null if nothing.
+    pub machine: Option<MachineView>,
+    /// The status of its NIC and its machine: `ready` if the NIC is and the machine does what it is to do, `failed` if
+    /// one of them is or the node is of another architecture. `pending` until the node has reported; `removed` once it
+    /// is deleted and the node has removed its tap and its machine.
     pub status: OutcomeStatus,
     /// What it waits for (`pending`), or why it failed (`failed`); null otherwise.
     pub error: Option<String>,
@@ -42,6 +45,43 @@ pub struct VmView {
     pub updated_at: Timestamp,
     /// When it was deleted. A deleted VM can be queried until its node has removed its tap.
     pub deleted_at: Option<Timestamp>,
+}
+
+/// The machine of a VM and its status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MachineView {
+    pub vcpus: u16,
+    /// In MiB.
+    pub memory_mb: u32,
+    /// In GiB; null for the size of the image.
+    pub disk_gib: Option<u32>,
+    pub image_sha256: Option<ImageDigest>,
+    pub pull_policy: PullPolicy,
+    /// Whether cloud-init is given a seed. What is in it, the event of the creation has.
+    pub has_cloud_init: bool,
+    /// Whether it is to run.
+    pub power: Power,
+    /// What it does: `pending` until its node has reported on the last decision about it.
+    pub phase: MachinePhase,
+    /// Since when it runs, by its node's clock; null if it does not.
+    pub started_at: Option<Timestamp>,
+    /// The last line that the guest wrote to its console before it ended; null while it runs.
+    pub last_line: Option<String>,
+    /// The position of the last decision about it.
+    pub generation: Position,
+}
+
+/// The error of a VM whose node has not reported on the last decision about its machine.
+pub fn waiting_for_machine(vm: &VmView, power: Power) -> String {
+    let VmView { node_name, node_reachable, deleted_at, .. } = vm;
+    let verb = match (deleted_at, power) {
+        (Some(_), _) => "remove",
+        (None, Power::Running) => "run",
+        (None, Power::Paused) => "pause",
+        (None, Power::Stopped) => "stop",
+    };
+    let unreachable = if *node_reachable { "" } else { ", which is unreachable," };
+    format!("waiting for node `{node_name}`{unreachable} to {verb} the VM")
 }
 
 /// A user that owns VMs.

@@ -5,6 +5,8 @@ mod mesh;
 mod presence;
 mod report;
 
+pub(super) use self::report::Known;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
@@ -174,6 +176,7 @@ impl State {
             NodeEvent::Removed(NodeRemoved { node_id, name: _ }) => {
                 self.nodes.remove(*node_id);
                 self.nics.node_removed(*node_id);
+                self.vms.node_removed(*node_id);
                 self.networks.node_removed(*node_id);
             }
             NodeEvent::Reconciled(event) => self.node_reconciled(header, event),

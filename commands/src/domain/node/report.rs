@@ -17,12 +17,13 @@ impl State {
     pub(super) fn node_reconciled(&mut self, header: &Header, event: &NodeReconciled) {
         let NodeReconciled { node_id, incarnation, sequence, results } = event;
         let mut is_revoked = false;
-        for ResourceOutcome { resource, generation, outcome, warnings } in results {
-            let (generation, warnings) = (*generation, warnings.clone());
-            let status = ReportedStatus { generation, outcome: outcome.clone(), warnings };
+        for ResourceOutcome { resource, generation, outcome, warnings, machine } in results {
+            let (generation, warnings, machine) = (*generation, warnings.clone(), machine.clone());
+            let status = ReportedStatus { generation, outcome: outcome.clone(), warnings, machine };
             let previous = match resource {
                 ResourceRef::Network(id) => self.networks.report(*id, *node_id, status),
                 ResourceRef::Nic(id) => self.nics.report(*id, *node_id, status),
+                ResourceRef::Vm(id) => self.vms.report(*id, *node_id, status),
             };
             is_revoked |= previous.is_some_and(|previous| previous.is_revoked_by(generation, outcome));
         }
@@ -116,12 +117,12 @@ enum Comparison {
 }
 
 /// What is known of a resource on a node.
-struct Known<'a> {
+pub(in crate::domain) struct Known<'a> {
     /// Position of the last decision about it.
-    generation: Position,
+    pub(in crate::domain) generation: Position,
     /// It belongs on the node.
-    is_wanted: bool,
-    status: Option<&'a ReportedStatus>,
+    pub(in crate::domain) is_wanted: bool,
+    pub(in crate::domain) status: Option<&'a ReportedStatus>,
 }
 
 fn known(state: &State, node: NodeId, resource: ResourceRef) -> Option<Known<'_>> {
@@ -136,11 +137,16 @@ fn known(state: &State, node: NodeId, resource: ResourceRef) -> Option<Known<'_>
             is_wanted: nic.is_wanted_on(node),
             status: nic.outcomes.get(&node),
         }),
+        ResourceRef::Vm(id) => state.vms.known_machine(id, node),
     }
 }
 
 fn compare(state: &State, node: NodeId, result: &ResourceOutcome) -> Comparison {
-    let ResourceOutcome { resource, generation, outcome, warnings } = result;
+    let ResourceOutcome { resource, generation, outcome, warnings, machine } = result;
+    // What a machine does, is reported of machines, and of nothing else.
+    if machine.is_some() != matches!(resource, ResourceRef::Vm(_)) {
+        return Comparison::Unknown;
+    }
     let Some(Known { generation: current, is_wanted, status }) = known(state, node, *resource) else {
         return Comparison::Unknown;
     };
@@ -153,7 +159,10 @@ fn compare(state: &State, node: NodeId, result: &ResourceOutcome) -> Comparison 
         return Comparison::Unknown;
     }
     let Some(status) = status else { return Comparison::Changed };
-    let is_same = status.generation == *generation && status.outcome == *outcome && status.warnings == *warnings;
+    let is_same = status.generation == *generation
+        && status.outcome == *outcome
+        && status.warnings == *warnings
+        && status.machine == *machine;
     if *generation < status.generation || is_same {
         Comparison::Same
     } else if status.is_revoked_by(*generation, outcome) {

@@ -1,5 +1,7 @@
 //! VMs: their state, the decisions about them, and the reply.
 
+mod machine;
+
 use std::collections::BTreeMap;
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
@@ -11,9 +13,14 @@ use otherix_schemas::permission::Permission;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::RowScope;
 use otherix_schemas::value::{ImageUrl, UserId, VmName};
-use otherix_schemas::vm::{Arch, NewVm, VmCommand, VmCreated, VmDeleted, VmEvent, VmOwner, VmView, waiting_for_node};
+use otherix_schemas::vm::{
+    Arch, NewVm, VmCommand, VmCreated, VmDeleted, VmEvent, VmInstructed, VmOwner, VmView, waiting_for_machine,
+    waiting_for_node,
+};
 use serde::{Deserialize, Serialize};
 
+use self::machine::RemovedMachines;
+pub use self::machine::VmMachine;
 use super::codec::micros;
 use super::name_index::NameIndex;
 use super::nic::NewNic;
@@ -29,6 +36,9 @@ pub struct Vm {
     pub owner: Option<Owner>,
     #[serde(with = "micros")]
     pub created_at: Timestamp,
+    /// What its node runs; `None` if nothing.
+    #[serde(default)]
+    pub machine: Option<VmMachine>,
     pub(super) version: u32,
 }
 
@@ -47,27 +57,33 @@ pub struct Vms {
     pub(super) by_id: BTreeMap<VmId, Vm>,
     #[serde(skip_serializing)]
     by_name: NameIndex<VmId>,
+    #[serde(default)]
+    removed: RemovedMachines,
 }
 
 /// What a state snapshot holds of [`Vms`].
 #[derive(Deserialize)]
 struct SavedVms {
     by_id: BTreeMap<VmId, Vm>,
+    #[serde(default)]
+    removed: RemovedMachines,
 }
 
 impl From<SavedVms> for Vms {
-    fn from(SavedVms { by_id }: SavedVms) -> Self {
+    fn from(SavedVms { by_id, removed }: SavedVms) -> Self {
         let by_name = by_id.iter().map(|(id, vm)| (vm.name.key(), *id)).collect();
-        Self { by_id, by_name }
+        Self { by_id, by_name, removed }
     }
 }
 
 impl Vm {
     fn created(header: &Header, event: &VmCreated) -> Self {
-        let VmCreated { vm_id: _, name, image_url, arch, node_id, owner } = event.clone();
+        let VmCreated { vm_id: _, name, image_url, arch, node_id, owner, machine } = event.clone();
         let name_of = |id: &UserId| header.actor.name.clone().filter(|_| header.actor.id == *id);
         let owner = owner.map(|id| Owner { name: name_of(&id), id });
-        Self { name, image_url, arch, node_id, owner, created_at: header.time, version: header.stream_version }
+        let machine = machine.map(|spec| VmMachine::new(spec, header.position));
+        let (created_at, version) = (header.time, header.stream_version);
+        Self { name, image_url, arch, node_id, owner, created_at, machine, version }
     }
 }
 
@@ -86,8 +102,10 @@ impl State {
                 self.vms.by_id.insert(event.vm_id, vm);
                 self.nodes.change_load(node_id, |node| node.vms += 1);
             }
+            VmEvent::Instructed(event) => self.vms.instructed(header, event),
             VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => {
                 let Some(vm) = self.vms.by_id.remove(vm_id) else { return };
+                self.vms.remove_machine(header, *vm_id, &vm);
                 self.vms.by_name.remove(&vm.name.key(), *vm_id);
                 self.nodes.change_load(vm.node_id, |node| node.vms = node.vms.saturating_sub(1));
             }
@@ -116,6 +134,9 @@ pub(super) fn decide(state: &State, command: &VmCommand) -> Result<Decision, Rej
     match command {
         VmCommand::Create { vm_id, nic, vm, owner } => create(state, *vm_id, *nic, vm, owner),
         VmCommand::Delete { vm_id, scope } => delete(state, *vm_id, scope),
+        VmCommand::Instruct { vm_id, instruction, timeout_s, scope } => {
+            machine::instruct(state, *vm_id, *instruction, *timeout_s, scope)
+        }
     }
 }
 
@@ -127,7 +148,7 @@ fn create(
     vm: &NewVm,
     owner: &UserId,
 ) -> Result<Decision, Rejection> {
-    let NewVm { name, image_url, arch, network_id, ip, node_id } = vm.clone();
+    let NewVm { name, image_url, arch, network_id, ip, node_id, machine } = vm.clone();
     if let Some(other) = state.vms.by_name.get(&name.key()) {
         return Err(Rejection::VmNameTaken { name, other });
     }
@@ -145,7 +166,7 @@ fn create(
         None => state.choose_node(network_id, arch)?,
     };
     let owner = Some(owner.clone());
-    let mut events = vec![VmCreated { vm_id, name, image_url, arch, node_id, owner }.into()];
+    let mut events = vec![VmCreated { vm_id, name, image_url, arch, node_id, owner, machine }.into()];
     if let Some(network_id) = network_id {
         events.extend(nic::attach(state, NewNic { generated, vm_id, network_id, ip, node_id })?);
     }
@@ -154,24 +175,32 @@ fn create(
 
 fn delete(state: &State, vm_id: VmId, scope: &RowScope) -> Result<Decision, Rejection> {
     let vm = state.vms().get(&vm_id).ok_or(Rejection::NoSuchVm(vm_id))?;
-    match scope {
-        RowScope::Any => {}
-        RowScope::Owner { id, .. } if vm.owner.as_ref().is_some_and(|owner| owner.id == *id) => {}
-        RowScope::Owner { role, .. } => {
-            let (name, role, permission) = (vm.name.clone(), *role, Permission::VmDelete);
-            return Err(Rejection::NotOwner { name, role, permission });
-        }
-    }
+    check_scope(vm, scope, Permission::VmDelete)?;
     let mut events = nic::detach(&state.nics, vm_id);
     events.push(VmDeleted { vm_id, name: vm.name.clone() }.into());
     Ok(events.into())
 }
 
-/// Returns the VM that the events create or delete, as it is after them.
+/// Whether the caller's permission is for this VM.
+fn check_scope(vm: &Vm, scope: &RowScope, permission: Permission) -> Result<(), Rejection> {
+    match scope {
+        RowScope::Any => Ok(()),
+        RowScope::Owner { id, .. } if vm.owner.as_ref().is_some_and(|owner| owner.id == *id) => Ok(()),
+        RowScope::Owner { role, .. } => {
+            let (name, role) = (vm.name.clone(), *role);
+            Err(Rejection::NotOwner { name, role, permission })
+        }
+    }
+}
+
+/// Returns the VM that the events create, change or delete, as it is after them.
 pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
     let nic = nic::view(before, envelopes);
     let view = envelopes.iter().find_map(|EventEnvelope { header, event }| match event {
-        Event::Vm(event) => view(before, header, event, nic.clone()),
+        Event::Vm(event @ VmEvent::Instructed(VmInstructed { vm_id, .. })) => {
+            view(before, header, event, nic::current_view(before, *vm_id))
+        }
+        Event::Vm(event @ (VmEvent::Created(_) | VmEvent::Deleted(_))) => view(before, header, event, nic.clone()),
         Event::Network(_)
         | Event::Nic(_)
         | Event::Node(_)
@@ -180,21 +209,23 @@ pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
         | Event::Cluster(_) => None,
     });
     let Some(mut view) = view else { return Reply::Nothing };
-    view.error = nic.map(|nic| waiting_for_node(&view, &nic.tap));
+    let waits_for_machine = view.machine.as_ref().map(|machine| waiting_for_machine(&view, machine.power));
+    view.error = nic.map(|nic| waiting_for_node(&view, &nic.tap)).or(waits_for_machine);
     Reply::Vm(Box::new(view))
 }
 
 fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) -> Option<VmView> {
     let (id, vm, deleted_at) = match event {
         VmEvent::Created(event) => (event.vm_id, Vm::created(header, event), None),
+        VmEvent::Instructed(event) => (event.vm_id, before.vms.after(header, event)?, None),
         VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => (*vm_id, before.vms().get(vm_id)?.clone(), Some(header.time)),
     };
-    let status = match (&nic, deleted_at) {
-        (Some(_), _) => OutcomeStatus::Pending,
-        (None, None) => OutcomeStatus::Ready,
-        (None, Some(_)) => OutcomeStatus::Removed,
+    let status = match (nic.is_some() || vm.machine.is_some(), deleted_at) {
+        (true, _) => OutcomeStatus::Pending,
+        (false, None) => OutcomeStatus::Ready,
+        (false, Some(_)) => OutcomeStatus::Removed,
     };
-    let Vm { name, image_url, arch, node_id, owner, created_at, version: _ } = vm;
+    let Vm { name, image_url, arch, node_id, owner, created_at, machine, version: _ } = vm;
     Some(VmView {
         id,
         name,
@@ -205,6 +236,7 @@ fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) 
         node_name: before.nodes().get(&node_id)?.name.clone(),
         node_reachable: before.roster().members.get(&node_id).copied().unwrap_or_default(),
         nic,
+        machine: machine.as_ref().map(VmMachine::view),
         status,
         error: None,
         warnings: Vec::new(),

@@ -1,0 +1,165 @@
+//! The machines of VMs: whether they are to run, and what their nodes report of them.
+
+use std::collections::BTreeMap;
+
+use otherix_schemas::cloudevent::Header;
+use otherix_schemas::id::{NodeId, VmId};
+use otherix_schemas::outcome::Outcome;
+use otherix_schemas::permission::Permission;
+use otherix_schemas::position::Position;
+use otherix_schemas::user::RowScope;
+use otherix_schemas::value::VmName;
+use otherix_schemas::vm::{Instruction, Machine, MachinePhase, MachineView, Power, VmInstructed};
+use serde::{Deserialize, Serialize};
+
+use super::{Vm, Vms, check_scope};
+use crate::domain::node::Known;
+use crate::domain::{Decision, Rejection, ReportedStatus, State};
+
+/// What the node of a VM runs, and what it last reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmMachine {
+    pub spec: Machine,
+    pub power: Power,
+    /// Position of the last decision about it.
+    pub generation: Position,
+    /// What the VM's node last reported.
+    pub status: Option<ReportedStatus>,
+}
+
+/// The machine of a deleted VM, kept until its node has reported that it is removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RemovedMachine {
+    pub(super) node_id: NodeId,
+    generation: Position,
+    status: Option<ReportedStatus>,
+}
+
+impl VmMachine {
+    pub(super) fn new(spec: Machine, generation: Position) -> Self {
+        Self { spec, power: Power::Running, generation, status: None }
+    }
+
+    /// What it does, as its node reported it of the last decision.
+    fn phase(&self) -> MachinePhase {
+        let status = self.status.as_ref().filter(|status| status.generation == self.generation);
+        status.and_then(|status| status.machine.as_ref()).map_or(MachinePhase::Pending, |machine| machine.phase)
+    }
+
+    /// Why it cannot be instructed so.
+    fn refuses(&self, name: &VmName, instruction: Instruction) -> Option<Rejection> {
+        let (power, phase, vm) = (self.power, self.phase(), name.clone());
+        let is_possible = match instruction {
+            Instruction::Start => power == Power::Stopped || phase == MachinePhase::Failed,
+            Instruction::Stop => power != Power::Stopped || phase != MachinePhase::Stopped,
+            Instruction::Reboot | Instruction::Reset | Instruction::Pause => power == Power::Running,
+            Instruction::Resume => power == Power::Paused,
+        };
+        (!is_possible).then_some(Rejection::NotPossible { vm, power, instruction })
+    }
+
+    /// The view right after a decision.
+    pub(super) fn view(&self) -> MachineView {
+        let Machine { vcpus, memory_mb, disk_gib, image_sha256, pull_policy, cloud_init } = self.spec.clone();
+        MachineView {
+            vcpus,
+            memory_mb,
+            disk_gib,
+            image_sha256,
+            pull_policy,
+            has_cloud_init: cloud_init.is_some(),
+            power: self.power,
+            phase: MachinePhase::Pending,
+            started_at: None,
+            last_line: None,
+            generation: self.generation,
+        }
+    }
+}
+
+impl Vm {
+    fn instructed(&mut self, header: &Header, event: &VmInstructed) {
+        self.version = header.stream_version;
+        if let Some(machine) = &mut self.machine {
+            machine.power = event.instruction.leads_to();
+            machine.generation = header.position;
+        }
+    }
+}
+
+impl Vms {
+    /// What is known of the machine of a VM that the node has, or has to remove.
+    pub(in crate::domain) fn known_machine(&self, id: VmId, node: NodeId) -> Option<Known<'_>> {
+        if let Some(removed) = self.removed.get(&id) {
+            let RemovedMachine { node_id, generation, status } = removed;
+            let known = Known { generation: *generation, is_wanted: false, status: status.as_ref() };
+            return (*node_id == node).then_some(known);
+        }
+        let vm = self.by_id.get(&id).filter(|vm| vm.node_id == node)?;
+        let VmMachine { generation, status, .. } = vm.machine.as_ref()?;
+        Some(Known { generation: *generation, is_wanted: true, status: status.as_ref() })
+    }
+
+    /// Records a reported status. Returns the previous one.
+    pub(in crate::domain) fn report(
+        &mut self,
+        id: VmId,
+        node: NodeId,
+        status: ReportedStatus,
+    ) -> Option<ReportedStatus> {
+        let is_removed = status.outcome == Outcome::Removed;
+        if let Some(removed) = self.removed.get_mut(&id).filter(|removed| removed.node_id == node) {
+            let previous = removed.status.replace(status);
+            if is_removed {
+                self.removed.remove(&id);
+            }
+            return previous;
+        }
+        let vm = self.by_id.get_mut(&id).filter(|vm| vm.node_id == node)?;
+        vm.machine.as_mut()?.status.replace(status)
+    }
+
+    /// Drops what a node that was removed would have had to remove.
+    pub(in crate::domain) fn node_removed(&mut self, node: NodeId) {
+        self.removed.retain(|_, removed| removed.node_id != node);
+    }
+
+    pub(super) fn remove_machine(&mut self, header: &Header, id: VmId, vm: &Vm) {
+        if let Some(VmMachine { status, .. }) = vm.machine.clone() {
+            let removed = RemovedMachine { node_id: vm.node_id, generation: header.position, status };
+            self.removed.insert(id, removed);
+        }
+    }
+
+    pub(super) fn instructed(&mut self, header: &Header, event: &VmInstructed) {
+        if let Some(vm) = self.by_id.get_mut(&event.vm_id) {
+            vm.instructed(header, event);
+        }
+    }
+
+    /// The VM as it is after the instruction.
+    pub(super) fn after(&self, header: &Header, event: &VmInstructed) -> Option<Vm> {
+        let mut vm = self.by_id.get(&event.vm_id)?.clone();
+        vm.instructed(header, event);
+        Some(vm)
+    }
+}
+
+/// The machines of deleted VMs that their nodes have to remove.
+pub(super) type RemovedMachines = BTreeMap<VmId, RemovedMachine>;
+
+pub(super) fn instruct(
+    state: &State,
+    vm_id: VmId,
+    instruction: Instruction,
+    timeout_s: Option<u32>,
+    scope: &RowScope,
+) -> Result<Decision, Rejection> {
+    let vm = state.vms().get(&vm_id).ok_or(Rejection::NoSuchVm(vm_id))?;
+    check_scope(vm, scope, Permission::VmLifecycle)?;
+    let machine = vm.machine.as_ref().ok_or_else(|| Rejection::NoMachine(vm.name.clone()))?;
+    match machine.refuses(&vm.name, instruction) {
+        Some(rejection) => Err(rejection),
+        None => Ok(vec![VmInstructed { vm_id, instruction, timeout_s }.into()].into()),
+    }
+}
