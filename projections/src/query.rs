@@ -167,6 +167,6 @@ pub(crate) fn count(row: &Row<'_>, column: &str) -> Result<u64, QueryError> {
     Ok(row.get::<_, i64>(column)?.cast_unsigned())
 }
 
-pub(crate) fn warnings(row: &Row<'_>) -> Result<Vec<String>, QueryError> {
-    Ok(serde_json::from_str(text(row, "warnings")?)?)
+pub(crate) fn texts(row: &Row<'_>, column: &str) -> Result<Vec<String>, QueryError> {
+    Ok(serde_json::from_str(text(row, column)?)?)
 }

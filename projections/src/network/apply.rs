@@ -107,7 +107,7 @@ fn reconciled(
     reporter: &Reporter,
     reported: &ResourceOutcome,
 ) -> Result<(), ApplyError> {
-    let ResourceOutcome { resource: _, generation, outcome, warnings } = reported;
+    let ResourceOutcome { resource: _, generation, outcome, warnings, machine: _ } = reported;
     let (network, node) = (reporter.network_id.to_string(), reporter.node_id.to_string());
     execute(
         db,

@@ -12,7 +12,7 @@ use rusqlite::{Connection, Params, Row, params};
 
 use crate::projection::integer;
 use crate::query::{
-    Listed, Page, QueryError, all, count, first, optional_parsed, parsed, position, time, unquoted, warnings,
+    Listed, Page, QueryError, all, count, first, optional_parsed, parsed, position, time, unquoted, texts,
 };
 
 /// A node with counts of what is on it.
@@ -156,7 +156,7 @@ fn network(row: &Row<'_>) -> Result<NodeNetworkStatus, QueryError> {
         network_name: parsed(row, "name")?,
         status: unquoted(row, "status")?,
         error: row.get("error")?,
-        warnings: warnings(row)?,
+        warnings: texts(row, "warnings")?,
         observed_generation: position(row, "generation")?,
         reconciled_at: time(row, "reconciled_at")?,
     })

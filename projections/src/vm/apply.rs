@@ -2,12 +2,12 @@
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::{DomainEvent, Event};
-use otherix_schemas::id::{NicId, NodeId};
+use otherix_schemas::id::{NicId, NodeId, VmId};
 use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent};
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
 use otherix_schemas::node::{NodeDescribed, NodeEvent, NodeReachable, NodeRemoved, NodeUnreachable};
 use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
-use otherix_schemas::vm::{VmCreated, VmDeleted, VmEvent};
+use otherix_schemas::vm::{Power, VmCreated, VmDeleted, VmEvent, VmInstructed};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::projection::{ApplyError, execute, integer};
@@ -17,6 +17,7 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
     let header = &envelope.header;
     match &envelope.event {
         Event::Vm(VmEvent::Created(event)) => created(db, header, event),
+        Event::Vm(VmEvent::Instructed(event)) => instructed(db, header, event),
         Event::Vm(VmEvent::Deleted(event)) => deleted(db, header, event),
         Event::Nic(NicEvent::Attached(event)) => attached(db, header, event),
         Event::Nic(NicEvent::Bound(event)) => bound(db, header, event),
@@ -40,8 +41,12 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
         Event::Node(NodeEvent::Removed(event)) => node_removed(db, event),
         Event::Node(NodeEvent::Reconciled(event)) => {
             for outcome in &event.results {
-                if let ResourceRef::Nic(nic_id) = outcome.resource {
-                    reconciled(db, header, &Reporter { nic_id, node_id: event.node_id }, outcome)?;
+                match outcome.resource {
+                    ResourceRef::Nic(nic_id) => {
+                        reconciled(db, header, &Reporter { nic_id, node_id: event.node_id }, outcome)?;
+                    }
+                    ResourceRef::Vm(vm_id) => machine_reported(db, vm_id, event.node_id, outcome)?,
+                    ResourceRef::Network(_) => {}
                 }
             }
             Ok(())
@@ -53,8 +58,8 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
 fn created(db: &Connection, header: &Header, event: &VmCreated) -> Result<(), ApplyError> {
     execute(
         db,
-        "INSERT INTO vms (id, created_position, name_key, created, node_id, owner_name, generation, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?2, ?7)",
+        "INSERT INTO vms (id, created_position, name_key, created, node_id, owner_name, generation, created_at, updated_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?2, ?7, ?7)",
         params![
             event.vm_id.to_string(),
             integer(header.position),
@@ -65,6 +70,67 @@ fn created(db: &Connection, header: &Header, event: &VmCreated) -> Result<(), Ap
             header.time.unix_micros(),
         ],
     )?;
+    if event.machine.is_some() {
+        execute(
+            db,
+            "INSERT INTO machines (vm_id, node_id, power, machine_generation) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                event.vm_id.to_string(),
+                event.node_id.to_string(),
+                Power::Running.as_str(),
+                integer(header.position)
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+fn instructed(db: &Connection, header: &Header, event: &VmInstructed) -> Result<(), ApplyError> {
+    let (id, generation) = (event.vm_id.to_string(), integer(header.position));
+    execute(
+        db,
+        "UPDATE vms SET generation = ?2, updated_at = ?3 WHERE id = ?1",
+        params![id, generation, header.time.unix_micros()],
+    )?;
+    let power = event.instruction.leads_to().as_str();
+    let values = params![id, power, generation];
+    execute(db, "UPDATE machines SET power = ?2, machine_generation = ?3 WHERE vm_id = ?1", values)?;
+    Ok(())
+}
+
+/// A report counts if it is from the VM's node.
+fn machine_reported(
+    db: &Connection,
+    vm_id: VmId,
+    node_id: NodeId,
+    reported: &ResourceOutcome,
+) -> Result<(), ApplyError> {
+    let ResourceOutcome { resource: _, generation, outcome, warnings, machine } = reported;
+    let (vm, node) = (vm_id.to_string(), node_id.to_string());
+    execute(
+        db,
+        "UPDATE machines SET machine_status = ?3, machine_error = ?4, machine_warnings = ?5, machine_state = ?6,
+             machine_observed = ?7
+         WHERE vm_id = ?1 AND node_id = ?2",
+        params![
+            vm,
+            node,
+            outcome.status().as_str(),
+            outcome.error(),
+            serde_json::to_string(warnings)?,
+            machine.as_ref().map(serde_json::to_string).transpose()?,
+            integer(*generation),
+        ],
+    )?;
+    if outcome.status() == OutcomeStatus::Removed {
+        execute(
+            db,
+            "DELETE FROM machines WHERE vm_id = ?1 AND node_id = ?2
+             AND EXISTS (SELECT 1 FROM vms WHERE id = ?1 AND deleted_at IS NOT NULL)",
+            [&vm, &node],
+        )?;
+        delete_if_removed(db, &vm)?;
+    }
     Ok(())
 }
 
@@ -72,9 +138,11 @@ fn deleted(db: &Connection, header: &Header, event: &VmDeleted) -> Result<(), Ap
     let id = event.vm_id.to_string();
     execute(
         db,
-        "UPDATE vms SET deleted_at = ?2, generation = ?3 WHERE id = ?1",
+        "UPDATE vms SET deleted_at = ?2, updated_at = ?2, generation = ?3 WHERE id = ?1",
         params![id, header.time.unix_micros(), integer(header.position)],
     )?;
+    let values = params![id, integer(header.position)];
+    execute(db, "UPDATE machines SET machine_generation = ?2 WHERE vm_id = ?1", values)?;
     delete_if_removed(db, &id)
 }
 
@@ -133,6 +201,11 @@ fn node_removed(db: &Connection, event: &NodeRemoved) -> Result<(), ApplyError> 
     execute(db, "DELETE FROM nics WHERE node_id = ?1 AND detached", [&node])?;
     execute(
         db,
+        "DELETE FROM machines WHERE vm_id IN (SELECT id FROM vms WHERE node_id = ?1 AND deleted_at IS NOT NULL)",
+        [&node],
+    )?;
+    execute(
+        db,
         "DELETE FROM vms WHERE node_id = ?1 AND deleted_at IS NOT NULL
          AND NOT EXISTS (SELECT 1 FROM nics WHERE vm_id = vms.id)",
         [&node],
@@ -154,7 +227,7 @@ fn reconciled(
     reporter: &Reporter,
     reported: &ResourceOutcome,
 ) -> Result<(), ApplyError> {
-    let ResourceOutcome { resource: _, generation, outcome, warnings } = reported;
+    let ResourceOutcome { resource: _, generation, outcome, warnings, machine: _ } = reported;
     let (nic, node) = (reporter.nic_id.to_string(), reporter.node_id.to_string());
     execute(
         db,
@@ -182,12 +255,13 @@ fn reconciled(
     Ok(())
 }
 
-/// A deleted VM stays readable until its NICs' taps are removed.
+/// A deleted VM stays readable until its NICs' taps and its machine are removed.
 fn delete_if_removed(db: &Connection, vm: &str) -> Result<(), ApplyError> {
     execute(
         db,
         "DELETE FROM vms WHERE id = ?1 AND deleted_at IS NOT NULL
-         AND NOT EXISTS (SELECT 1 FROM nics WHERE vm_id = ?1)",
+         AND NOT EXISTS (SELECT 1 FROM nics WHERE vm_id = ?1)
+         AND NOT EXISTS (SELECT 1 FROM machines WHERE vm_id = ?1)",
         [vm],
     )?;
     Ok(())

@@ -5,13 +5,16 @@ use otherix_schemas::nic::{NicView, tap_name};
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::VmName;
-use otherix_schemas::vm::{Arch, VmCreatedV2, VmOwner, VmView, cannot_run, waiting_for_node};
+use otherix_schemas::vm::{
+    Arch, Machine, MachinePhase, MachineStatus, MachineView, Power, VmCreatedV3, VmOwner, VmView, cannot_run,
+    waiting_for_machine, waiting_for_node,
+};
 use rusqlite::{Connection, Row, params};
 
 use crate::projection::integer;
 use crate::query::{
     BY_NAME, Listed, Page, QueryError, all, first, optional_parsed, optional_time, parsed, position, text, time,
-    unquoted, warnings,
+    unquoted, texts,
 };
 
 /// A VM with its node and its NIC.
@@ -19,8 +22,10 @@ const SELECT: &str = "
     SELECT vms.*, vm_nodes.name AS node_name, vm_nodes.reachable AS node_reachable,
         vm_nodes.arch AS node_arch, nics.id AS nic_id, network_id,
         network_name, bridge_name, mac, ip, nics.generation AS nic_generation, status, error, observed_generation,
-        reconciled_at, COALESCE(warnings, '[]') AS warnings
-    FROM vms JOIN vm_nodes ON vm_nodes.id = vms.node_id LEFT JOIN nics ON vm_id = vms.id";
+        reconciled_at, COALESCE(warnings, '[]') AS warnings, power, machine_generation, machine_status, machine_error,
+        COALESCE(machine_warnings, '[]') AS machine_warnings, machine_state, machine_observed
+    FROM vms JOIN vm_nodes ON vm_nodes.id = vms.node_id
+        LEFT JOIN nics ON nics.vm_id = vms.id LEFT JOIN machines ON machines.vm_id = vms.id";
 
 /// The VM. A deleted one is found until its node has removed its tap.
 ///
@@ -51,7 +56,8 @@ pub fn list(db: &Connection, page: Page) -> Result<Listed<VmView>, QueryError> {
 }
 
 fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
-    let VmCreatedV2 { vm_id, name, image_url, arch, node_id, owner } = serde_json::from_str(text(row, "created")?)?;
+    let created: VmCreatedV3 = serde_json::from_str(text(row, "created")?)?;
+    let VmCreatedV3 { vm_id, name, image_url, arch, node_id, owner, machine } = created;
     let owner_name = row.get("owner_name")?;
     let created_at = time(row, "created_at")?;
     let deleted_at = optional_time(row, "deleted_at")?;
@@ -66,12 +72,13 @@ fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
         node_name: parsed(row, "node_name")?,
         node_reachable: row.get("node_reachable")?,
         nic: None,
+        machine: None,
         status: OutcomeStatus::Ready,
         error: None,
-        warnings: warnings(row)?,
+        warnings: texts(row, "warnings")?,
         generation: position(row, "generation")?,
         created_at,
-        updated_at: deleted_at.unwrap_or(created_at),
+        updated_at: time(row, "updated_at")?,
         deleted_at,
     };
     if let Some(nic) = &nic {
@@ -82,6 +89,25 @@ fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
             (OutcomeStatus::Pending, Some(waiting_for_node(&view, &nic.tap)))
         };
     }
+    if let Some(machine) = machine {
+        let reported = reported(row, machine)?;
+        view.warnings.extend(reported.warnings);
+        // What prevents most comes first: a failure, then the NIC, which is there before the machine.
+        let is_worse = |status| match status {
+            OutcomeStatus::Failed => view.status != OutcomeStatus::Failed,
+            OutcomeStatus::Pending => matches!(view.status, OutcomeStatus::Ready | OutcomeStatus::Removed),
+            OutcomeStatus::Ready | OutcomeStatus::Removed => nic.is_none(),
+        };
+        match reported.outcome {
+            None if is_worse(OutcomeStatus::Pending) => {
+                let error = waiting_for_machine(&view, reported.view.power);
+                (view.status, view.error) = (OutcomeStatus::Pending, Some(error));
+            }
+            Some((status, error)) if is_worse(status) => (view.status, view.error) = (status, error),
+            None | Some(_) => {}
+        }
+        view.machine = Some(reported.view);
+    }
     if let Some(node_arch) = optional_parsed::<Arch>(row, "node_arch")?
         && node_arch != arch
         && deleted_at.is_none()
@@ -89,6 +115,43 @@ fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
         (view.status, view.error) = (OutcomeStatus::Failed, Some(cannot_run(arch, &view.node_name, node_arch)));
     }
     Ok(VmView { nic, ..view })
+}
+
+/// A machine, and what its node reported of the last decision about it.
+struct ReportedMachine {
+    view: MachineView,
+    outcome: Option<(OutcomeStatus, Option<String>)>,
+    warnings: Vec<String>,
+}
+
+fn reported(row: &Row<'_>, machine: Machine) -> Result<ReportedMachine, QueryError> {
+    let Machine { vcpus, memory_mb, disk_gib, image_sha256, pull_policy, cloud_init } = machine;
+    let is_removed = row.get::<_, Option<String>>("power")?.is_none();
+    let power = optional_parsed(row, "power")?.unwrap_or(Power::Stopped);
+    let generation = row.get::<_, Option<i64>>("machine_generation")?.unwrap_or_default();
+    let is_current = row.get::<_, Option<i64>>("machine_observed")? == Some(generation);
+    let state = row.get::<_, Option<String>>("machine_state")?.filter(|_| is_current);
+    let state: Option<MachineStatus> = state.map(|text| serde_json::from_str(&text)).transpose()?;
+    let outcome = match (is_removed, is_current) {
+        (true, _) => Some((OutcomeStatus::Removed, None)),
+        (false, true) => Some((unquoted(row, "machine_status")?, row.get("machine_error")?)),
+        (false, false) => None,
+    };
+    let initial = if is_removed { MachinePhase::Removed } else { MachinePhase::Pending };
+    let view = MachineView {
+        vcpus,
+        memory_mb,
+        disk_gib,
+        image_sha256,
+        pull_policy,
+        has_cloud_init: cloud_init.is_some(),
+        power,
+        phase: state.as_ref().map_or(initial, |state| state.phase),
+        started_at: state.as_ref().and_then(|state| state.started_at),
+        last_line: state.and_then(|state| state.last_line),
+        generation: Position::new(generation.cast_unsigned()),
+    };
+    Ok(ReportedMachine { view, outcome, warnings: texts(row, "machine_warnings")? })
 }
 
 fn nic(row: &Row<'_>) -> Result<Option<NicView>, QueryError> {

@@ -12,12 +12,28 @@ CREATE TABLE vms (
     generation INTEGER NOT NULL,
     -- Microseconds since 1970.
     created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
     deleted_at INTEGER
 ) STRICT;
 -- Not UNIQUE: an earlier version compared names by fewer rules.
 CREATE INDEX vms_by_name ON vms (name_key);
 CREATE INDEX vms_deleted ON vms (id) WHERE deleted_at IS NOT NULL;
 CREATE INDEX vms_by_node ON vms (node_id) WHERE deleted_at IS NULL;
+
+-- What the nodes of VMs run. That of a deleted VM stays until its node has removed it.
+CREATE TABLE machines (
+    vm_id TEXT PRIMARY KEY REFERENCES vms (id) ON DELETE CASCADE,
+    node_id TEXT NOT NULL,
+    power TEXT NOT NULL CHECK (power IN ('running', 'paused', 'stopped')),
+    machine_generation INTEGER NOT NULL,
+    -- What its node reported last; NULL before the first report.
+    machine_status TEXT CHECK (machine_status IN ('pending', 'ready', 'failed', 'removed')),
+    machine_error TEXT,
+    machine_warnings TEXT NOT NULL DEFAULT '[]',
+    -- The status of the machine, in JSON.
+    machine_state TEXT,
+    machine_observed INTEGER
+) STRICT, WITHOUT ROWID;
 
 -- A detached NIC stays until its node has removed its tap.
 CREATE TABLE nics (
