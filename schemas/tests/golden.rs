@@ -26,7 +26,9 @@ use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::subject;
 use otherix_schemas::user::{UserCreated, UserDeleted, UserKeyRotated, UserRevoked, UserRole, UserRoleChanged};
 use otherix_schemas::value::{GatewaySubnet, MacAddress, Mtu, NodeName, UserKey, UserName};
-use otherix_schemas::vm::{Arch, VmCreated, VmDeleted};
+use otherix_schemas::vm::{
+    Arch, CloudInit, Instruction, Machine, MachinePhase, MachineStatus, PullPolicy, VmCreated, VmDeleted, VmInstructed,
+};
 use serde_json::{Value, json};
 
 const NETWORK: &str = "0198e8c4-0000-7000-8000-000000000004";
@@ -94,19 +96,50 @@ fn network_samples() -> Vec<(Name, Event)> {
     ]
 }
 
+fn least_machine() -> Machine {
+    let (disk_gib, image_sha256, cloud_init) = (None, None, None);
+    Machine { vcpus: 1, memory_mb: 64, disk_gib, image_sha256, pull_policy: PullPolicy::IfNotPresent, cloud_init }
+}
+
+fn machine() -> Machine {
+    let cloud_init = CloudInit {
+        user_data: Some("#cloud-config\npackages: [nginx]\n".to_owned()),
+        network_config: Some("version: 2\n".to_owned()),
+        ssh_keys: vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ me".to_owned()],
+    };
+    Machine {
+        vcpus: 2,
+        memory_mb: 2048,
+        disk_gib: Some(20),
+        image_sha256: Some(parse(&"0a".repeat(32))),
+        pull_policy: PullPolicy::Always,
+        cloud_init: Some(cloud_init),
+    }
+}
+
+fn instructed(instruction: Instruction, timeout_s: Option<u32>) -> Event {
+    VmInstructed { vm_id: parse(VM), instruction, timeout_s }.into()
+}
+
 fn vm_samples() -> Vec<(Name, Event)> {
-    let vm_created = |owner| VmCreated {
+    let vm_created = |owner, machine| VmCreated {
         vm_id: parse(VM),
         name: parse("vm-1"),
         image_url: parse("https://images.example/debian-12.qcow2"),
         arch: Arch::Amd64,
         node_id: parse(NODE),
         owner,
+        machine,
     };
     vec![
-        ("vm.created.v1", vm_created(None).into()),
-        ("vm.created.v2", vm_created(Some(parse(USER))).into()),
-        ("vm.created.v2.unowned", vm_created(None).into()),
+        ("vm.created.v1", vm_created(None, None).into()),
+        ("vm.created.v2", vm_created(Some(parse(USER)), None).into()),
+        ("vm.created.v2.unowned", vm_created(None, None).into()),
+        ("vm.created.v3", vm_created(Some(parse(USER)), Some(machine())).into()),
+        ("vm.created.v3.least", vm_created(Some(parse(USER)), Some(least_machine())).into()),
+        ("vm.created.v3.tap-only", vm_created(None, None).into()),
+        ("vm.instructed.v1", instructed(Instruction::Start, None)),
+        ("vm.instructed.v1.stop", instructed(Instruction::Stop, Some(60))),
         ("vm.deleted.v1", VmDeleted { vm_id: parse(VM), name: parse("vm-1") }.into()),
     ]
 }
@@ -167,7 +200,25 @@ fn reconciled_samples() -> Vec<(Name, Event)> {
         ResourceOutcome { warnings: vec!["a foreign firewall drops it".to_owned()], ..result(Outcome::Ready) },
         ResourceOutcome { resource: nic, ..result(Outcome::Failed("no tap".to_owned())) },
     ];
-    vec![("node.reconciled.v1", reconciled(networks).into()), ("node.reconciled.v2", reconciled(with_nic).into())]
+    let machine = |phase, started_at, last_line: Option<&str>| {
+        Some(MachineStatus { phase, started_at, last_line: last_line.map(str::to_owned) })
+    };
+    let of_machine =
+        |outcome, machine| ResourceOutcome { resource: ResourceRef::Vm(parse(VM)), machine, ..result(outcome) };
+    let since = Some(parse("2026-01-02T03:04:05.678901Z"));
+    let with_machines = vec![
+        of_machine(Outcome::Ready, machine(MachinePhase::Running, since, None)),
+        of_machine(
+            Outcome::Failed("its guest panicked 5 times in 10 minutes".to_owned()),
+            machine(MachinePhase::Failed, None, Some("Kernel panic - not syncing: VFS")),
+        ),
+    ];
+    vec![
+        ("node.reconciled.v1", reconciled(networks).into()),
+        ("node.reconciled.v2", reconciled(with_nic.clone()).into()),
+        ("node.reconciled.v3", reconciled(with_nic).into()),
+        ("node.reconciled.v3.machines", reconciled(with_machines).into()),
+    ]
 }
 
 fn cluster_samples() -> Vec<(Name, Event)> {

@@ -352,7 +352,7 @@ fn finish(plan: Plan, desired: &Desired) -> Pass {
     let networks = outcomes.into_iter().filter_map(|(id, outcome)| {
         let generation = desired.networks.get(&id)?.generation;
         let warnings = warnings.remove(&id).unwrap_or_default();
-        Some(ResourceOutcome { resource: ResourceRef::Network(id), generation, outcome, warnings })
+        Some(ResourceOutcome { warnings, ..ResourceOutcome::new(ResourceRef::Network(id), generation, outcome) })
     });
     let mut outcomes: Vec<_> = networks.collect();
     outcomes.extend(nics.into_iter().filter_map(|(id, outcome)| {

@@ -129,5 +129,6 @@ fn is_known(desired: &Desired, resource: ResourceRef) -> bool {
     match resource {
         ResourceRef::Network(id) => desired.networks.contains_key(&id),
         ResourceRef::Nic(id) => desired.nics.contains_key(&id),
+        ResourceRef::Vm(id) => desired.vms.contains_key(&id),
     }
 }

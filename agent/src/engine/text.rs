@@ -69,6 +69,7 @@ fn of(resource: ResourceRef) -> String {
     match resource {
         ResourceRef::Network(id) => format!("network `{id}`"),
         ResourceRef::Nic(id) => format!("NIC `{id}`"),
+        ResourceRef::Vm(id) => format!("VM `{id}`"),
     }
 }
 

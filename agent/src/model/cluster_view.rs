@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use otherix_schemas::cluster::ClusterEvent;
 use otherix_schemas::event::Event;
-use otherix_schemas::id::{NetworkId, NicId, NodeId};
+use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec};
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
 use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::{NetworkName, NodeName};
-use otherix_schemas::vm::VmEvent;
+use otherix_schemas::vm::{Instruction, VmCreated, VmDeleted, VmEvent, VmInstructed};
 
 /// The cluster according to the decisions up to a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,7 @@ pub struct ClusterView {
     position: Position,
     networks: BTreeMap<NetworkId, DecidedNetwork>,
     nics: BTreeMap<NicId, DecidedNic>,
+    vms: BTreeMap<VmId, DecidedVm>,
     nodes: BTreeMap<NodeId, (MeshPeer, Position)>,
     removed: BTreeMap<NodeId, (NodeName, Position)>,
 }
@@ -62,6 +63,48 @@ impl DecidedNic {
     }
 }
 
+/// A VM whose node runs a machine, according to the decisions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecidedVm {
+    pub created: VmCreated,
+    pub created_at: Position,
+    /// The last instruction.
+    pub instructed: Option<(Position, VmInstructed)>,
+    /// The last instruction to begin anew, which a later one does not undo.
+    pub restarted: Option<(Position, VmInstructed)>,
+    /// The position of the decision that deleted it, if there is one. Forgotten once the control plane has confirmed
+    /// that this node has removed it.
+    pub deleted_at: Option<Position>,
+}
+
+impl DecidedVm {
+    /// Returns the position of the last decision about it.
+    pub fn generation(&self) -> Position {
+        let instructed_at = self.instructed.as_ref().map(|(at, _)| *at);
+        self.deleted_at.or(instructed_at).unwrap_or(self.created_at)
+    }
+
+    fn instruct(&mut self, position: Position, event: VmInstructed) {
+        match event.instruction {
+            Instruction::Reboot | Instruction::Reset => self.restarted = Some((position, event.clone())),
+            Instruction::Start | Instruction::Stop | Instruction::Pause | Instruction::Resume => {}
+        }
+        self.instructed = Some((position, event));
+    }
+
+    /// The decisions that produce it, oldest first.
+    fn decisions(&self, id: VmId) -> impl Iterator<Item = (Position, Event)> {
+        let Self { created, created_at, instructed, restarted, deleted_at } = self.clone();
+        let name = created.name.clone();
+        let wrap = |(at, event)| (at, Event::Vm(VmEvent::Instructed(event)));
+        // The last instruction may be the one to begin anew.
+        let restarted = restarted.filter(|(at, _)| instructed.as_ref().is_none_or(|(last, _)| last != at));
+        let deleted = deleted_at.map(|at| (at, Event::Vm(VmEvent::Deleted(VmDeleted { vm_id: id, name }))));
+        let created = (created_at, Event::Vm(VmEvent::Created(created)));
+        [Some(created), restarted.map(wrap), instructed.map(wrap), deleted].into_iter().flatten()
+    }
+}
+
 impl ClusterView {
     /// The position of the last decision applied.
     pub fn position(&self) -> Position {
@@ -83,6 +126,11 @@ impl ClusterView {
         self.nics.iter().map(|(id, nic)| (*id, nic))
     }
 
+    /// The VMs with machines, including deleted ones until they are forgotten.
+    pub fn vms(&self) -> impl Iterator<Item = (VmId, &DecidedVm)> {
+        self.vms.iter().map(|(id, vm)| (*id, vm))
+    }
+
     /// The nodes that are part of the mesh.
     pub fn mesh_peers(&self) -> impl Iterator<Item = (NodeId, &MeshPeer)> {
         self.nodes.iter().map(|(id, (peer, _))| (*id, peer))
@@ -98,9 +146,10 @@ impl ClusterView {
         self.removed.contains_key(&node)
     }
 
-    /// Forgets detached NICs that were not on `node`, which reports nothing about them, and removed nodes other than
-    /// `node`, which do not join again.
+    /// Forgets detached NICs that were not on `node`, which reports nothing about them, VMs of other nodes, and removed
+    /// nodes other than `node`, which do not join again.
     pub fn forget_elsewhere(&mut self, node: NodeId) {
+        self.vms.retain(|_, vm| vm.created.node_id == node);
         self.removed.retain(|id, _| *id == node);
         self.nics.retain(|_, nic| nic.detached_at.is_none() || nic.node() == Some(node));
     }
@@ -137,9 +186,21 @@ impl ClusterView {
                 self.nodes.remove(&node_id);
                 self.removed.insert(node_id, (name, position));
             }
-            Event::Vm(VmEvent::Created(_))
-            | Event::Vm(VmEvent::Deleted(_))
-            | Event::Node(NodeEvent::Joined(_))
+            Event::Vm(VmEvent::Created(created)) => {
+                if created.machine.is_some() {
+                    let id = created.vm_id;
+                    let (instructed, restarted, deleted_at) = (None, None, None);
+                    let vm = DecidedVm { created, created_at: position, instructed, restarted, deleted_at };
+                    self.vms.insert(id, vm);
+                }
+            }
+            Event::Vm(VmEvent::Instructed(event)) => {
+                self.vms.entry(event.vm_id).and_modify(|vm| vm.instruct(position, event));
+            }
+            Event::Vm(VmEvent::Deleted(VmDeleted { vm_id, name: _ })) => {
+                self.vms.entry(vm_id).and_modify(|vm| vm.deleted_at = Some(position));
+            }
+            Event::Node(NodeEvent::Joined(_))
             | Event::Node(NodeEvent::Unreachable(_))
             | Event::Node(NodeEvent::Reachable(_))
             | Event::Node(NodeEvent::Reconciled(_))
@@ -179,7 +240,8 @@ impl ClusterView {
             let removed = NodeRemoved { node_id: *node_id, name: name.clone() };
             (*at, Event::Node(NodeEvent::Removed(removed)))
         });
-        let mut decisions: Vec<_> = networks.chain(nics).chain(nodes).chain(removed).collect();
+        let vms = self.vms.iter().flat_map(|(id, vm)| vm.decisions(*id));
+        let mut decisions: Vec<_> = networks.chain(nics).chain(vms).chain(nodes).chain(removed).collect();
         decisions.sort_by_key(|(position, _)| *position);
         decisions.into_iter()
     }
@@ -194,8 +256,7 @@ impl ClusterView {
         view
     }
 
-    /// Forgets a network or NIC whose removal is confirmed. Returns `false` unless it was a deleted network or detached
-    /// NIC.
+    /// Forgets a resource whose removal is confirmed. Returns `false` unless it was deleted or detached.
     pub fn forget(&mut self, resource: ResourceRef) -> bool {
         match resource {
             ResourceRef::Network(id) => {
@@ -205,6 +266,10 @@ impl ClusterView {
             ResourceRef::Nic(id) => {
                 let detached = self.nics.get(&id).is_some_and(|nic| nic.detached_at.is_some());
                 detached && self.nics.remove(&id).is_some()
+            }
+            ResourceRef::Vm(id) => {
+                let deleted = self.vms.get(&id).is_some_and(|vm| vm.deleted_at.is_some());
+                deleted && self.vms.remove(&id).is_some()
             }
         }
     }

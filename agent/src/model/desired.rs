@@ -1,18 +1,20 @@
 //! The desired state: what the decisions require of this node, by network and NIC.
 
 mod bridge;
+mod machine;
 mod overlay;
 mod tap;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use otherix_schemas::id::{ClusterId, NetworkId, NicId, NodeId};
+use otherix_schemas::id::{ClusterId, NetworkId, NicId, NodeId, VmId};
 use otherix_schemas::network::{Egress, NetworkSpec, Ownership};
 use otherix_schemas::position::Position;
 use serde::{Deserialize, Serialize};
 
 pub use self::bridge::DesiredBridge;
+pub use self::machine::{DesiredMachine, DesiredVm, MachineNic, Restart};
 pub use self::overlay::{DesiredOverlay, DesiredVtep};
 pub use self::tap::{DesiredLease, DesiredTap, GATEWAY_MAC};
 use super::cluster_view::{ClusterView, DecidedNetwork, NetworkState};
@@ -35,6 +37,9 @@ pub struct Desired {
     /// All known NICs of this node, including detached ones.
     #[serde(default)]
     pub nics: BTreeMap<NicId, DesiredNic>,
+    /// All VMs of this node whose machines it runs, including deleted ones.
+    #[serde(default)]
+    pub vms: BTreeMap<VmId, DesiredVm>,
     /// The node is a member of the cluster.
     #[serde(default)]
     pub is_member: bool,
@@ -114,6 +119,7 @@ impl Desired {
             mesh: None,
             networks: BTreeMap::new(),
             nics: BTreeMap::new(),
+            vms: BTreeMap::new(),
             is_member: false,
             has_left,
             cluster_addresses,
@@ -186,9 +192,11 @@ pub fn desired(view: &ClusterView, cluster: ClusterId, node: NodeId) -> Desired 
         let tap = DesiredTap::of(id, nic, view.network(nic.attached.network_id));
         (id, DesiredNic { generation: nic.generation(), tap })
     });
+    let vms = machine::desired(view, node);
     let nodes = view.mesh_peers().map(|(_, peer)| *peer.endpoint.socket_addr().ip()).collect();
     let cluster_addresses = ClusterAddresses { nodes, nats: BTreeSet::new() };
-    Desired { cluster, mesh, networks, nics: nics.collect(), is_member: true, has_left: false, cluster_addresses }
+    let nics = nics.collect();
+    Desired { cluster, mesh, networks, nics, vms, is_member: true, has_left: false, cluster_addresses }
 }
 
 #[cfg(test)]

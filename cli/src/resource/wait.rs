@@ -19,7 +19,7 @@ use crate::output::Printer;
 type Evaluate<R> = fn(&R, Option<&R>) -> WaitState;
 
 /// Waits until the resource is ready. Returns its last view and the result of the wait.
-pub(super) async fn until_ready<R: Provisioned>(
+pub(crate) async fn until_ready<R: Provisioned>(
     client: ControlPlaneClient,
     outcomes: LiveFeed,
     created: R,

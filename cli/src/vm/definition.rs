@@ -7,6 +7,7 @@ use otherix_schemas::violations::Violations;
 use otherix_schemas::vm::VmDraft;
 use uuid::Uuid;
 
+use super::machine_definition::MachineDefinition;
 use crate::client::ControlPlaneClient;
 use crate::failure::Failure;
 use crate::resource::args::completes_to;
@@ -37,6 +38,9 @@ pub(crate) struct VmDefinition {
     /// The node [default: of the reachable nodes on which the network has not failed, the one with the fewest NICs]
     #[arg(long, value_name = "NAME|UUID")]
     pub(crate) node: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineDefinition,
 }
 
 impl VmDefinition {
@@ -44,7 +48,11 @@ impl VmDefinition {
     pub(crate) fn violations(&self) -> Violations {
         // Any id stands for the network's, which is not known yet.
         let network_id = self.network.as_ref().map(|_| Uuid::nil().to_string());
-        let mut violations = VmDraft { network_id, ..self.draft() }.check().err().unwrap_or_default();
+        let violated = VmDraft { network_id, ..self.draft() }.check().err().unwrap_or_default();
+        let mut violations = Violations::default();
+        // The fields of a machine are those of a VM to whoever defines one.
+        violated.iter().for_each(|(field, rule)| violations.add(field.rsplit('.').next().unwrap_or(field), rule));
+        self.machine.conflicts(&mut violations);
         for (field, reference) in [("network", &self.network), ("node", &self.node)] {
             if reference.as_ref().is_some_and(|text| text.trim().is_empty()) {
                 violations.add(field, "must not be empty");
@@ -61,8 +69,8 @@ impl VmDefinition {
     }
 
     fn draft(&self) -> VmDraft {
-        let Self { name, image_url, arch, network: _, ip, node: _ } = self.clone();
-        VmDraft { name, image_url, arch, network_id: None, ip, node_id: None }
+        let Self { name, image_url, arch, network: _, ip, node: _, machine } = self.clone();
+        VmDraft { name, image_url, arch, network_id: None, ip, node_id: None, machine: machine.draft() }
     }
 }
 

@@ -3,6 +3,8 @@
 mod create;
 pub(crate) mod definition;
 mod fields;
+pub(crate) mod machine_definition;
+mod power;
 mod wait_state;
 
 use clap::Subcommand;
@@ -11,6 +13,7 @@ use otherix_schemas::vm::{CreateVm, DeleteVm, FindVm, GetVm, ListVms, VmById, Vm
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::power::{Plain, PowerArgs, ShutdownArgs};
 use crate::client::GlobalArgs;
 use crate::failure::Failure;
 use crate::manifest;
@@ -33,24 +36,80 @@ pub(crate) enum VmSubcommand {
     /// Show a VM and the status of its NIC
     #[command(after_help = GET_HELP)]
     Get(GetAtArgs<GetFormat>),
+    /// Start a VM, or try one that has failed again
+    #[command(after_help = START_HELP)]
+    Start(PowerArgs),
+    /// Shut down a VM
+    #[command(after_help = STOP_HELP)]
+    Stop(ShutdownArgs),
+    /// Shut down a VM and start it again
+    #[command(after_help = REBOOT_HELP)]
+    Reboot(ShutdownArgs),
+    /// Reset a VM, without asking its guest
+    #[command(after_help = RESET_HELP)]
+    Reset(PowerArgs),
+    /// Stop the processors of a VM, and keep its memory
+    #[command(after_help = PAUSE_HELP)]
+    Pause(PowerArgs),
+    /// Let a paused VM go on
+    #[command(after_help = RESUME_HELP)]
+    Resume(PowerArgs),
     /// Delete a VM
     #[command(after_help = DELETE_HELP)]
     Delete(DeleteAndWaitArgs),
 }
 
 const EXAMPLES: &str = "\
-A VM is placed on a node and, with --network, has a NIC there. otherix does not fetch images or boot VMs yet.
+A VM is placed on a node, which runs it from a disk image; with --network, it has a NIC there.
 
 Examples:
   otherix vm create web-1 --image-url https://images.example/debian-12.qcow2 --arch amd64 --network net-dev --wait
   otherix vm list
   otherix vm get web-1
   otherix vm get web-1 --at 10m
+  otherix vm stop web-1 --wait
+  otherix vm start web-1 --wait
   otherix vm delete web-1";
 
+const START_HELP: &str = "\
+Examples:
+  otherix vm start web-1
+  otherix vm start web-1 --wait";
+
+const STOP_HELP: &str = "\
+The guest is told to shut down (ACPI); its machine is turned off when it has, or after --timeout. Disk and addresses \
+are kept. A VM that is shutting down can be stopped again, with less time.
+
+Examples:
+  otherix vm stop web-1 --wait
+  otherix vm stop web-1 --timeout 5m
+  otherix vm stop web-1 --force";
+
+const REBOOT_HELP: &str = "\
+As `stop`, and then `start`.
+
+Examples:
+  otherix vm reboot web-1 --wait
+  otherix vm reboot web-1 --force";
+
+const RESET_HELP: &str = "\
+Example:
+  otherix vm reset web-1";
+
+const PAUSE_HELP: &str = "\
+A paused VM keeps its memory as long as its node runs.
+
+Example:
+  otherix vm pause web-1 --wait";
+
+const RESUME_HELP: &str = "\
+Example:
+  otherix vm resume web-1 --wait";
+
 const LIST_HELP: &str = "\
-STATUS is the status of the NIC on the VM's node, or `deleting` if the VM is deleted and its node has yet to \
-remove the NIC; such a VM is not in the formats name and yaml. The table has one page. If there are more VMs, the \
+STATUS is what the VM does (running, stopped, …) if that and its NIC are as they should be, else `pending` or \
+`failed`; `deleting` if the VM is deleted and its node has yet to remove it; such a VM is not in the formats name and \
+yaml. The table has one page. If there are more VMs, the \
 last line on stderr is `next cursor: …`: pass it with --cursor for the next page. The other formats list all VMs, \
 unless --limit or --cursor asks for a page (in JSON, meta.next_cursor is the next cursor).
 
@@ -61,7 +120,8 @@ Examples:
   otherix vm list -o name";
 
 const GET_HELP: &str = "\
-With `-o yaml`, the manifest names the network but neither the address nor the node, which are chosen again. A \
+With `-o yaml`, the manifest names the network but neither the address nor the node, which are chosen again, and has \
+no user data, network configuration and SSH keys. A \
 deleted VM is shown, as `deleting`, until its node has confirmed its removal; by its UUID only, if another VM has the \
 name.
 
@@ -83,6 +143,12 @@ pub(crate) async fn run(global: &GlobalArgs, command: VmSubcommand, printer: &mu
         VmSubcommand::Create(args) => create::run(global, args, printer).await,
         VmSubcommand::List(ListAtArgs { list, at }) => resource::list::run::<VmView>(global, list, at, printer).await,
         VmSubcommand::Get(GetAtArgs { get, at }) => resource::get::run::<VmView>(global, get, at, printer).await,
+        VmSubcommand::Start(args) => power::plain(global, Plain::Start, args, printer).await,
+        VmSubcommand::Stop(args) => power::stop(global, args, printer).await,
+        VmSubcommand::Reboot(args) => power::reboot(global, args, printer).await,
+        VmSubcommand::Reset(args) => power::plain(global, Plain::Reset, args, printer).await,
+        VmSubcommand::Pause(args) => power::plain(global, Plain::Pause, args, printer).await,
+        VmSubcommand::Resume(args) => power::plain(global, Plain::Resume, args, printer).await,
         VmSubcommand::Delete(args) => resource::delete::run_and_wait::<VmView>(global, args, printer).await,
     }
 }
@@ -137,7 +203,7 @@ impl Deletable for VmView {
 impl Provisioned for VmView {
     type Create = CreateVm;
     const REFERENCES: &'static [&'static str] = &["network", "node"];
-    const NOTE: Option<&'static str> = Some("note: otherix does not fetch images or boot VMs yet");
+    const NOTE: Option<&'static str> = None;
     const WHERE: &'static str = "";
 
     fn summary(&self) -> String {

@@ -23,7 +23,7 @@ use otherix_schemas::node::{NodeCondition, NodeConditionKind, NodeConditionsChan
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::user::{UserCreated, UserRevoked, UserRole, UserRoleChanged};
 use otherix_schemas::value::{GatewaySubnet, MacAddress, Mtu, NodeName, UserKey};
-use otherix_schemas::vm::{Arch, VmCreated};
+use otherix_schemas::vm::{Arch, CloudInit, Machine, PullPolicy, VmCreated};
 use otherix_testkit::wait::wait_for;
 use std::sync::Arc;
 use std::time::Duration;
@@ -259,6 +259,9 @@ fn later_events(state: &State) -> Vec<EventEnvelope> {
     let (one, two) = (user(1, UserRole::Admin), user(2, UserRole::Viewer));
     let changed = UserRoleChanged { user_id: one.user_id, name: one.name.clone(), role: UserRole::Operator };
     let revoked = UserRevoked { user_id: two.user_id, name: two.name.clone() };
+    let (disk_gib, image_sha256, pull_policy) = (Some(7), Some("0a".repeat(32).parse().unwrap()), PullPolicy::Always);
+    let cloud_init = Some(CloudInit { user_data: Some("#!/bin/sh".to_owned()), ..CloudInit::default() });
+    let machine = Machine { vcpus: 2, memory_mb: 64, disk_gib, image_sha256, pull_policy, cloud_init };
     let vm = VmCreated {
         vm_id: VmId::new(id(3)),
         name: "owned".parse().unwrap(),
@@ -266,6 +269,7 @@ fn later_events(state: &State) -> Vec<EventEnvelope> {
         arch: Arch::Arm64,
         node_id: NodeId::new(id(4)),
         owner: Some(one.user_id.into()),
+        machine: Some(machine),
     };
     let actor = Actor { id: one.user_id.into(), name: Some(one.name.to_string()) };
     let member = *state.nodes().keys().next().unwrap();

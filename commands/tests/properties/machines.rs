@@ -13,18 +13,34 @@ use otherix_schemas::outcome::Outcome;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::{NewUser, UserCommand, UserEvent, UserRole};
 use otherix_schemas::value::MeshPublicKey;
-use otherix_schemas::vm::VmEvent;
+use otherix_schemas::vm::{Instruction, MachinePhase, VmEvent};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::builders::{self, *};
 use crate::decisions::Given;
 
+const INSTRUCTIONS: &[Instruction] = &[
+    Instruction::Start,
+    Instruction::Stop,
+    Instruction::Reboot,
+    Instruction::Reset,
+    Instruction::Pause,
+    Instruction::Resume,
+];
+
 /// Commands with so few nodes and resources that nodes are often removed while their reports are awaited.
 pub(crate) fn membership_command() -> impl Strategy<Value = Command> {
-    let result = (any::<bool>(), 0u128..8, any::<bool>()).prop_map(|(is_nic, id, removed)| {
-        let of = if is_nic { nic_outcome } else { builders::outcome };
-        of(id, 1, if removed { Outcome::Removed } else { Outcome::Ready })
+    let result = (0..3, 0u128..8, any::<bool>()).prop_map(|(kind, id, removed)| {
+        let (outcome, phase) = match removed {
+            true => (Outcome::Removed, MachinePhase::Removed),
+            false => (Outcome::Ready, MachinePhase::Running),
+        };
+        match kind {
+            0 => builders::outcome(id, 1, outcome),
+            1 => nic_outcome(id, 1, outcome),
+            _ => machine_outcome(id, 1, phase, outcome),
+        }
     });
     prop_oneof![
         3 => (0u128..8).prop_map(|id| create(id, &format!("net-{id}"), managed_or_dhcp(id))),
@@ -34,6 +50,9 @@ pub(crate) fn membership_command() -> impl Strategy<Value = Command> {
         4 => (0u128..8, prop::option::of(0u128..8)).prop_map(|(id, network)| create_vm(id, network, None)),
         2 => (0u128..8, 0u128..4, 0u8..8)
             .prop_map(|(id, network, last)| create_vm_at(id, Some(2 * network), None, Some([10, 20, 0, last].into()))),
+        4 => (0u128..8, prop::option::of(0u128..8), 0u128..8)
+            .prop_map(|(id, network, node)| create_machine(id, network, node)),
+        4 => (0u128..8, prop::sample::select(INSTRUCTIONS)).prop_map(|(id, instruction)| instruct(id, instruction)),
         4 => (0u128..8).prop_map(delete_vm),
         4 => (0u128..6, 1u64..20, prop::collection::vec(result, 1..4))
             .prop_map(|(node, sequence, results)| report(node, 1, sequence, results)),

@@ -69,6 +69,10 @@ fn with_current_generations(given: &Given, mut command: Command) -> Command {
             let current = match result.resource {
                 ResourceRef::Network(id) => given.state.network(id).map(|network| network.generation),
                 ResourceRef::Nic(id) => given.state.nics().get(id).map(|nic| nic.generation),
+                ResourceRef::Vm(id) => {
+                    let machine = given.state.vms().get(&id).and_then(|vm| vm.machine.as_ref());
+                    machine.map(|machine| machine.generation)
+                }
             };
             result.generation = current.unwrap_or(result.generation);
         }

@@ -24,7 +24,10 @@ use otherix_schemas::value::{
     BridgeName, GatewaySubnet, ImageUrl, Ipv4Subnet, MacAddress, MeshPublicKey, Mtu, NetworkName, NodeName, UserId,
     UserKey, UserName,
 };
-use otherix_schemas::vm::{Arch, NewVm, VmCommand, VmCreated, VmDeleted, VmEvent};
+use otherix_schemas::vm::{
+    Arch, Instruction, Machine, MachinePhase, MachineStatus, NewVm, PullPolicy, VmCommand, VmCreated, VmDeleted,
+    VmEvent,
+};
 use uuid::Uuid;
 
 pub(crate) fn network_id(number: u128) -> NetworkId {
@@ -153,10 +156,37 @@ pub(crate) fn create_vm_at(id: u128, network: Option<u128>, node: Option<u128>, 
         network_id: network.map(network_id),
         ip,
         node_id: node.map(node_id),
+        machine: None,
     };
     let mac = u32::try_from(id).unwrap();
     let nic = GeneratedNic { nic_id: nic_id(id), mac };
     Command::Vm(VmCommand::Create { vm_id: vm_id(id), nic, vm, owner: owner() })
+}
+
+/// As [`create_vm`], on a node and with a machine of the least size.
+pub(crate) fn create_machine(id: u128, network: Option<u128>, node: u128) -> Command {
+    let mut command = create_vm(id, network, Some(node));
+    if let Command::Vm(VmCommand::Create { vm, .. }) = &mut command {
+        vm.machine = Some(machine());
+    }
+    command
+}
+
+pub(crate) fn machine() -> Machine {
+    let (disk_gib, image_sha256, cloud_init) = (None, None, None);
+    Machine { vcpus: 1, memory_mb: 64, disk_gib, image_sha256, pull_policy: PullPolicy::IfNotPresent, cloud_init }
+}
+
+pub(crate) fn instruct(id: u128, instruction: Instruction) -> Command {
+    let (vm_id, timeout_s, scope) = (vm_id(id), None, RowScope::Any);
+    Command::Vm(VmCommand::Instruct { vm_id, instruction, timeout_s, scope })
+}
+
+/// What a node reports of a machine.
+pub(crate) fn machine_outcome(vm: u128, generation: u64, phase: MachinePhase, outcome: Outcome) -> ResourceOutcome {
+    let machine = Some(MachineStatus { phase, started_at: None, last_line: None });
+    let resource = ResourceRef::Vm(vm_id(vm));
+    ResourceOutcome { machine, ..ResourceOutcome::new(resource, Position::new(generation), outcome) }
 }
 
 pub(crate) fn delete_vm(id: u128) -> Command {
@@ -174,6 +204,7 @@ pub(crate) fn vm_created(id: u128, network: Option<u128>, node: u128) -> Vec<Eve
         arch: Arch::Amd64,
         node_id,
         owner: Some(owner()),
+        machine: None,
     }));
     let nic =
         network.into_iter().flat_map(|network| [attached(id, network, u32::try_from(id).unwrap()), bound(id, node)]);

@@ -135,6 +135,7 @@ impl LabClient {
             network_id: Some(network.to_string()),
             ip: None,
             node_id: None,
+            machine: None,
         };
         let created = self.connection.call::<CreateVm>(&draft, options()).await?;
         Ok(created.data.nic.ok_or("the VM has no NIC")?.id)

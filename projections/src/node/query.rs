@@ -12,7 +12,7 @@ use rusqlite::{Connection, Params, Row, params};
 
 use crate::projection::integer;
 use crate::query::{
-    Listed, Page, QueryError, all, count, first, optional_parsed, parsed, position, time, unquoted, texts,
+    Listed, Page, QueryError, all, count, first, optional_parsed, parsed, position, texts, time, unquoted,
 };
 
 /// A node with counts of what is on it.

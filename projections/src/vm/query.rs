@@ -13,8 +13,8 @@ use rusqlite::{Connection, Row, params};
 
 use crate::projection::integer;
 use crate::query::{
-    BY_NAME, Listed, Page, QueryError, all, first, optional_parsed, optional_time, parsed, position, text, time,
-    unquoted, texts,
+    BY_NAME, Listed, Page, QueryError, all, first, optional_parsed, optional_time, parsed, position, text, texts, time,
+    unquoted,
 };
 
 /// A VM with its node and its NIC.

@@ -139,7 +139,15 @@ pub(crate) fn create_vm(vm: u128, name: &str, network_id: Option<NetworkId>) -> 
     let nic = GeneratedNic { nic_id: nic_id(vm), mac: 0 };
     let vm_id = VmId::new(Uuid::from_u128(vm));
     let image_url = "https://images.example/a".parse().unwrap();
-    let vm = NewVm { name: name.parse().unwrap(), image_url, arch: Arch::Amd64, network_id, ip: None, node_id: None };
+    let vm = NewVm {
+        name: name.parse().unwrap(),
+        image_url,
+        arch: Arch::Amd64,
+        network_id,
+        ip: None,
+        node_id: None,
+        machine: None,
+    };
     Command::Vm(VmCommand::Create { vm_id, nic, vm, owner: "admin".parse().unwrap() })
 }
 

@@ -169,9 +169,9 @@ mod tests {
     fn everything_has_a_default() {
         let machine = check(json!({})).unwrap();
         assert_eq!((machine.vcpus, machine.memory_mb, machine.disk_gib), (2, 2048, None));
-        assert_eq!((machine.pull_policy, machine.image_sha256), (PullPolicy::IfNotPresent, None));
+        assert_eq!((machine.pull_policy, &machine.image_sha256), (PullPolicy::IfNotPresent, &None));
         let null = check(json!({"vcpus": null, "cloud_init": {"user_data": null}})).unwrap();
-        assert_eq!(null, Machine { cloud_init: Some(CloudInit::default()), ..machine });
+        assert_eq!(null, Machine { cloud_init: Some(CloudInit::default()), ..machine.clone() });
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod round_trip;
 use std::any::Any;
 
 use otherix_schemas::network::{NetworkDraft, NetworkView};
-use otherix_schemas::vm::VmView;
+use otherix_schemas::vm::{CloudInit, VmView};
 use proptest::prelude::*;
 
 use super::document::read_all;
@@ -15,6 +15,7 @@ use super::source::Source;
 use super::{Manifest, ManifestKind};
 use crate::command::KINDS;
 use crate::vm::definition::VmDefinition;
+use crate::vm::machine_definition::MachineDefinition;
 
 /// Reads one file for each text. Returns the manifests, or what is left of them, and the problems as lines.
 fn read_files(texts: &[&str]) -> (Vec<Manifest>, Vec<String>) {
@@ -235,10 +236,30 @@ fn reads_every_vm_field() {
         network: Some("n".to_owned()),
         ip: Some("10.20.0.9".to_owned()),
         node: Some("node-2".to_owned()),
+        machine: MachineDefinition {
+            vcpus: Some(4),
+            memory_mb: Some(512),
+            disk_gib: Some(20),
+            image_sha256: Some("0a".repeat(32)),
+            pull_policy: Some("always".to_owned()),
+            no_cloud_init: false,
+            tap_only: false,
+            cloud_init: CloudInit {
+                user_data: Some("#cloud-config".to_owned()),
+                network_config: Some("version: 2".to_owned()),
+                ssh_keys: vec!["ssh-ed25519 AAAA a".to_owned(), "ssh-ed25519 BBBB b".to_owned()],
+            },
+        },
     };
-    let all = vm("imageURL: 'https://x/y', arch: arm64, network: n, ip: 10.20.0.9, node: node-2");
+    let digest = "0a".repeat(32);
+    let all = vm(&format!(
+        "imageURL: 'https://x/y', arch: arm64, network: n, ip: 10.20.0.9, node: node-2, vcpus: 4, memoryMB: 512, \
+         diskGiB: 20, imageSHA256: '{digest}', pullPolicy: always, userData: '#cloud-config', networkConfig: \
+         'version: 2', sshKeys: \"ssh-ed25519 AAAA a\\nssh-ed25519 BBBB b\\n\", cloudInit: true, tapOnly: false"
+    ));
     assert_eq!(read_vms(&[&all]), (vec![vm_1.clone()], vec![]));
-    let minimal = VmDefinition { network: None, ip: None, node: None, ..vm_1 };
+    let machine = MachineDefinition::default();
+    let minimal = VmDefinition { network: None, ip: None, node: None, machine, ..vm_1 };
     let text = vm("imageURL: https://x/y, arch: arm64, network: null");
     assert_eq!(read_vms(&[&text]), (vec![minimal], vec![]));
 }

@@ -98,7 +98,15 @@ impl History {
         let (vm_id, nic_id) = (VmId::new(id(2, number)), NicId::new(id(3, number)));
         let (name, image_url) = (format!("vm-{number}").parse()?, "https://images.example/debian.qcow2".parse()?);
         let node = vm_node(number);
-        self.add(VmCreated { vm_id, name, image_url, arch: Arch::Amd64, node_id: node_id(node), owner: None })?;
+        self.add(VmCreated {
+            vm_id,
+            name,
+            image_url,
+            arch: Arch::Amd64,
+            node_id: node_id(node),
+            owner: None,
+            machine: None,
+        })?;
         self.add(NicAttached { nic_id, vm_id, network_id, mac: MacAddress::assigned(number), ip: None })?;
         let generation = self.add(NicBound { nic_id, node_id: node_id(node) })?;
         self.report(ResourceRef::Nic(nic_id), generation, &Outcome::Ready, node..=node)

@@ -151,6 +151,7 @@ async fn exhausted_supernet_and_vni_range_are_rejected() {
         network_id: Some(second.id.to_string()),
         ip: None,
         node_id: None,
+        machine: None,
     };
     let vm = call::<VmView>(&admin, Request::of::<CreateVm>(), &vm, Some("vm")).await.unwrap().data;
     let nic = vm.nic.unwrap();

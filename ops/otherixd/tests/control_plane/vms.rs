@@ -29,6 +29,7 @@ fn vm(name: &str, network: Option<&NetworkView>) -> VmDraft {
         network_id: network.map(|network| network.id.to_string()),
         ip: None,
         node_id: None,
+        machine: None,
     }
 }
 
