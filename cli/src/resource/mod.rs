@@ -129,7 +129,7 @@ impl NameOrId {
     }
 }
 
-fn not_found_hint<R: Resource>(failure: Failure) -> Failure {
+pub(crate) fn not_found_hint<R: Resource>(failure: Failure) -> Failure {
     if failure.body.error.code == ErrorCode::NotFound {
         failure.hint(format!("run `otherix {} list` to see what exists", R::COMMAND))
     } else {
