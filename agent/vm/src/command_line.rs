@@ -1,8 +1,6 @@
 //! QEMU's command line: a function of the spec and of the numbers of open descriptors. QEMU is given no path, except to
 //! its own firmware: disks, logs, sockets and the tap are descriptors.
 
-use std::os::fd::RawFd;
-
 use serde_json::{Value, json};
 
 use crate::spec::{Accelerator, ImageFormat, LaunchSpec, NicSpec};
@@ -16,16 +14,16 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 /// Numbers of the descriptors that the process inherits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptors {
-    pub disk: RawFd,
-    pub base: RawFd,
-    pub seed: Option<RawFd>,
-    pub tap: Option<RawFd>,
+    pub disk: i32,
+    pub base: i32,
+    pub seed: Option<i32>,
+    pub tap: Option<i32>,
     /// Listening socket of the control protocol.
-    pub qmp: RawFd,
+    pub qmp: i32,
     /// Listening socket of the serial console.
-    pub console: RawFd,
+    pub console: i32,
     /// What the guest writes to the console is appended to it.
-    pub console_log: RawFd,
+    pub console_log: i32,
 }
 
 /// A set of descriptors is named by its number on the command line (`/dev/fdset/N`).
@@ -71,7 +69,7 @@ impl Line {
         self.0.extend([name.to_owned(), value.into()]);
     }
 
-    fn descriptor(&mut self, descriptor: RawFd, set: FdSet) {
+    fn descriptor(&mut self, descriptor: i32, set: FdSet) {
         self.option("-add-fd", format!("fd={descriptor},set={}", set as u32));
     }
 
@@ -137,7 +135,7 @@ fn file(node: &str, set: FdSet, read_only: bool) -> Value {
     })
 }
 
-fn network(line: &mut Line, nic: &NicSpec, tap: RawFd) {
+fn network(line: &mut Line, nic: &NicSpec, tap: i32) {
     line.option("-netdev", format!("tap,id=net0,fd={tap},vhost=off"));
     let [a, b, c, d, e, f] = nic.mac;
     let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otherix_runtime::Runtime;
+use otherix_runtime::{Backoff, Runtime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -15,8 +15,12 @@ use crate::launch::with_causes;
 use crate::process::{self, Found, Launcher, VmProcess};
 use crate::qmp::{QmpClient, QmpCommand, QmpError};
 use crate::spec::LaunchSpec;
-use crate::supervisor::{Action, Cause, Decision, Desired, Memory, Observed, Phase, Supervisor};
+use crate::supervisor::{
+    Action, Cause, Decision, Desired, FAILURES_MAX, MAX_PAUSE, Memory, Observed, Phase, Supervisor,
+};
 
+/// The pause before a start after the first failure; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Deadline of a command to QEMU.
 const QMP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one attempt to connect may take, while the process is set up.
@@ -65,7 +69,10 @@ pub async fn supervise(
     status: watch::Sender<Option<VmStatus>>,
 ) -> io::Result<()> {
     let memory = read_json::<Memory>(&setup.folder.state())?.unwrap_or_default();
-    let supervisor = Supervisor::new(memory, setup.boot_id.clone(), setup.runtime.random_u64());
+    // With jitter: VMs that ended at the same moment do not start at the same moment.
+    let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE, setup.runtime.as_ref());
+    let pauses = (0..FAILURES_MAX).map(|_| backoff.next_delay()).collect();
+    let supervisor = Supervisor::new(memory, setup.boot_id.clone(), pauses);
     let mut machine = Machine { setup, supervisor, process: None, qmp: None, has_answered: false, failure: None };
     let start = Instant::now();
     loop {

@@ -8,15 +8,12 @@ mod cause;
 
 use std::time::Duration;
 
-use otherix_runtime::Backoff;
 use serde::{Deserialize, Serialize};
 
 pub use self::cause::Cause;
 use crate::qmp::RunState;
 
-/// The first pause before a start after a failure; it doubles with each.
-pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause.
+/// The longest pause before a start after a failure.
 pub const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// A VM that fails as often in a row is given up, until another request.
 pub const FAILURES_MAX: u32 = 6;
@@ -135,8 +132,7 @@ pub struct Memory {
 pub struct Supervisor {
     memory: Memory,
     boot_id: String,
-    /// Random: differs between VMs, so that they do not start at the same moment.
-    seed: u64,
+    pauses: Vec<Duration>,
     /// When the process was first seen, or started.
     since: Option<Duration>,
     retry_at: Option<Duration>,
@@ -150,7 +146,8 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// `boot_id` is that of the machine's present start: a VM whose process ended with the machine has not crashed.
-    pub fn new(memory: Memory, boot_id: impl Into<String>, seed: u64) -> Self {
+    /// `pauses` are those before a start after the first failure, the second, and so on, then [`MAX_PAUSE`].
+    pub fn new(memory: Memory, boot_id: impl Into<String>, pauses: Vec<Duration>) -> Self {
         let boot_id = boot_id.into();
         let mut memory = memory;
         if memory.alive_in.as_ref().is_some_and(|alive_in| *alive_in != boot_id) {
@@ -160,7 +157,7 @@ impl Supervisor {
         Self {
             memory,
             boot_id,
-            seed,
+            pauses,
             since: None,
             retry_at: None,
             stopping_since: None,
@@ -236,8 +233,8 @@ impl Supervisor {
         if self.memory.failures >= FAILURES_MAX {
             self.memory.down = Some(Cause::GivenUp { failures: self.memory.failures, last: Box::new(cause.clone()) });
         } else {
-            let attempt = usize::try_from(self.memory.failures).unwrap_or(usize::MAX);
-            let pause = Backoff::delay_of_attempt(FIRST_PAUSE, MAX_PAUSE, attempt, self.seed);
+            let index = usize::try_from(self.memory.failures).unwrap_or(usize::MAX).saturating_sub(1);
+            let pause = self.pauses.get(index).copied().unwrap_or(MAX_PAUSE);
             self.retry_at = Some(now.saturating_add(pause));
         }
         self.memory.last_failure = Some(cause);

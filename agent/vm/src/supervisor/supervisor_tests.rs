@@ -14,8 +14,12 @@ fn absent() -> Observed {
     Observed::Absent { last_words: None }
 }
 
+fn pauses() -> Vec<Duration> {
+    [1, 2, 4, 8].map(Duration::from_secs).to_vec()
+}
+
 fn supervisor() -> Supervisor {
-    Supervisor::new(Memory::default(), "boot-1", 7)
+    Supervisor::new(Memory::default(), "boot-1", pauses())
 }
 
 /// How a guest behaves.
@@ -204,7 +208,7 @@ fn a_guest_that_powers_itself_off_stays_off() {
     assert_eq!(simulation.count(Action::Start), 1);
     // Also for the next agent, and after a restart of the machine.
     let memory = serde_json::to_string(simulation.supervisor.memory()).unwrap();
-    let mut next = Supervisor::new(serde_json::from_str(&memory).unwrap(), "boot-2", 7);
+    let mut next = Supervisor::new(serde_json::from_str(&memory).unwrap(), "boot-2", pauses());
     let decision = next.step(&desired(Power::Running, 1), &absent(), simulation.now);
     assert_eq!((decision.action, decision.phase), (None, Phase::Stopped));
     let decision = next.step(&desired(Power::Running, 2), &absent(), simulation.now);
@@ -216,10 +220,10 @@ fn a_restart_of_the_machine_is_no_crash() {
     let mut simulation = Simulation::new(Temper::Obedient);
     simulation.run(&desired(Power::Running, 1), 5 * SECOND);
     let memory = simulation.supervisor.memory().clone();
-    let mut same = Supervisor::new(memory.clone(), "boot-1", 7);
+    let mut same = Supervisor::new(memory.clone(), "boot-1", pauses());
     assert_eq!(same.step(&desired(Power::Running, 1), &absent(), SECOND).action, None);
     assert_eq!(same.memory().failures, 1);
-    let mut other = Supervisor::new(memory, "boot-2", 7);
+    let mut other = Supervisor::new(memory, "boot-2", pauses());
     assert_eq!(other.step(&desired(Power::Running, 1), &absent(), SECOND).action, Some(Action::Start));
     assert_eq!(other.memory().failures, 0);
 }
@@ -297,7 +301,7 @@ proptest! {
             simulation.run(&desired, Duration::from_secs(time));
             if is_restarted {
                 let memory = serde_json::to_vec(simulation.supervisor.memory()).unwrap();
-                simulation.supervisor = Supervisor::new(serde_json::from_slice(&memory).unwrap(), "boot-1", request);
+                simulation.supervisor = Supervisor::new(serde_json::from_slice(&memory).unwrap(), "boot-1", pauses());
             }
         }
         let (power, restart, timeout, _) = last;

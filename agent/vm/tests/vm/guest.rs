@@ -19,6 +19,9 @@ pub(crate) const BOOT: Duration = Duration::from_secs(90);
 /// For what QEMU does by itself.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
+/// What the shell of the tiny guest writes when it is ready for a line.
+pub(crate) const PROMPT: &str = "/ # \u{1b}[6n";
+
 pub(crate) struct TestVm {
     _temporary: tempfile::TempDir,
     pub(crate) folder: VmFolder,
@@ -100,7 +103,7 @@ impl TestVm {
     pub(crate) fn type_command(&self, console: &mut UnixStream, command: &str) {
         wait_for_blocking(BOOT, "the prompt", || {
             let text = self.console();
-            if text.ends_with("/ # \u{1b}[6n") { Ok(()) } else { Err(text) }
+            if text.ends_with(PROMPT) { Ok(()) } else { Err(text) }
         });
         console.write_all(format!("{command}\n").as_bytes()).unwrap();
     }

@@ -2,16 +2,15 @@
 
 mod in_qemu {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use otherix_runtime::{Runtime, SystemRuntime, Task};
     use otherix_vm::console::Console;
     use otherix_vm::machine::{self, VmOrders, VmSetup, VmStatus};
     use otherix_vm::seed::Seed;
-    use otherix_vm::supervisor::{Cause, Desired, Phase, Power, Restart};
+    use otherix_vm::supervisor::{Cause, Desired, Phase, Power};
     use tokio::sync::watch;
 
-    use crate::guest::{BOOT, SOON, TestVm, launcher};
+    use crate::guest::{BOOT, PROMPT, SOON, TestVm, launcher};
 
     struct Supervised {
         orders: watch::Sender<VmOrders>,
@@ -77,7 +76,7 @@ mod in_qemu {
         supervised.status("running again", again).await;
 
         // Powered off by the guest: stays off until somebody asks.
-        wait_for_prompts(&vm, 2).await;
+        wait_for_prompt(&vm, 2).await;
         let input = console.write().unwrap();
         input.type_bytes(b"poweroff -f\n").await.unwrap();
         let off = supervised.status("stopped", |status| status.phase == Phase::Stopped).await;
@@ -86,13 +85,8 @@ mod in_qemu {
 
         supervised.order(|desired| desired.power = Power::Running);
         supervised.status("running", |status| status.phase == Phase::Running).await;
-        wait_for_prompts(&vm, 3).await;
-        supervised.order(|desired| desired.restart = Some(Restart::Reset));
-        wait_for_prompts(&vm, 4).await;
-        supervised.order(|desired| {
-            desired.power = Power::Stopped;
-            desired.restart = None;
-        });
+        wait_for_prompt(&vm, 3).await;
+        supervised.order(|desired| desired.power = Power::Stopped);
         let stopped = supervised.status("stopped", |status| status.phase == Phase::Stopped).await;
         assert_eq!(stopped.cause, None);
         // Asked, not killed.
@@ -103,14 +97,14 @@ mod in_qemu {
         machine::remove(&vm.folder, SOON).await.unwrap();
     }
 
-    async fn wait_for_prompts(vm: &TestVm, count: usize) {
+    /// Waits for the prompt of the shell after so many boots.
+    async fn wait_for_prompt(vm: &TestVm, boots: usize) {
         otherix_testkit::wait::wait_for(BOOT, "the prompt", async || {
             let console = vm.console();
-            if console.matches("/ # ").count() >= count { Ok(()) } else { Err(console) }
+            let is_at_prompt = console.ends_with(PROMPT) && console.matches("guest: ready").count() == boots;
+            if is_at_prompt { Ok(()) } else { Err(console) }
         })
         .await;
-        // What comes while the shell sets up its terminal is dropped.
-        tokio::time::sleep(Duration::from_millis(300)).await;
     }
 
     #[tokio::test]
