@@ -60,7 +60,7 @@ const PURE: [PureModules; 9] = [
         also: &["model", "engine", "device"],
     },
     PureModules { source: "agent/mesh/src", modules: &["allowed", "packet", "prefix"], also: &[] },
-    PureModules { source: "agent/vm/src", modules: &["command_line", "spec", "supervisor"], also: &["qmp"] },
+    PureModules { source: "agent/vm/src", modules: &["command_line", "supervisor"], also: &["qmp", "spec"] },
     PureModules { source: "agent/src/wireguard/kernel", modules: &["encode", "plan", "wire"], also: &["mesh"] },
 ];
 

@@ -56,7 +56,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_do_not_depend_on_the_pieces(text in "[ab\n]{0,200}", sizes in prop::collection::vec(1_usize..9, 1..50)) {
+        fn lines_do_not_depend_on_the_pieces(
+            text in "[ab\n]{0,200}",
+            sizes in prop::collection::vec(1_usize..9, 1..50),
+        ) {
             let mut buffer = LineBuffer::default();
             let (mut rest, mut found, mut sizes) = (text.as_bytes(), Vec::new(), sizes.iter().cycle());
             while !rest.is_empty() {

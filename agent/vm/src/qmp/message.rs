@@ -139,7 +139,7 @@ mod tests {
         let cases = [
             (r#"{"QMP": {"version": {"qemu": {"micro": 22}}, "capabilities": ["oob"]}}"#, Message::Greeting),
             (
-                r#"{"timestamp": {"seconds": 1}, "event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}"#,
+                r#"{"timestamp": {}, "event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}"#,
                 Message::Event(QmpEvent::Shutdown(ShutdownReason::Guest)),
             ),
             (
