@@ -12,6 +12,7 @@ use crate::spec::BaseImage;
 fn spec() -> LaunchSpec {
     LaunchSpec {
         vm: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001),
+        generation: 1,
         program: "/usr/bin/qemu-system-x86_64".into(),
         accelerator: Accelerator::Tcg,
         vcpus: 2,

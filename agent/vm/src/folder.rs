@@ -133,6 +133,14 @@ impl VmFolder {
         }
     }
 
+    /// What the VM's process was started with; `None` if there is none, and after [`VmLock::clean`].
+    ///
+    /// # Errors
+    /// Those of the file system; others if an incompatible version of the agent has written it.
+    pub fn running_spec(&self) -> io::Result<Option<LaunchSpec>> {
+        read_json(&self.launch_spec())
+    }
+
     pub(crate) fn read_process(&self) -> io::Result<Option<ProcessRecord>> {
         read_json(&self.process_record())
     }
@@ -154,8 +162,7 @@ impl VmLock {
     pub fn clean(&self) -> io::Result<()> {
         let folder = &self.folder;
         // Written before the process was started, so that no cgroup is forgotten.
-        let spec = read_json::<LaunchSpec>(&folder.launch_spec());
-        if let Some(cgroup) = spec.ok().flatten().and_then(|spec| spec.cgroup) {
+        if let Some(cgroup) = folder.running_spec().ok().flatten().and_then(|spec| spec.cgroup) {
             cgroup::remove(&cgroup).map_err(io::Error::other)?;
         }
         for path in [folder.qmp_socket(), folder.console_socket(), folder.process_record(), folder.launch_spec()] {

@@ -251,7 +251,8 @@ impl Machine {
     }
 }
 
-/// Kills a VM's process, if there is one, and removes all its files. May be repeated.
+/// Kills a VM's process, if there is one, and removes all its files. Its supervision must have ended, or would start it
+/// again. May be repeated.
 ///
 /// # Errors
 /// If the process does not end within `timeout`, or something cannot be removed.

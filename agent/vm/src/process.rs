@@ -31,6 +31,9 @@ mod watch {
     }
 }
 
+/// Clock ticks of `/proc` in a second (`USER_HZ`): 100 on all platforms that QEMU runs VMs on.
+const TICKS: u64 = 100;
+
 /// Longest file of messages to which those of another start are appended, in bytes.
 const MESSAGES_MAX: u64 = 64 << 10;
 
@@ -117,6 +120,16 @@ fn open_messages(folder: &VmFolder) -> io::Result<File> {
 impl VmProcess {
     pub const fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// How long it has been running, the launcher's milliseconds included; `None` if it has ended.
+    pub fn age(&self) -> Option<Duration> {
+        let text = std::fs::read_to_string("/proc/uptime").ok()?;
+        let uptime: f64 = text.split_whitespace().next()?.parse().ok()?;
+        let started = Duration::from_millis(start_time(self.pid)?.saturating_mul(1000 / TICKS));
+        // Of another process, if it has ended in between.
+        let is_running = !self.wait(Duration::ZERO).ok()?;
+        is_running.then(|| Duration::from_secs_f64(uptime.max(0.0)).saturating_sub(started))
     }
 
     /// Kills it; not an error if it has ended.

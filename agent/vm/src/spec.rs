@@ -53,6 +53,8 @@ pub struct NicSpec {
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {
     pub vm: Uuid,
+    /// The position of the VM's decision that this follows from.
+    pub generation: u64,
     /// QEMU, by its absolute path.
     pub program: PathBuf,
     pub accelerator: Accelerator,

@@ -261,7 +261,7 @@ impl Supervisor {
         let decide =
             |action, wake_at| Some(Decision { action, phase: Phase::Stopping, cause: None, wake_at: Some(wake_at) });
         match observed {
-            Observed::Machine(RunState::Running | RunState::Prelaunch | RunState::Paused)
+            Observed::Machine(RunState::Running | RunState::Prelaunch | RunState::Paused | RunState::IoError)
                 if now < deadline && !self.memory.ending =>
             {
                 // A machine that does not run does not notice the button.

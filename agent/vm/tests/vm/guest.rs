@@ -50,6 +50,7 @@ impl TestVm {
         overlay::create(&folder.disk(), &base, size, 1 << 30).unwrap();
         let spec = LaunchSpec {
             vm: SystemRuntime::shared().uuid_v7(),
+            generation: 7,
             program: "/usr/bin/qemu-system-x86_64".into(),
             accelerator: Accelerator::Tcg,
             vcpus: 1,

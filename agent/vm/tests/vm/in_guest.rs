@@ -10,13 +10,15 @@ use otherix_vm::spec::{Accelerator, BaseImage, FIRST_USER, ImageFormat, LaunchSp
 use otherix_vmtest::TestGuest;
 use uuid::Uuid;
 
+use crate::guest::status_field;
+
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap().trim().to_owned()
 }
 
 /// `sleep` stands for QEMU: what is tested happens before.
 #[test]
-fn process_has_a_cgroup_of_its_own() {
+fn process_has_a_cgroup_and_no_privileges() {
     let launcher = Path::new(env!("CARGO_BIN_EXE_otherix-vm-launch"));
     TestGuest::default().with_program(launcher).run(|| {
         let mount = Path::new("/sys/fs/cgroup");
@@ -34,6 +36,7 @@ fn process_has_a_cgroup_of_its_own() {
         otherix_testkit::netns::sh("chmod 755 /bin/stand-in");
         let spec = LaunchSpec {
             vm: Uuid::nil(),
+            generation: 1,
             program: "/bin/stand-in".into(),
             accelerator: Accelerator::Tcg,
             vcpus: 2,
@@ -60,6 +63,11 @@ fn process_has_a_cgroup_of_its_own() {
         assert_eq!(read(&own.join("cpu.max")), "250000 100000");
         assert_eq!(read(&own.join("pids.max")), "98");
         assert_eq!(read(Path::new("/proc/self/cgroup")), "0::/");
+        // By the launcher: QEMU, which does some of it once more, is not there.
+        for (field, expected) in [("NoNewPrivs", "1"), ("Seccomp", "0"), ("CapBnd", "0000000000000000")] {
+            assert_eq!(status_field(process.pid(), field), expected, "{field}");
+        }
+        assert_eq!(status_field(process.pid(), "Uid"), vec![FIRST_USER.to_string(); 4].join(" "));
 
         assert!(cgroup::remove(&own).is_err());
         process.kill().unwrap();

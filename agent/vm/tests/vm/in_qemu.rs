@@ -125,6 +125,9 @@ async fn another_agent_finds_the_process() {
     drop(vm.connect(&first).await);
     let found = vm.found();
     assert_eq!(found.pid(), first.pid());
+    assert_eq!(vm.folder.running_spec().unwrap().unwrap(), vm.spec);
+    let age = found.age().unwrap();
+    wait_for_blocking(SOON, "the passage of time", || found.age().unwrap() > age && age < SOON);
     let mut client = vm.connect(&found).await;
     assert_eq!(client.status().await.unwrap(), RunState::Running);
     client.execute(QmpCommand::Pause).await.unwrap();
@@ -135,6 +138,7 @@ async fn another_agent_finds_the_process() {
     found.kill().unwrap();
     tokio::time::timeout(SOON, found.ended()).await.unwrap().unwrap();
     assert!(client.status().await.is_err());
+    assert_eq!(found.age(), None);
     assert!(matches!(process::find(&vm.folder).unwrap(), Found::Free(_)));
 }
 
