@@ -101,8 +101,9 @@ async fn a_guest_that_takes_no_input_is_still_read() {
 #[tokio::test]
 async fn log_is_bounded_while_it_is_relayed() {
     let setup = setup();
-    let _qemu = setup.qemu().await;
+    let mut qemu = setup.qemu().await;
     std::fs::write(setup.folder.console_log(), vec![b'x'; 3 << 20]).unwrap();
+    qemu.write_all(b"x").await.unwrap();
     wait_for(SOON, "the log", async || std::fs::metadata(setup.folder.console_log()).unwrap().len() == 0).await;
     assert_eq!(std::fs::metadata(setup.folder.older_console_log()).unwrap().len(), log::LOG_MAX);
 }

@@ -165,11 +165,16 @@ async fn serve(
     let (mut output, mut input): (OwnedReadHalf, OwnedWriteHalf) = stream.into_split();
     let mut pending: Vec<u8> = Vec::new();
     let mut bytes = [0; PIECE_MAX];
+    // Whether the log may have grown. An idle guest costs nothing.
+    let mut has_grown = true;
     loop {
         tokio::select! {
             read = output.read(&mut bytes) => match read {
                 Ok(0) | Err(_) => return,
-                Ok(length) => shared.publish(bytes.get(..length).unwrap_or_default()),
+                Ok(length) => {
+                    has_grown = true;
+                    shared.publish(bytes.get(..length).unwrap_or_default());
+                }
             },
             // A guest that takes no input does not keep its output from being read.
             written = input.write(&pending), if !pending.is_empty() => match written {
@@ -177,7 +182,10 @@ async fn serve(
                 Err(_) => return,
             },
             Some(piece) = typed.recv(), if pending.is_empty() => pending = piece,
-            _ = log_timer.tick() => shared.bound_log(),
+            _ = log_timer.tick(), if has_grown => {
+                has_grown = false;
+                shared.bound_log();
+            }
         }
     }
 }

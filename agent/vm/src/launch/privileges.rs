@@ -31,6 +31,9 @@ pub(super) fn give_up(spec: &LaunchSpec) -> Result<(), LaunchError> {
     // What is open stays usable: the tap belongs to the namespace that it was opened in.
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC)
         .map_err(failed("leave the network and IPC namespaces"))?;
+    // The agent may be spared when memory runs out; its guests are not.
+    let path = Path::new("/proc/self/oom_score_adj");
+    std::fs::write(path, "0").map_err(|source| LaunchError::Io { attempt: "write", path: path.into(), source })?;
     // A core would contain the guest's memory.
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(failed("forbid core dumps"))?;
     for capability in CapabilitySet::all().iter() {

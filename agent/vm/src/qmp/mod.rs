@@ -23,7 +23,7 @@ pub use self::message::{QmpEvent, RunState, ShutdownReason};
 /// Events that may wait to be taken; QEMU sends a few in a VM's life.
 const EVENTS_MAX: usize = 256;
 /// Bytes read at once.
-const READ_MAX: usize = 16 << 10;
+const READ_MAX: usize = 4 << 10;
 /// How often a socket is tried that nobody listens on yet.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(5);
 

@@ -12,11 +12,27 @@ use uuid::Uuid;
 
 use crate::guest::status_field;
 
+fn messages(folder: &VmFolder) -> String {
+    std::fs::read_to_string(folder.messages()).unwrap_or_default()
+}
+
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap().trim().to_owned()
 }
 
-/// `sleep` stands for QEMU: what is tested happens before.
+/// What a QEMU that a guest has taken over might try; each prints a word if it succeeds.
+const ATTEMPTS: &str = "
+cat /run/vm/launch.json >/dev/null && echo READ
+touch /run/vm/new && echo WRITTEN
+kill -0 1 && echo SIGNALLED
+ping -c 1 -w 1 127.0.0.1 && echo PINGED
+ip link show veth0 && echo SEEN
+mknod /tmp/node b 254 0 && echo MADE
+mount -t tmpfs none /mnt && echo MOUNTED
+echo 0 >/proc/1/oom_score_adj && echo CHANGED
+";
+
+/// A script stands for QEMU: what is tested happens before.
 #[test]
 fn process_has_a_cgroup_and_no_privileges() {
     let launcher = Path::new(env!("CARGO_BIN_EXE_otherix-vm-launch"));
@@ -32,8 +48,9 @@ fn process_has_a_cgroup_and_no_privileges() {
         for path in [folder.disk(), "/run/base".into()] {
             std::fs::write(path, "x").unwrap();
         }
-        std::fs::write("/bin/stand-in", "#!/bin/sh\nexec sleep 60\n").unwrap();
-        otherix_testkit::netns::sh("chmod 755 /bin/stand-in");
+        let script = format!("#!/bin/sh\n{ATTEMPTS}\necho DONE\nexec sleep 60\n");
+        std::fs::write("/bin/stand-in", script).unwrap();
+        otherix_testkit::netns::sh("chmod 755 /bin/stand-in; mkdir /mnt; ip link add veth0 type veth peer name veth1");
         let spec = LaunchSpec {
             vm: Uuid::nil(),
             generation: 1,
@@ -54,7 +71,7 @@ fn process_has_a_cgroup_and_no_privileges() {
         let name = format!("/proc/{}/comm", process.pid());
         otherix_testkit::wait::wait_for_blocking(Duration::from_secs(20), "the program", || {
             let name = read(Path::new(&name));
-            if name == "sleep" { Ok(()) } else { Err((name, std::fs::read_to_string(folder.messages()))) }
+            if name == "sleep" { Ok(()) } else { Err((name, messages(&folder))) }
         });
         assert_eq!(read(Path::new(&format!("/proc/{}/cgroup", process.pid()))), "0::/otherix-vms/one");
         let own = parent.join("one");
@@ -63,6 +80,13 @@ fn process_has_a_cgroup_and_no_privileges() {
         assert_eq!(read(&own.join("cpu.max")), "250000 100000");
         assert_eq!(read(&own.join("pids.max")), "98");
         assert_eq!(read(Path::new("/proc/self/cgroup")), "0::/");
+        // All attempts fail, and succeed for root.
+        let is_word = |line: &str| !line.is_empty() && line.chars().all(char::is_uppercase);
+        let words = |text: &str| text.lines().filter(|line| is_word(line)).count();
+        assert!(messages(&folder).contains("DONE"), "{}", messages(&folder));
+        assert_eq!(words(&messages(&folder)), 1, "{}", messages(&folder));
+        let output = std::process::Command::new("sh").args(["-c", ATTEMPTS]).output().unwrap();
+        assert_eq!(words(&String::from_utf8_lossy(&output.stdout)), 8, "{output:?}");
         // By the launcher: QEMU, which does some of it once more, is not there.
         for (field, expected) in [("NoNewPrivs", "1"), ("Seccomp", "0"), ("CapBnd", "0000000000000000")] {
             assert_eq!(status_field(process.pid(), field), expected, "{field}");

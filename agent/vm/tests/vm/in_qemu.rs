@@ -48,6 +48,8 @@ async fn boots_and_powers_off_when_asked() {
 /// What QEMU is: checked in the kernel, not in what was asked for.
 #[tokio::test]
 async fn process_has_no_privileges() {
+    // As that of an agent may differ, though in the other direction.
+    std::fs::write("/proc/self/oom_score_adj", "100").unwrap();
     let vm = TestVm::new();
     let process = vm.start();
     let _client = vm.connect(&process).await;
@@ -77,6 +79,7 @@ async fn process_has_no_privileges() {
         let of = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
         assert_ne!(of(pid), of(own), "{namespace}");
     }
+    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim(), "0");
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(cores.split_whitespace().nth(4), Some("0"), "{cores}");
