@@ -67,6 +67,31 @@ fn places_a_vm_on_a_node_of_its_architecture() {
 }
 
 #[test]
+fn places_no_vm_on_a_cordoned_node() {
+    cluster(vec![]).when(&cordon(1, true)).then([cordoned(1)]);
+    let one = || cluster(vec![cordoned(1)]);
+    one().when(&cordon(1, true)).then([]);
+    one().when(&create_vm(1, None, None)).then(vm_created(1, None, 2));
+    let refused = Rejection::NodeCordoned(node_name("node-1"));
+    let error = ErrorBody::from(&refused).error;
+    let text = "node `node-1` is cordoned: choose another, or run `otherix node uncordon node-1` first";
+    assert_eq!((error.code, &*error.message), (ErrorCode::Conflict, text));
+    one().when(&create_vm(1, None, Some(1))).then_rejected(refused);
+    cluster(vec![cordoned(1), cordoned(2)]).when(&create_vm(1, None, None)).then_rejected(Rejection::NoReadyNode);
+    // It is the least loaded again, and keeps the cordon while it is unreachable.
+    let again = cluster(all([vec![cordoned(1)], vm_created(1, Some(1), 2)]));
+    again.when(&create_vm(2, None, None)).then(vm_created(2, None, 2));
+    again.when(&cordon(1, false)).then([uncordoned(1)]);
+    cluster(all([vec![cordoned(1)], vm_created(1, Some(1), 2), vec![uncordoned(1)]]))
+        .when(&create_vm(2, None, None))
+        .then(vm_created(2, None, 1));
+    let back = cluster(vec![cordoned(1), unreachable(1), reachable(1)]);
+    back.when(&create_vm(1, None, None)).then(vm_created(1, None, 2));
+    cluster(vec![]).when(&cordon(1, false)).then([]);
+    cluster(vec![]).when(&cordon(9, true)).then_rejected(Rejection::NoSuchNode(node_id(9)));
+}
+
+#[test]
 fn rejects_duplicate_vm_names() {
     let taken = Rejection::VmNameTaken { name: "VM-1".parse().unwrap(), other: vm_id(1) };
     let mut again = create_vm(2, None, None);

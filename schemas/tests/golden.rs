@@ -18,8 +18,8 @@ use otherix_schemas::network::{
 };
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached};
 use otherix_schemas::node::{
-    MeshPeer, NodeChanged, NodeCondition, NodeConditionKind, NodeConditionsChanged, NodeDescribed, NodeJoined,
-    NodeReachable, NodeReconciled, NodeRemoved, NodeUnreachable,
+    MeshPeer, NodeChanged, NodeCondition, NodeConditionKind, NodeConditionsChanged, NodeCordoned, NodeDescribed,
+    NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUncordoned, NodeUnreachable,
 };
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
@@ -173,6 +173,8 @@ fn node_samples() -> Vec<(Name, Event)> {
         ("node.conditions-changed.v1", NodeConditionsChanged { node_id, conditions: conditions() }.into()),
         ("node.conditions-changed.v1.over", NodeConditionsChanged { node_id, conditions: Vec::new() }.into()),
         ("node.described.v1", NodeDescribed { node_id, arch: Arch::Arm64 }.into()),
+        ("node.cordoned.v1", NodeCordoned { node_id }.into()),
+        ("node.uncordoned.v1", NodeUncordoned { node_id }.into()),
         ("node.removed.v1", NodeRemoved { node_id, name: parse("node-1") }.into()),
     ]
 }

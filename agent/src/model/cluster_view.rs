@@ -206,6 +206,8 @@ impl ClusterView {
             | Event::Node(NodeEvent::Reconciled(_))
             | Event::Node(NodeEvent::Described(_))
             | Event::Node(NodeEvent::ConditionsChanged(_))
+            | Event::Node(NodeEvent::Cordoned(_))
+            | Event::Node(NodeEvent::Uncordoned(_))
             | Event::User(_)
             | Event::Enrollment(_)
             | Event::Cluster(ClusterEvent::Restored(_)) => {}

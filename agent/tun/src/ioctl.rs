@@ -20,6 +20,8 @@ pub const NAME_MAX: usize = 15;
 pub const TUN: u16 = 0x0001 | 0x1000 | 0x4000;
 /// A TAP device: Ethernet frames (`IFF_TAP`) without packet information (`IFF_NO_PI`).
 pub const TAP: u16 = 0x0002 | 0x1000;
+/// A virtio header precedes each packet (`IFF_VNET_HDR`). Of an existing device it is that of the last attachment.
+pub const HEADER: u16 = 0x4000;
 /// Fail if the device exists (`IFF_TUN_EXCL`).
 pub const EXCLUSIVE: u16 = 0x8000;
 /// The device outlives the processes attached to it (`IFF_PERSIST`).

@@ -49,22 +49,7 @@ impl TapDevice {
     /// [`TapError::Absent`] if there is no such device; [`TapError::Busy`] if another process is attached;
     /// [`TapError::NotTap`]; [`TapError::Name`], [`TapError::Open`], [`TapError::Kernel`].
     pub fn attach(name: &str) -> Result<Self, TapError> {
-        let descriptor = open(name)?;
-        if !exists(name)? {
-            return Err(TapError::Absent(name.to_owned()));
-        }
-        match ioctl::set_interface(descriptor.as_fd(), name, ioctl::TAP) {
-            Ok(()) => {}
-            Err(Errno::BUSY) => return Err(TapError::Busy(name.to_owned())),
-            Err(Errno::INVAL) => return Err(TapError::NotTap(name.to_owned())),
-            Err(source) => return Err(failed("attach to", name, source)),
-        }
-        // If it was deleted after the lookup, the kernel created a new one, which is deleted with the descriptor.
-        let flags = ioctl::flags(descriptor.as_fd()).map_err(|source| failed("attach to", name, source))?;
-        if flags & ioctl::PERSISTENT == 0 {
-            return Err(TapError::Absent(name.to_owned()));
-        }
-        Ok(Self { name: name.to_owned(), descriptor })
+        Ok(Self { name: name.to_owned(), descriptor: attach(name, ioctl::TAP)? })
     }
 
     /// The name at the time of creation or attachment. The device may have been renamed since.
@@ -114,6 +99,34 @@ impl AsFd for TapDevice {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
+}
+
+/// As [`TapDevice::attach`], for a process that is to inherit the descriptor. With `offload` each frame is preceded by
+/// a virtio header, by which checksums and segmentation are left to the other side.
+///
+/// # Errors
+/// Those of [`TapDevice::attach`].
+pub fn attach_descriptor(name: &str, offload: bool) -> Result<OwnedFd, TapError> {
+    attach(name, if offload { ioctl::TAP | ioctl::HEADER } else { ioctl::TAP })
+}
+
+fn attach(name: &str, flags: u16) -> Result<OwnedFd, TapError> {
+    let descriptor = open(name)?;
+    if !exists(name)? {
+        return Err(TapError::Absent(name.to_owned()));
+    }
+    match ioctl::set_interface(descriptor.as_fd(), name, flags) {
+        Ok(()) => {}
+        Err(Errno::BUSY) => return Err(TapError::Busy(name.to_owned())),
+        Err(Errno::INVAL) => return Err(TapError::NotTap(name.to_owned())),
+        Err(source) => return Err(failed("attach to", name, source)),
+    }
+    // If it was deleted after the lookup, the kernel created a new one, which is deleted with the descriptor.
+    let flags = ioctl::flags(descriptor.as_fd()).map_err(|source| failed("attach to", name, source))?;
+    if flags & ioctl::PERSISTENT == 0 {
+        return Err(TapError::Absent(name.to_owned()));
+    }
+    Ok(descriptor)
 }
 
 fn open(name: &str) -> Result<OwnedFd, TapError> {

@@ -28,12 +28,15 @@ pub(super) fn details(view: &NodeView) -> String {
     let mut lines = vec![
         ("name", name.to_string()),
         ("id", id.to_string()),
-        ("status", format!("{} since {reachable_since}", status(view))),
+        ("status", format!("{} since {reachable_since}", presence(view))),
         ("joined", joined_at.to_string()),
         ("vms", vms.to_string()),
         ("nics", nics.to_string()),
         ("networks", format!("{ready} ready, {pending} pending, {failed} failed")),
     ];
+    if view.cordoned {
+        lines.push(("cordoned", "yes: no VMs are placed on it".to_owned()));
+    }
     lines.extend(arch.map(|arch| ("arch", arch.to_string())));
     let networks: Vec<&NodeNetworkStatus> = view.networks.iter().flatten().collect();
     let row = |network: &&NodeNetworkStatus| {
@@ -71,7 +74,12 @@ fn mesh(mesh: &NodeMesh) -> String {
     format!("mesh:\n{}{rows}", table::fields(&lines))
 }
 
-fn status(view: &NodeView) -> &'static str {
+fn status(view: &NodeView) -> String {
+    let cordoned = if view.cordoned { ", cordoned" } else { "" };
+    format!("{}{cordoned}", presence(view))
+}
+
+fn presence(view: &NodeView) -> &'static str {
     if view.reachable { "reachable" } else { "unreachable" }
 }
 
@@ -92,6 +100,7 @@ mod tests {
         let status = |node: &NodeView| row(node).get(1).cloned().unwrap();
         assert_eq!(status(&node(&[])), "reachable");
         assert_eq!(status(&node(&["two agents run as this node"])), "reachable*");
+        assert_eq!(status(&NodeView { cordoned: true, ..node(&[]) }), "reachable, cordoned");
         let details = details(&node(&["two agents"]));
         assert!(details.contains("reachable since") && details.contains("two agents"), "{details}");
     }

@@ -1,13 +1,17 @@
 //! Nodes: `otherix node …`.
 
+mod cordon;
 mod fields;
 mod join_token;
 
 use clap::Subcommand;
 use otherix_schemas::id::NodeId;
-use otherix_schemas::node::{DeleteNode, FindNode, GetNode, ListNodes, NodeById, NodeView, RemovedNodeView};
+use otherix_schemas::node::{
+    CordonNode, DeleteNode, FindNode, GetNode, ListNodes, NodeById, NodeView, RemovedNodeView, UncordonNode,
+};
 use uuid::Uuid;
 
+use self::cordon::CordonArgs;
 use crate::client::GlobalArgs;
 use crate::failure::Failure;
 use crate::output::Printer;
@@ -25,6 +29,12 @@ pub(crate) enum NodeSubcommand {
     /// Show a node and the status of each network on it
     #[command(after_help = GET_HELP)]
     Get(GetAtArgs<Format>),
+    /// Place no VMs on a node, for maintenance
+    #[command(after_help = CORDON_HELP)]
+    Cordon(CordonArgs),
+    /// Place VMs on a node again
+    #[command(after_help = UNCORDON_HELP)]
+    Uncordon(CordonArgs),
     /// Remove a node from the cluster permanently
     #[command(after_help = DELETE_HELP)]
     Delete(DeleteArgs),
@@ -38,10 +48,24 @@ Examples:
   otherix node list
   otherix node get node-1
   otherix node join-token create
+  otherix node cordon node-1
   otherix node delete node-1";
 
+const CORDON_HELP: &str = "\
+VMs that are on the node stay, and go on. A VM that is to be created on it is refused (exit code 4), and other VMs are \
+placed on other nodes. A node that is cordoned already stays so.
+
+Examples:
+  otherix node cordon node-1
+  otherix node cordon node-1 -o json";
+
+const UNCORDON_HELP: &str = "\
+Example:
+  otherix node uncordon node-1";
+
 const LIST_HELP: &str = "\
-A `*` at STATUS marks a node with warnings, which `node get` shows. READY, PENDING and FAILED count the networks with \
+STATUS says whether the node is reachable, and whether it is cordoned; a `*` marks a node with warnings, which `node \
+get` shows. READY, PENDING and FAILED count the networks with \
 that status on the node, MESH is the node's address in the mesh that carries overlays, SINCE is the time at which it \
 became reachable or unreachable. The table has one page. If there are more nodes, the last line on stderr is `next \
 cursor: …`: pass it with --cursor for the next page. The other formats list all nodes, unless --limit or --cursor asks \
@@ -82,6 +106,8 @@ pub(crate) async fn run(global: &GlobalArgs, command: NodeSubcommand, printer: &
             resource::list::run::<NodeView>(global, list, at, printer).await
         }
         NodeSubcommand::Get(GetAtArgs { get, at }) => resource::get::run::<NodeView>(global, get, at, printer).await,
+        NodeSubcommand::Cordon(args) => cordon::run::<CordonNode>(global, args, printer).await,
+        NodeSubcommand::Uncordon(args) => cordon::run::<UncordonNode>(global, args, printer).await,
         NodeSubcommand::Delete(args) => resource::delete::run::<NodeView>(global, args, printer).await,
         NodeSubcommand::JoinToken(command) => join_token::run(global, command, printer).await,
     }

@@ -161,6 +161,30 @@ async fn places_vms_on_the_ready_node_with_the_fewest_nics() {
     assert!(listed.contains("node-3  unreachable  0      1        0       2    2     -     20"), "{listed}");
     one.report(&network, Outcome::Ready).await;
     assert_eq!(json(&control_plane, &format!("vm create i {FLAGS}")).await["node_name"], "node-1");
+    cordons_a_node(&control_plane).await;
+}
+
+/// Node 1, which has three VMs and would get the next one, too.
+async fn cordons_a_node(control_plane: &ControlPlane) {
+    let cordoned = run(control_plane, "node cordon NODE-1").await;
+    assert_eq!(cordoned.stdout, "node node-1 cordoned: 3 VMs stay on it\n", "{cordoned:?}");
+    let again = json(control_plane, "node cordon node-1").await;
+    assert_eq!((&again["name"], &again["cordoned"], &again["vms"]), (&json!("node-1"), &json!(true), &json!(3)));
+    assert_eq!(json(control_plane, "node get node-1").await["cordoned"], true);
+    let shown = run(control_plane, "node get node-1").await.stdout;
+    assert!(shown.contains("cordoned: yes: no VMs are placed on it\n"), "{shown}");
+    let listed = run(control_plane, "node list").await.stdout;
+    assert!(listed.contains("node-1  reachable, cordoned  "), "{listed}");
+    assert_eq!(json(control_plane, &format!("vm create j {FLAGS}")).await["node_name"], "node-2");
+    let refused = run(control_plane, &format!("vm create k {FLAGS} --node node-1")).await;
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert!(refused.stderr.contains("node `node-1` is cordoned: choose another"), "{refused:?}");
+    let unknown = run(control_plane, "node cordon node-9").await;
+    assert_eq!(unknown.code, Some(3), "{unknown:?}");
+    let uncordoned = run(control_plane, "node uncordon node-1").await;
+    assert_eq!(uncordoned.stdout, "node node-1 uncordoned\n", "{uncordoned:?}");
+    assert_eq!(json(control_plane, "node get node-1").await["cordoned"], Value::Null);
+    assert_eq!(json(control_plane, &format!("vm create k {FLAGS} --node node-1")).await["node_name"], "node-1");
 }
 
 #[tokio::test]

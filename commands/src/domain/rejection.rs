@@ -35,10 +35,12 @@ pub enum Rejection {
     VmNameTaken { name: VmName, other: VmId },
     #[error("there is no VM `{0}`")]
     NoSuchVm(VmId),
-    #[error("no node is ready: each is unreachable, or the network has failed on it")]
+    #[error("no node is ready: each is unreachable or cordoned, or the network has failed on it")]
     NoReadyNode,
     #[error("no node that is ready runs VMs for {0}: each is of another architecture")]
     NoNodeOfArch(Arch),
+    #[error("node `{0}` is cordoned: choose another, or run `otherix node uncordon {0}` first")]
+    NodeCordoned(NodeName),
     #[error("node `{node}` is {node_arch}, and runs no VMs for {arch}")]
     NodeOfOtherArch { node: NodeName, node_arch: Arch, arch: Arch },
     #[error("the NIC's random id has the tap of another: try again")]
@@ -152,6 +154,7 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::NotPossible { .. }
             | Rejection::NoReadyNode
             | Rejection::NoNodeOfArch(_)
+            | Rejection::NodeCordoned(_)
             | Rejection::NodeOfOtherArch { .. }
             | Rejection::MacsUsedUp
             | Rejection::AddressTaken { .. }

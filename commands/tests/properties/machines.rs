@@ -47,6 +47,7 @@ pub(crate) fn membership_command() -> impl Strategy<Value = Command> {
         3 => (0u128..8).prop_map(delete),
         3 => (0u128..6).prop_map(|id| join_mesh(id, u8::try_from(id).unwrap(), 1)),
         2 => (0u128..6).prop_map(remove),
+        2 => (0u128..6, any::<bool>()).prop_map(|(id, cordoned)| cordon(id, cordoned)),
         4 => (0u128..8, prop::option::of(0u128..8)).prop_map(|(id, network)| create_vm(id, network, None)),
         2 => (0u128..8, 0u128..4, 0u8..8)
             .prop_map(|(id, network, last)| create_vm_at(id, Some(2 * network), None, Some([10, 20, 0, last].into()))),

@@ -13,8 +13,8 @@ use otherix_schemas::network::{
 };
 use otherix_schemas::nic::{GeneratedNic, NicAttached, NicBound, NicDetached, NicEvent};
 use otherix_schemas::node::{
-    MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeDescribed, NodeEvent, NodeJoined, NodeReachable, NodeReconciled,
-    NodeRemoved, NodeReport, NodeUnreachable, UnreachableNode,
+    MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeCordoned, NodeDescribed, NodeEvent, NodeJoined, NodeReachable,
+    NodeReconciled, NodeRemoved, NodeReport, NodeUncordoned, NodeUnreachable, UnreachableNode,
 };
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
@@ -264,6 +264,18 @@ pub(crate) fn join_arch(id: u128, arch: Arch) -> Command {
 
 pub(crate) fn described(id: u128, arch: Arch) -> Event {
     Event::Node(NodeEvent::Described(NodeDescribed { node_id: node_id(id), arch }))
+}
+
+pub(crate) fn cordon(id: u128, cordoned: bool) -> Command {
+    Command::Node(NodeCommand::Cordon { node_id: node_id(id), cordoned })
+}
+
+pub(crate) fn cordoned(id: u128) -> Event {
+    NodeCordoned { node_id: node_id(id) }.into()
+}
+
+pub(crate) fn uncordoned(id: u128) -> Event {
+    NodeUncordoned { node_id: node_id(id) }.into()
 }
 
 /// A public key that a number identifies.

@@ -20,7 +20,7 @@ struct PureModules {
     also: &'static [&'static str],
 }
 
-const PURE: [PureModules; 8] = [
+const PURE: [PureModules; 9] = [
     PureModules { source: "schemas/src", modules: &[""], also: &[] },
     PureModules { source: "schemas/tlog/src", modules: &[""], also: &[] },
     PureModules { source: "commands/src", modules: &["config", "domain"], also: &[] },
@@ -60,6 +60,7 @@ const PURE: [PureModules; 8] = [
         also: &["model", "engine", "device"],
     },
     PureModules { source: "agent/mesh/src", modules: &["allowed", "packet", "prefix"], also: &[] },
+    PureModules { source: "agent/vm/src", modules: &["command_line", "supervisor"], also: &["qmp", "spec"] },
     PureModules { source: "agent/src/wireguard/kernel", modules: &["encode", "plan", "wire"], also: &["mesh"] },
 ];
 
@@ -89,7 +90,7 @@ const CRATES: [&str; 17] = [
 ];
 
 /// The modules of the standard library that a pure module may name.
-const STD: [&str; 19] = [
+const STD: [&str; 20] = [
     "any",
     "borrow",
     "cell",
@@ -109,6 +110,8 @@ const STD: [&str; 19] = [
     "string",
     "vec",
     "sync",
+    // For durations; clocks are forbidden below.
+    "time",
 ];
 
 /// Names that no pure module may have: crates, and items that do I/O or depend on the environment.

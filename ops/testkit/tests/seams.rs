@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders with logic that a simulation must be able to run.
-const LOGIC: [&str; 9] = [
+const LOGIC: [&str; 10] = [
     "schemas/src",
     "schemas/identity/src",
     "schemas/transport/src",
@@ -16,6 +16,7 @@ const LOGIC: [&str; 9] = [
     "projections/src",
     "agent/src",
     "agent/responder/src",
+    "agent/vm/src",
 ];
 
 /// What bypasses the runtime.

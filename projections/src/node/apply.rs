@@ -4,8 +4,8 @@ use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
-    MeshPeer, NodeChanged, NodeCondition, NodeConditionsChanged, NodeDescribed, NodeEvent, NodeJoined, NodeReachable,
-    NodeRemoved, NodeUnreachable,
+    MeshPeer, NodeChanged, NodeCondition, NodeConditionsChanged, NodeCordoned, NodeDescribed, NodeEvent, NodeJoined,
+    NodeReachable, NodeRemoved, NodeUncordoned, NodeUnreachable,
 };
 use rusqlite::{Connection, params};
 
@@ -21,6 +21,8 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
             set_reachable(db, header, *node_id, false)
         }
         Event::Node(NodeEvent::Reachable(NodeReachable { node_id })) => set_reachable(db, header, *node_id, true),
+        Event::Node(NodeEvent::Cordoned(NodeCordoned { node_id })) => set_cordoned(db, *node_id, true),
+        Event::Node(NodeEvent::Uncordoned(NodeUncordoned { node_id })) => set_cordoned(db, *node_id, false),
         Event::Node(NodeEvent::Described(NodeDescribed { node_id, arch })) => {
             execute(db, "UPDATE nodes SET arch = ?2 WHERE id = ?1", [&node_id.to_string(), arch.as_str()])?;
             Ok(())
@@ -61,6 +63,11 @@ fn set_reachable(db: &Connection, header: &Header, node_id: NodeId, reachable: b
         "UPDATE nodes SET reachable = ?2, reachable_position = ?3, reachable_since = ?4 WHERE id = ?1",
         params![node_id.to_string(), reachable, integer(header.position), header.time.unix_micros()],
     )?;
+    Ok(())
+}
+
+fn set_cordoned(db: &Connection, node_id: NodeId, cordoned: bool) -> Result<(), ApplyError> {
+    execute(db, "UPDATE nodes SET cordoned = ?2 WHERE id = ?1", params![node_id.to_string(), cordoned])?;
     Ok(())
 }
 

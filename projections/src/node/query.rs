@@ -99,6 +99,7 @@ fn view(row: &Row<'_>) -> Result<NodeView, QueryError> {
         reachable_since: time(row, "reachable_since")?,
         joined_at: time(row, "joined_at")?,
         arch: optional_parsed(row, "arch")?,
+        cordoned: row.get("cordoned")?,
         vms: count(row, "vms")?,
         nics: count(row, "nics")?,
         network_counts: network_counts(row)?,

@@ -11,6 +11,8 @@ CREATE TABLE nodes (
     reachable INTEGER NOT NULL DEFAULT 1 CHECK (reachable IN (0, 1)),
     reachable_position INTEGER NOT NULL,
     reachable_since INTEGER NOT NULL,
+    -- No VMs are placed on it.
+    cordoned INTEGER NOT NULL DEFAULT 0 CHECK (cordoned IN (0, 1)),
     -- The place in the mesh: all three, or none for a node that is not in it.
     mesh_address TEXT,
     mesh_public_key TEXT,

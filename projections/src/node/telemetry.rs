@@ -99,6 +99,7 @@ mod tests {
             reachable_since: second(0),
             joined_at: second(0),
             arch: None,
+            cordoned: false,
             vms: 0,
             nics: 0,
             network_counts: NetworkCounts::default(),

@@ -38,6 +38,8 @@ pub enum NodeCommand {
     },
     /// Remove a node from the cluster permanently: its id can never join again.
     Remove { node_id: NodeId },
+    /// Place no VMs on a node, or place VMs on it again.
+    Cordon { node_id: NodeId, cordoned: bool },
     /// Record the outcomes that a node reports.
     RecordReport(NodeReport),
     /// Record changes of nodes' presence. Issued by the control plane itself, never by a client.

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{NodeConditionsChanged, NodeConditionsChangedV1};
+use super::{
+    NodeConditionsChanged, NodeConditionsChangedV1, NodeCordoned, NodeCordonedV1, NodeUncordoned, NodeUncordonedV1,
+};
 use crate::event::{
     Assigned, DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape,
     StreamId, same_shape,
@@ -29,6 +31,8 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<NodeReconciledV3>(),
     EventDeclaration::of::<NodeDescribedV1>(),
     EventDeclaration::of::<NodeConditionsChangedV1>(),
+    EventDeclaration::of::<NodeCordonedV1>(),
+    EventDeclaration::of::<NodeUncordonedV1>(),
 ];
 
 /// An event of a node.
@@ -42,6 +46,8 @@ pub enum NodeEvent {
     Reconciled(NodeReconciled),
     Described(NodeDescribed),
     ConditionsChanged(NodeConditionsChanged),
+    Cordoned(NodeCordoned),
+    Uncordoned(NodeUncordoned),
 }
 
 impl NodeEvent {
@@ -55,6 +61,8 @@ impl NodeEvent {
             Self::Reconciled(event) => visitor.visit(event),
             Self::Described(event) => visitor.visit(event),
             Self::ConditionsChanged(event) => visitor.visit(event),
+            Self::Cordoned(event) => visitor.visit(event),
+            Self::Uncordoned(event) => visitor.visit(event),
         }
     }
 }

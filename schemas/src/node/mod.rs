@@ -2,6 +2,7 @@
 
 mod command;
 mod condition;
+mod cordon;
 mod event;
 mod heartbeat;
 mod query;
@@ -10,6 +11,7 @@ mod view;
 
 pub use self::command::*;
 pub use self::condition::*;
+pub use self::cordon::*;
 pub use self::event::*;
 pub use self::heartbeat::*;
 pub use self::query::*;

@@ -26,6 +26,9 @@ pub struct NodeView {
     /// The architecture of the VMs that the node can run; absent if it has not told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arch: Option<Arch>,
+    /// No VMs are placed on it, for maintenance; absent if they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cordoned: bool,
     /// Number of VMs on the node.
     pub vms: u64,
     /// Number of NICs whose taps are on the node.

@@ -116,8 +116,15 @@ impl Request {
 
     /// All requests, by resource.
     pub fn all() -> impl Iterator<Item = Self> {
-        let commands =
-            [network::COMMANDS, vm::COMMANDS, vm::POWER_COMMANDS, node::COMMANDS, user::COMMANDS, enrollment::COMMANDS];
+        let commands = [
+            network::COMMANDS,
+            vm::COMMANDS,
+            vm::POWER_COMMANDS,
+            node::COMMANDS,
+            node::CORDON_COMMANDS,
+            user::COMMANDS,
+            enrollment::COMMANDS,
+        ];
         let lookups = [user::LOOKUPS, enrollment::LOOKUPS];
         let queries = [network::QUERIES, vm::QUERIES, node::QUERIES, user::QUERIES, event::QUERIES, schema::QUERIES];
         let others = [consumer::REQUESTS, log::REQUESTS, refusal::REQUESTS, projection::REQUESTS];

@@ -13,8 +13,9 @@ use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::{Event, Family};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
-    JoinAnswer, MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeConditionsChanged, NodeDescribed, NodeEvent,
-    NodeJoined, NodeReachable, NodeRemoved, NodeUnreachable, RemovedNodeView, ReportNumber, ReportReceipt,
+    CordonView, JoinAnswer, MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeConditionsChanged, NodeCordoned,
+    NodeDescribed, NodeEvent, NodeJoined, NodeReachable, NodeRemoved, NodeUncordoned, NodeUnreachable, RemovedNodeView,
+    ReportNumber, ReportReceipt,
 };
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
@@ -48,6 +49,8 @@ pub struct Node {
     pub mesh: Option<MeshPeer>,
     /// The architecture of the VMs that it can run, once it has told.
     pub arch: Option<Arch>,
+    /// No VMs are placed on it.
+    pub cordoned: bool,
 }
 
 impl Node {
@@ -90,9 +93,10 @@ impl From<SavedNodes> for Nodes {
 }
 
 impl Nodes {
-    /// Returns the reachable nodes, the least loaded first.
-    pub(super) fn reachable_by_load(&self) -> impl Iterator<Item = NodeId> {
-        self.by_load.iter().map(|(_, _, id)| *id)
+    /// Returns the reachable nodes that are not cordoned, the least loaded first.
+    pub(super) fn available_by_load(&self) -> impl Iterator<Item = NodeId> {
+        let is_available = |id: &NodeId| self.by_id.get(id).is_some_and(|node| !node.cordoned);
+        self.by_load.iter().map(|(_, _, id)| *id).filter(is_available)
     }
 
     /// Changes what is placed on a node.
@@ -113,7 +117,8 @@ impl Nodes {
         let NodeJoined { node_id, name } = event.clone();
         self.by_name.insert(name.key(), node_id);
         let (version, allowance) = (header.stream_version, FlapAllowance::default());
-        let node = Node { name, version, last_report: None, allowance, vms: 0, nics: 0, mesh: None, arch: None };
+        let (last_report, mesh, arch, cordoned) = (None, None, None, false);
+        let node = Node { name, version, last_report, allowance, vms: 0, nics: 0, mesh, arch, cordoned };
         self.by_load.insert((node.nics, node.vms, node_id));
         self.by_id.insert(node_id, node);
     }
@@ -185,12 +190,22 @@ impl State {
                     node.version = header.stream_version;
                 }
             }
+            NodeEvent::Cordoned(NodeCordoned { node_id }) => self.set_cordoned(header, *node_id, true),
+            NodeEvent::Uncordoned(NodeUncordoned { node_id }) => self.set_cordoned(header, *node_id, false),
             NodeEvent::Described(NodeDescribed { node_id, arch }) => {
                 if let Some(node) = self.nodes.get_mut(*node_id) {
                     node.version = header.stream_version;
                     node.arch = Some(*arch);
                 }
             }
+        }
+    }
+}
+
+impl State {
+    fn set_cordoned(&mut self, header: &Header, node_id: NodeId, cordoned: bool) {
+        if let Some(node) = self.nodes.get_mut(node_id) {
+            (node.version, node.cordoned) = (header.stream_version, cordoned);
         }
     }
 }
@@ -209,6 +224,7 @@ pub(super) fn decide(
             Ok(events.into())
         }
         NodeCommand::Remove { node_id } => remove(state, *node_id),
+        NodeCommand::Cordon { node_id, cordoned } => cordon(state, *node_id, *cordoned),
         NodeCommand::RecordReport(report) => report::record(state, now, report),
         NodeCommand::RecordPresence { unreachable, reachable } => presence::record(state, unreachable, reachable),
         NodeCommand::RecordConditions(changes) => Ok(presence::record_conditions(state, changes)),
@@ -254,6 +270,17 @@ fn remove(state: &State, node_id: NodeId) -> Result<Decision, Rejection> {
     Ok(events.into())
 }
 
+/// Nothing is recorded if it is so already.
+fn cordon(state: &State, node_id: NodeId, cordoned: bool) -> Result<Decision, Rejection> {
+    let node = state.nodes().get(&node_id).ok_or(Rejection::NoSuchNode(node_id))?;
+    let event = match (node.cordoned, cordoned) {
+        (false, true) => Some(NodeCordoned { node_id }.into()),
+        (true, false) => Some(NodeUncordoned { node_id }.into()),
+        (true, true) | (false, false) => None,
+    };
+    Ok(event.into_iter().collect::<Vec<_>>().into())
+}
+
 pub(super) fn reply(
     before: &State,
     identity: StoreIdentity,
@@ -267,11 +294,18 @@ pub(super) fn reply(
             Reply::Joined(JoinAnswer { cluster, epoch, decision_head: decision_head(before, envelopes) })
         }
         NodeCommand::Remove { .. } => envelopes.iter().find_map(removed).map_or(Reply::Nothing, Reply::Removed),
+        NodeCommand::Cordon { node_id, cordoned } => cordon_view(before, *node_id, *cordoned),
         NodeCommand::RecordReport(report) => {
             Reply::Receipt(ReportReceipt { unknown, outdated: report::outdated_by(before, report) })
         }
         NodeCommand::RecordPresence { .. } | NodeCommand::RecordConditions(_) => Reply::Nothing,
     }
+}
+
+fn cordon_view(before: &State, id: NodeId, cordoned: bool) -> Reply {
+    let Some(node) = before.nodes().get(&id) else { return Reply::Nothing };
+    let vms = u64::try_from(node.vms).unwrap_or(u64::MAX);
+    Reply::Cordoned(CordonView { id, name: node.name.clone(), cordoned, vms })
 }
 
 /// Returns the position of the last decision after the events.

@@ -40,7 +40,11 @@ impl Roster {
                 | NodeEvent::Reachable(_)
                 | NodeEvent::Removed(_)
                 | NodeEvent::ConditionsChanged(_) => true,
-                NodeEvent::Changed(_) | NodeEvent::Reconciled(_) | NodeEvent::Described(_) => false,
+                NodeEvent::Changed(_)
+                | NodeEvent::Reconciled(_)
+                | NodeEvent::Described(_)
+                | NodeEvent::Cordoned(_)
+                | NodeEvent::Uncordoned(_) => false,
             },
             Event::Network(_)
             | Event::Vm(_)
@@ -73,7 +77,11 @@ impl Roster {
                     self.conditions.insert(*node_id, conditions);
                 }
             }
-            NodeEvent::Changed(_) | NodeEvent::Reconciled(_) | NodeEvent::Described(_) => {}
+            NodeEvent::Changed(_)
+            | NodeEvent::Reconciled(_)
+            | NodeEvent::Described(_)
+            | NodeEvent::Cordoned(_)
+            | NodeEvent::Uncordoned(_) => {}
         }
     }
 

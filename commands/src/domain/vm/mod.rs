@@ -112,7 +112,7 @@ impl State {
         }
     }
 
-    /// Returns the reachable node of the architecture with the fewest NICs, then the fewest VMs, on which the network
+    /// Returns the reachable node that is not cordoned, of the architecture with the fewest NICs, then the fewest VMs, on which the network
     /// has not failed. A node that has not told its architecture is not excluded.
     fn choose_node(&self, network_id: Option<NetworkId>, arch: Arch) -> Result<NodeId, Rejection> {
         let network = network_id.and_then(|id| self.live_network(id));
@@ -124,7 +124,7 @@ impl State {
             })
         };
         let can_run = |node: &NodeId| self.nodes().get(node).is_some_and(|node| node.can_run(arch));
-        let mut ready = self.nodes.reachable_by_load().filter(|node| !has_failed(*node)).peekable();
+        let mut ready = self.nodes.available_by_load().filter(|node| !has_failed(*node)).peekable();
         let none = ready.peek().map_or(Rejection::NoReadyNode, |_| Rejection::NoNodeOfArch(arch));
         ready.find(can_run).ok_or(none)
     }
@@ -158,6 +158,9 @@ fn create(
     let node_id = match node_id {
         Some(node_id) => {
             let node = state.nodes().get(&node_id).ok_or(Rejection::NoSuchNode(node_id))?;
+            if node.cordoned {
+                return Err(Rejection::NodeCordoned(node.name.clone()));
+            }
             if let Some(node_arch) = node.arch.filter(|_| !node.can_run(arch)) {
                 return Err(Rejection::NodeOfOtherArch { node: node.name.clone(), node_arch, arch });
             }
