@@ -27,6 +27,7 @@ pub mod kernel;
 pub mod key_rotation;
 pub mod ledger;
 pub mod left;
+pub mod machines;
 pub mod model;
 pub mod only_agent;
 pub mod release;

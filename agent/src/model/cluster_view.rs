@@ -11,7 +11,7 @@ use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::{NetworkName, NodeName};
-use otherix_schemas::vm::{Instruction, VmCreated, VmDeleted, VmEvent, VmInstructed};
+use otherix_schemas::vm::{VmCreated, VmDeleted, VmEvent, VmInstructed};
 
 /// The cluster according to the decisions up to a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,8 +70,6 @@ pub struct DecidedVm {
     pub created_at: Position,
     /// The last instruction.
     pub instructed: Option<(Position, VmInstructed)>,
-    /// The last instruction to begin anew, which a later one does not undo.
-    pub restarted: Option<(Position, VmInstructed)>,
     /// The position of the decision that deleted it, if there is one. Forgotten once the control plane has confirmed
     /// that this node has removed it.
     pub deleted_at: Option<Position>,
@@ -84,24 +82,14 @@ impl DecidedVm {
         self.deleted_at.or(instructed_at).unwrap_or(self.created_at)
     }
 
-    fn instruct(&mut self, position: Position, event: VmInstructed) {
-        match event.instruction {
-            Instruction::Reboot | Instruction::Reset => self.restarted = Some((position, event.clone())),
-            Instruction::Start | Instruction::Stop | Instruction::Pause | Instruction::Resume => {}
-        }
-        self.instructed = Some((position, event));
-    }
-
     /// The decisions that produce it, oldest first.
     fn decisions(&self, id: VmId) -> impl Iterator<Item = (Position, Event)> {
-        let Self { created, created_at, instructed, restarted, deleted_at } = self.clone();
+        let Self { created, created_at, instructed, deleted_at } = self.clone();
         let name = created.name.clone();
-        let wrap = |(at, event)| (at, Event::Vm(VmEvent::Instructed(event)));
-        // The last instruction may be the one to begin anew.
-        let restarted = restarted.filter(|(at, _)| instructed.as_ref().is_none_or(|(last, _)| last != at));
+        let instructed = instructed.map(|(at, event)| (at, Event::Vm(VmEvent::Instructed(event))));
         let deleted = deleted_at.map(|at| (at, Event::Vm(VmEvent::Deleted(VmDeleted { vm_id: id, name }))));
         let created = (created_at, Event::Vm(VmEvent::Created(created)));
-        [Some(created), restarted.map(wrap), instructed.map(wrap), deleted].into_iter().flatten()
+        [Some(created), instructed, deleted].into_iter().flatten()
     }
 }
 
@@ -189,13 +177,12 @@ impl ClusterView {
             Event::Vm(VmEvent::Created(created)) => {
                 if created.machine.is_some() {
                     let id = created.vm_id;
-                    let (instructed, restarted, deleted_at) = (None, None, None);
-                    let vm = DecidedVm { created, created_at: position, instructed, restarted, deleted_at };
+                    let vm = DecidedVm { created, created_at: position, instructed: None, deleted_at: None };
                     self.vms.insert(id, vm);
                 }
             }
             Event::Vm(VmEvent::Instructed(event)) => {
-                self.vms.entry(event.vm_id).and_modify(|vm| vm.instruct(position, event));
+                self.vms.entry(event.vm_id).and_modify(|vm| vm.instructed = Some((position, event)));
             }
             Event::Vm(VmEvent::Deleted(VmDeleted { vm_id, name: _ })) => {
                 self.vms.entry(vm_id).and_modify(|vm| vm.deleted_at = Some(position));

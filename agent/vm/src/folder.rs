@@ -112,6 +112,16 @@ impl VmFolder {
         self.path.join("process.json")
     }
 
+    /// When the VM's process began, by the clock of that moment; `None` if there was none.
+    pub fn began_at(&self) -> Option<std::time::SystemTime> {
+        fs::metadata(self.process_record()).and_then(|record| record.modified()).ok()
+    }
+
+    /// What the VM's disk is made of: of any type that the agent can encode.
+    pub fn origin(&self) -> PathBuf {
+        self.path.join("origin.json")
+    }
+
     /// What the agent remembers of the VM: of any type that it can encode.
     pub fn state(&self) -> PathBuf {
         self.path.join("state.json")

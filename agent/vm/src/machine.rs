@@ -41,6 +41,8 @@ pub struct VmOrders {
 /// What a VM is and does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmStatus {
+    /// The decision that this takes into account.
+    pub request: u64,
     pub phase: Phase,
     pub cause: Option<Cause>,
     /// The process.
@@ -83,7 +85,7 @@ pub async fn supervise(
         if *machine.supervisor.memory() != before {
             machine.store().await?;
         }
-        machine.report(&decision, &status);
+        machine.report(current.desired.request, &decision, &status);
         if let Some(action) = decision.action {
             tracing::info!(vm = %current.spec.vm, ?action, phase = ?decision.phase, "VM");
             machine.act(action, &current.spec).await;
@@ -230,16 +232,18 @@ impl Machine {
         stored.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
-    fn report(&self, decision: &Decision, status: &watch::Sender<Option<VmStatus>>) {
+    fn report(&self, request: u64, decision: &Decision, status: &watch::Sender<Option<VmStatus>>) {
         let pid = self.process.as_ref().map(VmProcess::pid);
         status.send_if_modified(|status| {
             let is_same = status.as_ref().is_some_and(|status| {
-                status.phase == decision.phase && status.cause == decision.cause && status.pid == pid
+                let is_phase = status.phase == decision.phase && status.cause == decision.cause;
+                is_phase && (status.request, status.pid) == (request, pid)
             });
             if !is_same {
                 let folder = &self.setup.folder;
                 let last_line = last_line(&folder.console_log(), &folder.older_console_log());
-                *status = Some(VmStatus { phase: decision.phase, cause: decision.cause.clone(), pid, last_line });
+                let (phase, cause) = (decision.phase, decision.cause.clone());
+                *status = Some(VmStatus { request, phase, cause, pid, last_line });
             }
             !is_same
         });

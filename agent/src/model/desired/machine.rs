@@ -27,20 +27,21 @@ pub struct DesiredMachine {
     pub arch: Arch,
     pub spec: Machine,
     pub power: Power,
-    /// How long the guest may take to shut down, in seconds, if `power` is `stopped`.
+    /// How long the guest may take to shut down, in seconds.
     pub shutdown_s: u32,
-    /// The last order to begin anew.
+    /// The last decision was to begin anew.
     pub restart: Option<Restart>,
     pub nic: Option<MachineNic>,
 }
 
-/// An order to begin anew.
+/// How a machine is to begin anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restart {
-    /// Its position: one that began after it has obeyed it.
-    pub at: Position,
-    /// How long the guest may take to shut down, in seconds; `None` if it is not asked.
-    pub shutdown_s: Option<u32>,
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// The guest shuts down first.
+    Reboot,
+    /// The guest is not asked.
+    Reset,
 }
 
 /// The NIC of a machine.
@@ -68,9 +69,10 @@ impl DesiredVm {
                 Some((_, event)) => (event.instruction.leads_to(), event.timeout_s.unwrap_or(SHUTDOWN_S)),
                 None => (Power::Running, SHUTDOWN_S),
             };
-            let restart = vm.restarted.as_ref().map(|(at, event)| Restart {
-                at: *at,
-                shutdown_s: event.timeout_s.filter(|_| event.instruction == Instruction::Reboot),
+            let restart = vm.instructed.as_ref().and_then(|(_, event)| match event.instruction {
+                Instruction::Reboot => Some(Restart::Reboot),
+                Instruction::Reset => Some(Restart::Reset),
+                Instruction::Start | Instruction::Stop | Instruction::Pause | Instruction::Resume => None,
             });
             DesiredMachine {
                 name: vm.created.name.clone(),

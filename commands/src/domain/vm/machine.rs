@@ -50,7 +50,10 @@ impl VmMachine {
     fn refuses(&self, name: &VmName, instruction: Instruction) -> Option<Rejection> {
         let (power, phase, vm) = (self.power, self.phase(), name.clone());
         let is_possible = match instruction {
-            Instruction::Start => power == Power::Stopped || phase == MachinePhase::Failed,
+            // One that has failed, or whose guest has shut down by itself, is to run and does not.
+            Instruction::Start => {
+                power == Power::Stopped || matches!(phase, MachinePhase::Failed | MachinePhase::Stopped)
+            }
             Instruction::Stop => power != Power::Stopped || phase != MachinePhase::Stopped,
             Instruction::Reboot | Instruction::Reset | Instruction::Pause => power == Power::Running,
             Instruction::Resume => power == Power::Paused,

@@ -1,0 +1,206 @@
+//! The machines of VMs on this node. A task for each VM fetches its image, makes its disk, and supervises its process,
+//! which outlives the agent.
+//!
+//! The main loop tells what is to be ([`MachinesHandle::set`]), and receives outcomes. `prepare` makes what a machine is
+//! started from, `outcome` says what is reported, `vm` is the task of one VM.
+
+mod outcome;
+mod prepare;
+mod vm;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use otherix_image::cache::{Cache, CacheSettings, PullError};
+use otherix_image::fetch::FetchSettings;
+use otherix_runtime::{Runtime, Task};
+use otherix_schemas::error::Causes;
+use otherix_schemas::id::{NicId, VmId};
+use otherix_schemas::outcome::ResourceOutcome;
+use otherix_vm::accelerator::{self, Choice, Facts};
+use otherix_vm::launch::cgroup;
+use otherix_vm::process::Launcher;
+use otherix_vm::spec::Accelerator;
+use tokio::sync::{mpsc, watch};
+
+use self::prepare::Users;
+use self::vm::{VmInputs, VmTask};
+use crate::model::desired::DesiredVm;
+
+/// The folder of VMs and that of images in the state folder.
+const VMS: &str = "vms";
+const IMAGES: &str = "images";
+
+/// The largest disk that an image may have: that of a VM (`otherix_image::overlay::DISK_MAX`).
+const VIRTUAL_SIZE_MAX: u64 = otherix_image::overlay::DISK_MAX;
+
+/// How long a part of an image is kept that nothing was received into.
+const PART_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+/// Where cgroups are.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Options of machines.
+#[derive(Clone, Debug)]
+pub struct MachineOptions {
+    /// QEMU; found on PATH if it is not given.
+    pub qemu: Option<PathBuf>,
+    /// What executes guests; found out if it is not given.
+    pub accelerator: Option<Accelerator>,
+    /// Bytes that images and parts of images may have in all.
+    pub image_budget: u64,
+    pub fetch: FetchSettings,
+    pub launcher: Launcher,
+}
+
+/// What all VMs need.
+#[derive(Debug)]
+struct Host {
+    runtime: Arc<dyn Runtime>,
+    /// The folder of VMs.
+    folder: PathBuf,
+    cache: Cache,
+    /// Why the node cannot run machines.
+    qemu: Result<PathBuf, String>,
+    accelerator: Choice,
+    /// The cgroup of all VMs; `None` if there are no limits.
+    cgroup: Option<PathBuf>,
+    launcher: Launcher,
+    boot_id: String,
+    users: Mutex<Users>,
+}
+
+/// The tasks of VMs.
+pub struct MachinesHandle {
+    host: Result<Arc<Host>, String>,
+    tasks: BTreeMap<VmId, RunningVm>,
+    outcomes: mpsc::UnboundedSender<ResourceOutcome>,
+    received: mpsc::UnboundedReceiver<ResourceOutcome>,
+}
+
+struct RunningVm {
+    inputs: watch::Sender<VmInputs>,
+    task: Task<()>,
+}
+
+impl Drop for RunningVm {
+    /// The process of the VM goes on.
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl MachinesHandle {
+    /// Prepares what VMs need. Nothing is started.
+    pub async fn start(options: MachineOptions, state: &Path, runtime: Arc<dyn Runtime>) -> Self {
+        let (outcomes, received) = mpsc::unbounded_channel();
+        let (state, own) = (state.to_owned(), Arc::clone(&runtime));
+        let opened = runtime.run_blocking("machines", move || Host::open(options, &state, own)).await;
+        let host = match opened {
+            Ok(Ok(host)) => Ok(Arc::new(host)),
+            Ok(Err(error)) => Err(Causes(&error).to_string()),
+            Err(error) => Err(Causes(&error).to_string()),
+        };
+        match &host {
+            Ok(host) => {
+                let Choice { accelerator, reason } = &host.accelerator;
+                tracing::info!(?accelerator, reason, qemu = ?host.qemu, limits = host.cgroup.is_some(), "machines");
+            }
+            Err(error) => tracing::error!(error, "this node runs no VMs until its agent is restarted"),
+        }
+        Self { host, tasks: BTreeMap::new(), outcomes, received }
+    }
+
+    /// The next outcome.
+    pub async fn outcome(&mut self) -> ResourceOutcome {
+        match self.received.recv().await {
+            Some(outcome) => outcome,
+            // The handle holds a sender.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Sets what is to be. `ready` are the NICs whose taps are as they are to be.
+    pub fn set(&mut self, vms: &BTreeMap<VmId, DesiredVm>, ready: &BTreeSet<NicId>) {
+        self.tasks.retain(|id, _| vms.contains_key(id));
+        for (id, vm) in vms {
+            let nic = vm.machine.as_ref().and_then(|machine| machine.nic.as_ref());
+            let inputs = VmInputs { vm: vm.clone(), is_nic_ready: nic.is_none_or(|nic| ready.contains(&nic.id)) };
+            match self.tasks.get(id) {
+                Some(running) => {
+                    running.inputs.send_if_modified(|current| {
+                        let is_changed = *current != inputs;
+                        *current = inputs;
+                        is_changed
+                    });
+                }
+                None => self.begin(*id, inputs),
+            }
+        }
+    }
+
+    fn begin(&mut self, id: VmId, inputs: VmInputs) {
+        let host = match &self.host {
+            Ok(host) => host,
+            Err(error) => {
+                let failed = outcome::failed(id, inputs.vm.generation, format!("this node runs no VMs: {error}"));
+                let _received_by_us = self.outcomes.send(failed);
+                return;
+            }
+        };
+        let (inputs, receiver) = watch::channel(inputs);
+        let task = VmTask::new(id, Arc::clone(host), receiver, self.outcomes.clone());
+        let task = host.runtime.spawn("vm", task.run());
+        self.tasks.insert(id, RunningVm { inputs, task });
+    }
+
+    /// The VMs that have a folder, which may be of none that is decided.
+    pub fn folders(&self) -> Vec<VmId> {
+        self.host.as_ref().map(|host| prepare::folders(&host.folder)).unwrap_or_default()
+    }
+}
+
+impl Host {
+    fn open(options: MachineOptions, state: &Path, runtime: Arc<dyn Runtime>) -> Result<Self, HostError> {
+        let MachineOptions { qemu, accelerator, image_budget, fetch, launcher } = options;
+        let folder = state.join(VMS);
+        otherix_runtime::files::create_private_folder(&folder).map_err(HostError::Folder)?;
+        let images = CacheSettings {
+            folder: state.join(IMAGES),
+            budget: image_budget,
+            max_virtual_size: VIRTUAL_SIZE_MAX,
+            part_max_age: PART_MAX_AGE,
+        };
+        let cache = Cache::open(images, fetch)?;
+        let qemu = prepare::find_qemu(qemu);
+        let trial = || {
+            let (qemu, kernel) = (qemu.as_ref().ok()?, accelerator::kernel()?);
+            Some(accelerator::try_boot(qemu, &kernel, Accelerator::Kvm, accelerator::TRIAL_TIMEOUT))
+        };
+        let accelerator = accelerator::choose(accelerator, &Facts::gather(), trial);
+        let cgroup = match cgroup::prepare(Path::new(CGROUPS)) {
+            Ok(folder) => Some(folder),
+            Err(error) => {
+                tracing::warn!(error = %Causes(&error), "the machines of VMs have no limits of memory and processors");
+                None
+            }
+        };
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(HostError::Boot)?;
+        let users = Mutex::new(Users::read(&folder));
+        let boot_id = boot_id.trim().to_owned();
+        Ok(Self { runtime, folder, cache, qemu, accelerator, cgroup, launcher, boot_id, users })
+    }
+}
+
+/// Why a node runs no VMs.
+#[derive(Debug, thiserror::Error)]
+enum HostError {
+    #[error("cannot create the folder of VMs")]
+    Folder(#[source] io::Error),
+    #[error("cannot use the cache of images")]
+    Images(#[from] PullError),
+    #[error("cannot read the id of this machine's start")]
+    Boot(#[source] io::Error),
+}

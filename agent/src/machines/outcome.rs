@@ -1,0 +1,137 @@
+//! What is reported of a machine. Pure.
+
+use otherix_image::fetch::Progress;
+use otherix_schemas::id::VmId;
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
+use otherix_schemas::position::Position;
+use otherix_schemas::timestamp::Timestamp;
+use otherix_schemas::vm::{MachinePhase, MachineStatus, Power};
+use otherix_vm::machine::VmStatus;
+use otherix_vm::supervisor::{Cause, Phase};
+
+/// What is reported of a VM's machine for a decision.
+pub(super) fn of(id: VmId, generation: Position, outcome: Outcome, machine: MachineStatus) -> ResourceOutcome {
+    let machine = Some(machine);
+    ResourceOutcome { machine, ..ResourceOutcome::new(ResourceRef::Vm(id), generation, outcome) }
+}
+
+/// A machine without a process.
+pub(super) fn at_rest(phase: MachinePhase) -> MachineStatus {
+    MachineStatus { phase, started_at: None, last_line: None }
+}
+
+/// It cannot be run.
+pub(super) fn failed(id: VmId, generation: Position, error: String) -> ResourceOutcome {
+    of(id, generation, Outcome::Failed(error), at_rest(MachinePhase::Failed))
+}
+
+/// It waits for something.
+pub(super) fn waits(id: VmId, generation: Position, phase: MachinePhase, what: String) -> ResourceOutcome {
+    of(id, generation, Outcome::Pending(what), at_rest(phase))
+}
+
+/// How far the download of an image is, in steps that are few enough to be recorded: tenths of it.
+pub(super) fn fetching(Progress { received, total, rate: _ }: &Progress) -> String {
+    match total {
+        Some(total) if *total > 0 => format!("fetching the image: {} % of {total} bytes", received * 10 / total * 10),
+        Some(_) | None => "fetching the image".to_owned(),
+    }
+}
+
+/// What is reported of a supervised machine that is to be `wanted`.
+pub(super) fn supervised(
+    id: VmId,
+    generation: Position,
+    wanted: Power,
+    status: &VmStatus,
+    began_at: Option<Timestamp>,
+) -> ResourceOutcome {
+    let VmStatus { phase, cause, last_line, .. } = status;
+    let because = |text: &str| cause.as_ref().map_or_else(|| text.to_owned(), |cause| format!("{text}: {cause}"));
+    let (phase, outcome) = match (phase, cause, wanted) {
+        (Phase::Running, Some(Cause::Paused), Power::Paused) => (MachinePhase::Paused, Outcome::Ready),
+        (Phase::Running, Some(Cause::Paused), Power::Running | Power::Stopped) => {
+            (MachinePhase::Paused, Outcome::Pending("it is paused".to_owned()))
+        }
+        (Phase::Running, None, Power::Running) => (MachinePhase::Running, Outcome::Ready),
+        (Phase::Running, None, Power::Paused) => (MachinePhase::Running, Outcome::Pending("it pauses".to_owned())),
+        (Phase::Running, None, Power::Stopped) => (MachinePhase::Running, Outcome::Pending("it stops".to_owned())),
+        (Phase::Running, Some(cause), _) => (MachinePhase::Running, Outcome::Pending(cause.to_string())),
+        (Phase::Starting, _, _) => (MachinePhase::Starting, Outcome::Pending(because("starting"))),
+        (Phase::Stopping, _, _) => (MachinePhase::Stopping, Outcome::Pending(because("shutting down"))),
+        (Phase::Stopped, _, Power::Stopped) => (MachinePhase::Stopped, Outcome::Ready),
+        // The guest did it: it is as its user wants it.
+        (Phase::Stopped, Some(Cause::PoweredOff), Power::Running | Power::Paused) => {
+            (MachinePhase::Stopped, Outcome::Ready)
+        }
+        (Phase::Stopped, _, Power::Running | Power::Paused) => {
+            (MachinePhase::Stopped, Outcome::Pending(because("stopped")))
+        }
+        (Phase::Failed, cause, _) => {
+            let text = cause.as_ref().map_or_else(|| "it cannot be started".to_owned(), ToString::to_string);
+            (MachinePhase::Failed, Outcome::Failed(text))
+        }
+    };
+    let runs = matches!(phase, MachinePhase::Running | MachinePhase::Paused | MachinePhase::Stopping);
+    let (started_at, last_line) = (began_at.filter(|_| runs), last_line.clone().filter(|_| !runs));
+    of(id, generation, outcome, MachineStatus { phase, started_at, last_line })
+}
+
+#[cfg(test)]
+mod tests {
+    use otherix_schemas::outcome::OutcomeStatus;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn shown(phase: Phase, cause: Option<Cause>, wanted: Power) -> (MachinePhase, OutcomeStatus, Option<String>) {
+        let last_line = Some("login:".to_owned());
+        let status = VmStatus { request: 7, phase, cause, pid: Some(1), last_line };
+        let began_at = Timestamp::from_unix_micros(5).ok();
+        let id = VmId::new(Uuid::from_u128(1));
+        let outcome = supervised(id, Position::new(7), wanted, &status, began_at);
+        let machine = outcome.machine.unwrap();
+        let runs = machine.started_at.is_some();
+        assert_eq!(machine.last_line.is_some(), !runs, "a line of one that ended, and the time of one that runs");
+        (machine.phase, outcome.outcome.status(), outcome.outcome.error().map(str::to_owned))
+    }
+
+    #[test]
+    fn ready_is_what_does_what_it_is_to_do() {
+        use OutcomeStatus::{Failed, Pending, Ready};
+        let status = |phase, cause, wanted| shown(phase, cause, wanted).1;
+        assert_eq!(status(Phase::Running, None, Power::Running), Ready);
+        assert_eq!(status(Phase::Running, Some(Cause::Paused), Power::Paused), Ready);
+        assert_eq!(status(Phase::Stopped, None, Power::Stopped), Ready);
+        assert_eq!(status(Phase::Stopped, Some(Cause::PoweredOff), Power::Running), Ready);
+        for (phase, cause, wanted) in [
+            (Phase::Starting, None, Power::Running),
+            (Phase::Running, None, Power::Paused),
+            (Phase::Running, None, Power::Stopped),
+            (Phase::Running, Some(Cause::Paused), Power::Running),
+            (Phase::Running, Some(Cause::DiskError), Power::Running),
+            (Phase::Stopping, None, Power::Stopped),
+            (Phase::Stopped, None, Power::Running),
+        ] {
+            assert_eq!(status(phase, cause.clone(), wanted), Pending, "{phase:?} {cause:?} {wanted:?}");
+        }
+        assert_eq!(status(Phase::Failed, None, Power::Running), Failed);
+    }
+
+    #[test]
+    fn the_error_says_why() {
+        let given_up = Cause::GivenUp { failures: 6, last: Box::new(Cause::Panicked) };
+        let text = "failed 6 times in a row, the last time: the guest's kernel has panicked";
+        assert_eq!(shown(Phase::Failed, Some(given_up), Power::Running).2.unwrap(), text);
+        let crashed = Cause::Crashed { last_words: None };
+        assert_eq!(shown(Phase::Starting, Some(crashed), Power::Running).2.unwrap(), "starting: QEMU has ended");
+    }
+
+    #[test]
+    fn progress_is_reported_in_tenths() {
+        let at = |received, total| fetching(&Progress { received, total, rate: 1 });
+        assert_eq!(at(0, Some(1000)), "fetching the image: 0 % of 1000 bytes");
+        assert_eq!(at(999, Some(1000)), "fetching the image: 90 % of 1000 bytes");
+        assert_eq!((at(5, None), at(0, Some(0))), ("fetching the image".to_owned(), "fetching the image".to_owned()));
+    }
+}
