@@ -172,7 +172,8 @@ impl VmLock {
     pub fn clean(&self) -> io::Result<()> {
         let folder = &self.folder;
         // Written before the process was started, so that no cgroup is forgotten.
-        if let Some(cgroup) = folder.running_spec().ok().flatten().and_then(|spec| spec.cgroup) {
+        let spec = read_json::<WithCgroup>(&folder.launch_spec());
+        if let Some(cgroup) = spec.ok().flatten().and_then(|spec| spec.cgroup) {
             cgroup::remove(&cgroup).map_err(io::Error::other)?;
         }
         for path in [folder.qmp_socket(), folder.console_socket(), folder.process_record(), folder.launch_spec()] {
@@ -203,6 +204,13 @@ impl VmLock {
         files::remove(&lock)?;
         fs::remove_dir(&self.folder.path)
     }
+}
+
+/// What every version of the agent can read of a spec, whichever has written it.
+#[derive(Deserialize)]
+struct WithCgroup {
+    #[serde(default)]
+    cgroup: Option<PathBuf>,
 }
 
 /// Writes a value as JSON, atomically and durably, with mode 0600.

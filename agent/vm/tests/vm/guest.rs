@@ -109,11 +109,15 @@ impl TestVm {
         console.write_all(format!("{command}\n").as_bytes()).unwrap();
     }
 
-    /// Connects to the guest's console.
+    /// Connects to the guest's console. What it writes is read and dropped: else QEMU would stop the guest after some
+    /// hundred characters.
     pub(crate) fn console_stream(&self) -> UnixStream {
         use std::os::fd::AsRawFd as _;
         let folder = std::fs::File::open(self.folder.path()).unwrap();
-        UnixStream::connect(format!("/proc/self/fd/{}/console.sock", folder.as_raw_fd())).unwrap()
+        let stream = UnixStream::connect(format!("/proc/self/fd/{}/console.sock", folder.as_raw_fd())).unwrap();
+        let mut output = stream.try_clone().unwrap();
+        std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+        stream
     }
 }
 

@@ -254,3 +254,11 @@ fn trial_tells_what_boots() {
     let error = try_boot(std::path::Path::new("/nonexistent"), &kernel, Accelerator::Tcg, BOOT).unwrap_err();
     assert!(matches!(error, TrialError::Start(_)), "{error:?}");
 }
+
+/// The image that the lab serves passes the check of images.
+#[test]
+fn tiny_image_passes_the_header_check() {
+    let image = std::fs::File::open(crate::guest::tiny_image()).unwrap();
+    let info = otherix_image::inspect::inspect(image, 1 << 30);
+    assert_eq!(info.unwrap().format, otherix_image::inspect::Format::Raw);
+}

@@ -4,14 +4,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use otherix_runtime::SystemRuntime;
 use otherix_testkit::wait::wait_for_blocking;
 use otherix_vm::folder::{VmFolder, read_json, write_json};
+use otherix_vm::machine::{self, VmOrders, VmSetup, supervise};
 use otherix_vm::process::{self, Found, VmProcess};
 use otherix_vm::qmp::{QmpClient, RunState};
+use otherix_vm::supervisor::{Desired, Power};
+use tokio::sync::watch;
 
 use crate::guest::{SOON, TestVm, launcher};
 
 const FOLDER: &str = "OTHERIX_TEST_VM";
+const REQUEST: &str = "OTHERIX_TEST_REQUEST";
 
 /// The launchers and QEMU processes of a VM: those that name it or its folder.
 fn processes(vm: &TestVm) -> Vec<String> {
@@ -47,12 +52,31 @@ fn agent() {
     }
 }
 
+/// Stands for an agent that supervises the VM.
+#[tokio::test]
+#[ignore = "run by the tests of this file"]
+async fn supervising_agent() {
+    let folder = VmFolder::new(PathBuf::from(std::env::var_os(FOLDER).expect("run by another test")));
+    let spec = read_json(&folder.path().join("spec.json")).unwrap().unwrap();
+    let request = std::env::var(REQUEST).unwrap().parse().unwrap();
+    let desired = Desired { power: Power::Running, request, restart: None, stop_timeout: SOON };
+    let (_orders, orders) = watch::channel(VmOrders { desired, spec });
+    let (status, _status) = watch::channel(None);
+    let setup =
+        VmSetup { runtime: SystemRuntime::shared(), folder, launcher: launcher(), boot_id: "this one".to_owned() };
+    supervise(setup, orders, status).await.unwrap();
+}
+
 struct Agent(Child);
 
 impl Agent {
     fn start(folder: &Path) -> Self {
+        Self::start_as("kills::agent", folder, 0)
+    }
+
+    fn start_as(test: &str, folder: &Path, request: u64) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "kills::agent", "--ignored"]).env(FOLDER, folder);
+        command.args(["--exact", test, "--ignored"]).env(FOLDER, folder).env(REQUEST, request.to_string());
         Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 }
@@ -122,5 +146,46 @@ fn launcher_and_qemu_are_killed_at_any_moment() {
     lock.clean().unwrap();
     assert!(!vm.folder.qmp_socket().exists() && !vm.folder.console_socket().exists());
     lock.remove().unwrap();
+    assert!(!vm.folder.path().exists());
+}
+
+/// One agent after another, and in between, or at the same time, the VM's process.
+#[tokio::test]
+async fn supervising_agents_and_qemu_are_killed_at_any_moment() {
+    let vm = TestVm::new();
+    write_json(&vm.folder.path().join("spec.json"), &vm.spec).unwrap();
+    let start = |request| Agent::start_as("kills::supervising_agent", vm.folder.path(), request);
+    let mut rounds_with_process = 0;
+    for round in 0..60_u64 {
+        // Another request each time: one that fails too often is given up.
+        let agent = start(round);
+        let until = std::time::Instant::now() + Duration::from_millis(20 + round * 13 % 120);
+        let mut highest = 0;
+        while std::time::Instant::now() < until {
+            highest = highest.max(processes(&vm).len());
+            if round % 4 == 3
+                && let Ok(Found::Running(process)) = process::find(&vm.folder)
+            {
+                process.kill().unwrap();
+            }
+        }
+        drop(agent);
+        assert!(highest <= 1, "{highest} processes in round {round}");
+        rounds_with_process += highest;
+        if round % 4 == 2
+            && let Some(process) = settled(&vm)
+        {
+            process.kill().unwrap();
+            assert!(process.wait(SOON).unwrap());
+        }
+    }
+    assert!(rounds_with_process > 20, "only in {rounds_with_process} rounds");
+    let agent = start(1000);
+    let process = vm.found();
+    drop(agent);
+    let client = QmpClient::connect(&vm.folder.qmp_socket(), process.pid(), SOON).await;
+    assert_eq!(client.unwrap().status().await.unwrap(), RunState::Running, "{}", vm.messages());
+    machine::remove(&vm.folder, SOON).await.unwrap();
+    assert_eq!(processes(&vm), [""; 0]);
     assert!(!vm.folder.path().exists());
 }
