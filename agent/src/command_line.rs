@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use otherix_agent::wireguard::Backend;
 use otherix_mesh::args::MeshArgs;
 use otherix_schemas::value::{self, NodeName};
+use otherix_vm::spec::Accelerator;
 
 /// The otherix node agent: creates and maintains the network devices that the cluster requires on this node.
 ///
@@ -41,6 +42,8 @@ Files in the state folder, for their owner only:
   joined         exists while the running agent has joined the cluster
   mesh.key       the private key of this node in the mesh, which never leaves the node
   mesh.key.next  exists while the key is rotated
+  vms/           for each VM of this node its disk, the log of its console, and what the agent remembers of it
+  images/        the images from which disks were made
 
 OTHERIX_LOG sets the log level on stderr: error, warn, info (the default) or debug.";
 
@@ -94,6 +97,9 @@ pub(crate) enum AgentCommand {
     /// runs on without either. The private key may also be in `mesh.key` of the state folder, in base64, readable by
     /// its owner only.
     Mesh(MeshArgs),
+    /// Become the QEMU process of a VM; the agent runs this, and nobody else
+    #[command(hide = true)]
+    VmLaunch(LaunchOptions),
 }
 
 const JOIN_EXAMPLES: &str = "\
@@ -160,6 +166,44 @@ pub(crate) struct RunOptions {
     /// The folder of the mesh device's local socket; `wg` uses the default folder
     #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
     pub(crate) mesh_socket_dir: PathBuf,
+    /// QEMU, which runs VMs [default: qemu-system-x86_64 on PATH]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) qemu: Option<PathBuf>,
+    /// What executes the instructions of guests; `auto` is KVM if a kernel boots with it, else TCG
+    #[arg(long, value_name = "ACCELERATOR", default_value = "auto")]
+    pub(crate) accel: AcceleratorChoice,
+    /// How much disk space images of VMs may have in all, in GiB
+    #[arg(long, value_name = "GIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) image_cache_gib: u32,
+}
+
+/// What executes guests.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum AcceleratorChoice {
+    /// Found out at each start of the agent
+    Auto,
+    /// The processor
+    Kvm,
+    /// QEMU, ten times slower or more; works everywhere
+    Tcg,
+}
+
+impl AcceleratorChoice {
+    pub(crate) const fn configured(self) -> Option<Accelerator> {
+        match self {
+            Self::Auto => None,
+            Self::Kvm => Some(Accelerator::Kvm),
+            Self::Tcg => Some(Accelerator::Tcg),
+        }
+    }
+}
+
+/// The launcher of a VM's process, which the agent starts.
+#[derive(Args)]
+pub(crate) struct LaunchOptions {
+    /// The VM's folder
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
 }
 
 /// The implementations of the mesh.

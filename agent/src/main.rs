@@ -15,6 +15,7 @@ use otherix_agent::contradiction::{self, Contradiction};
 use otherix_agent::join::{self, JoinError};
 use otherix_agent::key_rotation::{self, KeyRotation, KeyRotationError};
 use otherix_agent::left;
+use otherix_agent::machines::MachineOptions;
 use otherix_agent::release::{self, HeldDevice, ReleaseOutcome};
 use otherix_agent::status;
 use otherix_agent::wireguard::MeshTaskOptions;
@@ -22,16 +23,18 @@ use otherix_agent::wireguard::rotation::{self, Rotation, RotationError};
 use otherix_agent::withdrawn::{self, WithdrawnNetwork};
 use otherix_agent::witness::{self, LogContradiction};
 use otherix_identity::join_token::{JOIN_TOKEN_MAX, JoinToken};
+use otherix_image::fetch::FetchSettings;
 use otherix_runtime::files::PrivateFileError;
 use otherix_runtime::{ClockError, SystemRuntime, check_clock, files};
 use otherix_schemas::error::Causes;
+use otherix_vm::process::Launcher;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
 use self::command_line::{
-    AgentArgs, AgentCommand, JoinOptions, LeaveOptions, NodeKey, ReleaseOptions, RotateKeyOptions, RunOptions,
-    StateFolder, StatusOptions,
+    AgentArgs, AgentCommand, JoinOptions, LaunchOptions, LeaveOptions, NodeKey, ReleaseOptions, RotateKeyOptions,
+    RunOptions, StateFolder, StatusOptions,
 };
 
 /// The exit code of a wait that timed out, the same as of `otherix --wait`.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         AgentCommand::Status(StatusOptions { state }) => show_status(&state.state),
         AgentCommand::RotateKey(options) => rotate_key(&options),
         AgentCommand::Mesh(mesh) => mesh.run().map_err(Into::into),
+        AgentCommand::VmLaunch(LaunchOptions { folder }) => Err(otherix_vm::launch::launch(&folder).into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -192,6 +196,9 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         mesh_port,
         vxlan_port,
         mesh_socket_dir,
+        qemu,
+        accel,
+        image_cache_gib,
     } = options;
     let overrides = ConnectionOverrides { server: nats, credentials, ca, name };
     let (endpoint, name) = connection::resolve(&state, overrides)?;
@@ -207,7 +214,15 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         socket_folder: mesh_socket_dir,
         program: None,
     });
-    let config = AgentConfig { endpoint, state, name, mesh };
+    let machines = MachineOptions {
+        qemu,
+        accelerator: accel.configured(),
+        image_budget: u64::from(image_cache_gib) << 30,
+        fetch: FetchSettings::default(),
+        // This program, even if its file was replaced.
+        launcher: Launcher { program: "/proc/self/exe".into(), arguments: vec!["vm-launch".into()] },
+    };
+    let config = AgentConfig { endpoint, state, name, mesh, machines };
     let runtime = runtime()?;
     let ran = runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -28,6 +28,7 @@ use std::time::Duration;
 use otherix_responder::{Guest, Responder};
 use otherix_runtime::{Backoff, LogLimit, SystemRuntime, TaskSet};
 use otherix_schemas::error::Causes;
+use otherix_schemas::id::{NicId, VmId};
 use otherix_schemas::node::{JoinAnswer, ReportReceipt};
 use otherix_schemas::position::Position;
 use otherix_schemas::value::NodeName;
@@ -49,6 +50,8 @@ use crate::ledger::saver::LedgerSaver;
 use crate::ledger::store;
 use crate::ledger::{Ledger, Lineage};
 use crate::left;
+use crate::machines::{MachineOptions, MachinesHandle};
+use crate::model::desired::DesiredVm;
 use crate::model::report::OutcomeReporter;
 use crate::only_agent::{OnlyAgentError, become_only_agent};
 use crate::release::{self, HeldDeletions, ReleasedLineage};
@@ -69,6 +72,7 @@ pub struct AgentConfig {
     pub name: NodeName,
     /// The options of the mesh; `None` if the node is not part of it.
     pub mesh: Option<MeshTaskOptions>,
+    pub machines: MachineOptions,
 }
 
 /// The errors that end the agent.
@@ -95,7 +99,7 @@ pub enum AgentError {
 /// # Errors
 /// [`AgentError`] if the agent cannot start, or if the connection is closed. Everything else is retried.
 pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
-    let AgentConfig { endpoint, state, name, mesh } = config;
+    let AgentConfig { endpoint, state, name, mesh, machines } = config;
     let mut stop = pin!(stop);
     let runtime = SystemRuntime::shared();
     let _only_agent = become_only_agent(&state, &runtime).await?;
@@ -141,7 +145,9 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
         heartbeat_wanted: Arc::clone(&shared.head_wanted),
     };
     tasks.add(runtime.spawn("witness", witness::follow(inputs)));
-    let mut agent = Agent::new(connection, identity, state, mesh, MembershipChannel { shared, answers })?;
+    let machines = MachinesHandle::start(machines, &state, Arc::clone(&runtime)).await;
+    let handles = Handles { mesh, machines };
+    let mut agent = Agent::new(connection, identity, state, handles, MembershipChannel { shared, answers })?;
     (agent.needs, agent.nats_ports) = (needs, nats_ports);
     agent.guard.follow(peer);
     // The first heartbeat contains the position of the ledger.
@@ -169,6 +175,12 @@ struct MembershipChannel {
     answers: mpsc::Receiver<MembershipAnswer>,
 }
 
+/// The tasks beside the main loop that it tells what is to be.
+struct Handles {
+    mesh: MeshHandle,
+    machines: MachinesHandle,
+}
+
 struct Agent {
     connection: Connection,
     identity: Identity,
@@ -192,6 +204,12 @@ struct Agent {
     hold_state: HoldState,
     reconciler: Reconciler,
     mesh: MeshHandle,
+    machines: MachinesHandle,
+    /// The NICs whose taps are as they are to be.
+    ready_nics: BTreeSet<NicId>,
+    /// What the pass that is made found of VMs, and whether others are to be removed. Nothing while the lineage is not
+    /// released: another one never stops a VM.
+    wanted_vms: Option<(BTreeMap<VmId, DesiredVm>, bool)>,
     /// The guests that are to be answered, by the names of their taps.
     answered: BTreeMap<String, Guest>,
     responder: Responder,
@@ -226,7 +244,7 @@ impl Agent {
         connection: Connection,
         identity: Identity,
         state: PathBuf,
-        mesh: MeshHandle,
+        Handles { mesh, machines }: Handles,
         MembershipChannel { shared, answers }: MembershipChannel,
     ) -> Result<Self, AgentError> {
         let runtime = Arc::clone(connection.runtime());
@@ -253,6 +271,9 @@ impl Agent {
             hold_state: HoldState::Unknown,
             reconciler: Reconciler::new(KINDS, Arc::clone(&runtime))?,
             mesh,
+            machines,
+            ready_nics: BTreeSet::new(),
+            wanted_vms: None,
             answered: BTreeMap::new(),
             responder: Responder::new(Arc::clone(&runtime)),
             needs: watch::channel(NodeNeeds::default()).1,
@@ -296,6 +317,7 @@ impl Agent {
                 Ok(()) = self.needs.changed() => self.needs_pass = true,
                 () = self.guard.changed() => self.needs_pass = true,
                 Ok(()) = self.other_agent.changed() => self.other_agent_changed(),
+                outcome = self.machines.outcome() => self.reporter.observe(outcome),
                 faults = self.mesh.faults() => self.needs_pass |= pass::observe_mesh(&mut self.reconciler, faults),
                 () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
                 () = std::future::ready(()), if is_pass_due => {}

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use otherix_runtime::LogLimit;
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
+use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 
 use super::needs::{self, NodeNeeds};
 use super::{Agent, HoldState, guests, hold};
@@ -26,7 +27,9 @@ impl Agent {
             Ok(Pass { outcomes, notices, withdrawals, has_more }) => {
                 self.needs_pass = has_more || !withdrawals.is_empty();
                 self.withdraw(withdrawals);
+                outcomes.iter().for_each(|outcome| self.note_nic(outcome));
                 outcomes.into_iter().for_each(|outcome| self.reporter.observe(outcome));
+                self.machines.latest().cloned().for_each(|outcome| self.reporter.observe(outcome));
                 if notices != self.notices {
                     notices.iter().for_each(|notice| tracing::warn!("{notice}"));
                     self.notices = notices;
@@ -43,6 +46,18 @@ impl Agent {
         }
         // After the pass, which has made the taps.
         self.responder.set(&self.answered);
+        if let Some((vms, removes_orphans)) = self.wanted_vms.take() {
+            self.machines.set(vms, &self.ready_nics, removes_orphans);
+        }
+    }
+
+    fn note_nic(&mut self, outcome: &ResourceOutcome) {
+        let ResourceRef::Nic(id) = outcome.resource else { return };
+        if outcome.outcome == Outcome::Ready {
+            self.ready_nics.insert(id);
+        } else {
+            self.ready_nics.remove(&id);
+        }
     }
 
     async fn reconcile(&mut self) -> Result<Pass, KernelError> {
@@ -85,6 +100,7 @@ impl Agent {
         // A node that has just joined the mesh is not proven to be reachable yet.
         observe_mesh(&mut self.reconciler, self.mesh.current_faults());
         if is_released {
+            self.wanted_vms = Some((desired.vms.clone(), is_current));
             let former = ledger.former().clone();
             self.hold(HoldState::Nothing);
             let former_pass = self.remove_former(former).await?;

@@ -18,7 +18,8 @@ use otherix_image::fetch::FetchSettings;
 use otherix_runtime::{Runtime, Task};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::{NicId, VmId};
-use otherix_schemas::outcome::ResourceOutcome;
+use otherix_schemas::outcome::{ResourceOutcome, ResourceRef};
+use otherix_schemas::position::Position;
 use otherix_vm::accelerator::{self, Choice, Facts};
 use otherix_vm::launch::cgroup;
 use otherix_vm::process::Launcher;
@@ -78,6 +79,8 @@ pub struct MachinesHandle {
     tasks: BTreeMap<VmId, RunningVm>,
     outcomes: mpsc::UnboundedSender<ResourceOutcome>,
     received: mpsc::UnboundedReceiver<ResourceOutcome>,
+    /// The latest outcome of each VM.
+    latest: BTreeMap<VmId, ResourceOutcome>,
 }
 
 struct RunningVm {
@@ -110,22 +113,36 @@ impl MachinesHandle {
             }
             Err(error) => tracing::error!(error, "this node runs no VMs until its agent is restarted"),
         }
-        Self { host, tasks: BTreeMap::new(), outcomes, received }
+        Self { host, tasks: BTreeMap::new(), outcomes, received, latest: BTreeMap::new() }
     }
 
     /// The next outcome.
     pub async fn outcome(&mut self) -> ResourceOutcome {
-        match self.received.recv().await {
-            Some(outcome) => outcome,
-            // The handle holds a sender.
-            None => std::future::pending().await,
+        // The handle holds a sender.
+        let Some(outcome) = self.received.recv().await else { return std::future::pending().await };
+        if let ResourceRef::Vm(id) = outcome.resource {
+            self.latest.insert(id, outcome.clone());
         }
+        outcome
     }
 
-    /// Sets what is to be. `ready` are the NICs whose taps are as they are to be.
-    pub fn set(&mut self, vms: &BTreeMap<VmId, DesiredVm>, ready: &BTreeSet<NicId>) {
+    /// The latest outcome of each VM.
+    pub fn latest(&self) -> impl Iterator<Item = &ResourceOutcome> {
+        self.latest.values()
+    }
+
+    /// Sets what is to be. `ready` are the NICs whose taps are as they are to be. If `removes_orphans`, what there is of
+    /// VMs that are not in `vms` is removed.
+    pub fn set(&mut self, mut vms: BTreeMap<VmId, DesiredVm>, ready: &BTreeSet<NicId>, removes_orphans: bool) {
+        if removes_orphans {
+            let nothing = DesiredVm { generation: Position::ZERO, machine: None };
+            for id in self.folders() {
+                let _wanted_or_orphan = vms.entry(id).or_insert_with(|| nothing.clone());
+            }
+        }
         self.tasks.retain(|id, _| vms.contains_key(id));
-        for (id, vm) in vms {
+        self.latest.retain(|id, _| vms.contains_key(id));
+        for (id, vm) in &vms {
             let nic = vm.machine.as_ref().and_then(|machine| machine.nic.as_ref());
             let inputs = VmInputs { vm: vm.clone(), is_nic_ready: nic.is_none_or(|nic| ready.contains(&nic.id)) };
             match self.tasks.get(id) {
@@ -156,8 +173,8 @@ impl MachinesHandle {
         self.tasks.insert(id, RunningVm { inputs, task });
     }
 
-    /// The VMs that have a folder, which may be of none that is decided.
-    pub fn folders(&self) -> Vec<VmId> {
+    /// The VMs that have a folder.
+    fn folders(&self) -> Vec<VmId> {
         self.host.as_ref().map(|host| prepare::folders(&host.folder)).unwrap_or_default()
     }
 }

@@ -10,6 +10,7 @@ use otherix_image::inspect::{Format, SECTOR};
 use otherix_image::overlay::{self, Base, OverlayError};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::VmId;
+use otherix_schemas::position::Position;
 use otherix_schemas::vm;
 use otherix_vm::folder::{VmFolder, read_json, write_json};
 use otherix_vm::seed::{Seed, SeedError, dhcp_network_config, hostname};
@@ -34,6 +35,12 @@ pub(super) struct Origin {
     size: u64,
     /// The user id of the VM's process.
     user: u32,
+}
+
+/// How a download is cancelled, and who is told of it.
+pub(super) struct Fetching<'a> {
+    pub(super) cancel: &'a Cancel,
+    pub(super) progress: &'a dyn Fn(Progress),
 }
 
 /// The user ids of VMs.
@@ -121,15 +128,15 @@ impl Host {
     pub(super) fn prepare(
         &self,
         id: VmId,
+        generation: Position,
         machine: &DesiredMachine,
-        cancel: &Cancel,
-        progress: &dyn Fn(Progress),
+        fetching: &Fetching<'_>,
     ) -> Result<LaunchSpec, PrepareError> {
         let folder = folder_of(&self.folder, id);
         folder.create()?;
         let origin = match read_json::<Origin>(&folder.origin())? {
             Some(origin) => origin,
-            None => self.begin(id, &folder, machine, cancel, progress)?,
+            None => self.begin(id, &folder, machine, fetching)?,
         };
         if !folder.disk().try_exists()? {
             self.make_disk(&folder, &origin, machine)?;
@@ -140,6 +147,7 @@ impl Host {
         });
         Ok(LaunchSpec {
             vm: id.uuid(),
+            generation: generation.get(),
             program: self.qemu.clone().unwrap_or_default(),
             accelerator: self.accelerator.accelerator,
             vcpus: machine.spec.vcpus.into(),
@@ -163,8 +171,7 @@ impl Host {
         id: VmId,
         folder: &VmFolder,
         machine: &DesiredMachine,
-        cancel: &Cancel,
-        progress: &dyn Fn(Progress),
+        Fetching { cancel, progress }: &Fetching<'_>,
     ) -> Result<Origin, PrepareError> {
         let source: Result<ImageSource, _> = machine.image_url.as_str().parse();
         let request = PullRequest {

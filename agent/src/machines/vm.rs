@@ -7,6 +7,7 @@ use otherix_image::fetch::Cancel;
 use otherix_runtime::Backoff;
 use otherix_schemas::id::VmId;
 use otherix_schemas::outcome::{Outcome, ResourceOutcome};
+use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::vm::{MachinePhase, Power};
 use otherix_vm::folder::VmFolder;
@@ -17,7 +18,7 @@ use otherix_vm::spec::LaunchSpec;
 use otherix_vm::supervisor::{self, Desired};
 use tokio::sync::{mpsc, watch};
 
-use super::prepare::{PrepareError, folder_of};
+use super::prepare::{Fetching, PrepareError, folder_of};
 use super::{Host, outcome};
 use crate::model::desired::{DesiredMachine, DesiredVm, Restart};
 
@@ -164,7 +165,7 @@ impl VmTask {
     async fn prepare(
         &mut self,
         machine: &DesiredMachine,
-        generation: otherix_schemas::position::Position,
+        generation: Position,
     ) -> Result<Option<LaunchSpec>, PrepareError> {
         let (host, id, machine, cancel) = (Arc::clone(&self.host), self.id, machine.clone(), Cancel::default());
         let (own, outcomes) = (cancel.clone(), self.outcomes.clone());
@@ -173,7 +174,7 @@ impl VmTask {
                 let text = outcome::fetching(&progress);
                 let _ended = outcomes.send(outcome::waits(id, generation, MachinePhase::Fetching, text));
             };
-            host.prepare(id, &machine, &own, &progress)
+            host.prepare(id, generation, &machine, &Fetching { cancel: &own, progress: &progress })
         };
         let mut preparing = self.host.runtime.run_blocking("preparation of a VM", work);
         let prepared = tokio::select! {
