@@ -99,7 +99,7 @@ class Traffic:
             self.mtu[name], self.ids[name], self.bridges[name] = view["mtu"], view["id"], view["bridge_name"]
         for guest in self.guests:
             await self.otherix("vm", "create", guest.name, "--network", guest.network, "--node", guest.node,
-                               "--image-url", IMAGE, "--arch", "amd64", "--wait")
+                               "--image-url", IMAGE, "--arch", "amd64", "--tap-only", "--wait")
             guest.tap = json.loads(await self.otherix("vm", "get", guest.name, "-o", "json"))["nic"]["tap"]
             await self.cluster.lab("guest", guest.name, "--ip", f"{guest.address}/24")
 

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use crate::fake::{FakeControlPlane, FakeReply, ID, no_status, view};
 
 const NODE: &str = "0198b2c4-0000-7000-8000-000000000001";
-const NOTE: &str = "note: otherix does not fetch images or boot VMs yet\n";
 
 /// A VM on net-dev.
 fn vm(status: &str, error: Option<&str>) -> Value {
@@ -35,7 +34,7 @@ fn verbs(fake: &FakeControlPlane) -> Vec<String> {
     fake.received().into_iter().map(|received| received.verb).collect()
 }
 
-const CREATE: &str = "vm create web --image-url https://images.example/a --arch amd64";
+const CREATE: &str = "vm create web --image-url https://images.example/a --arch amd64 --tap-only";
 
 const FIELDS: &str = "id:      0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11\nimage:   https://images.example/a\n\
                       arch:    amd64\n\
@@ -52,7 +51,7 @@ fn create_resolves_references_to_ids() {
     fake.run(&format!("{CREATE} --network NET-DEV --node node-1")).assert_output(
         0,
         &format!("VM web created\n{FIELDS}"),
-        NOTE,
+        "",
     );
     assert_eq!(verbs(&fake), ["network.find", "node.find", "vm.create"]);
     let draft = json!({
@@ -66,7 +65,7 @@ fn create_resolves_references_to_ids() {
     assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), vm("pending", None));
     let received = fake.received();
     assert_eq!((received.len(), &received[3].body), (4, &draft), "an id needs no look-up");
-    fake.run(CREATE).assert_output(0, &format!("VM web created\n{FIELDS}"), NOTE);
+    fake.run(CREATE).assert_output(0, &format!("VM web created\n{FIELDS}"), "");
     let plain = json!({"name": "web", "image_url": "https://images.example/a", "arch": "amd64"});
     assert_eq!(fake.received()[4].body, plain);
 }
@@ -114,7 +113,7 @@ fn get_shows_every_field() {
     fake.run("vm get web").assert_output(0, &none, "");
     let yaml = "apiVersion: otherix/v1\nkind: VM\nmetadata:\n  name: web\nspec:\n  \
                 imageURL: \"https://images.example/a\"\n  \
-                arch: amd64\n";
+                arch: amd64\n  tapOnly: true\n";
     fake.run("vm get web -o yaml").assert_output(0, yaml, "");
     assert_eq!(fake.received()[0].body, json!({"name": "web"}));
 }
@@ -126,7 +125,7 @@ fn an_address_is_requested_with_the_network() {
         _ => FakeReply::Data(vm("pending", None)),
     });
     let created = format!("VM web created\n{FIELDS}");
-    fake.run(&format!("{CREATE} --network net-dev --ip 10.20.0.2")).assert_output(0, &created, NOTE);
+    fake.run(&format!("{CREATE} --network net-dev --ip 10.20.0.2")).assert_output(0, &created, "");
     let draft = json!({
         "name": "web", "image_url": "https://images.example/a", "arch": "amd64", "network_id": ID, "ip": "10.20.0.2",
     });
@@ -232,7 +231,7 @@ fn waits_until_the_nic_is_ready_or_failed() {
                  0198b2c4-7a60-7c3e-9d0f-5b1d2f0a9c11` to see the status\n"
             }
         };
-        let stderr = format!("{NOTE}node-1: pending: waiting for `br-dev`\n{end}");
+        let stderr = format!("node-1: pending: waiting for `br-dev`\n{end}");
         run.assert_output(code, &format!("VM web created\n{FIELDS}"), &stderr);
     }
 }

@@ -39,7 +39,7 @@ pub(crate) async fn world(control_plane: &ControlPlane) -> [Value; 3] {
     for name in ["net-a", "net-b"] {
         networks.push(view(control_plane, &format!("network create {name} --bridge-name br-{name} --managed")).await);
     }
-    let flags = "--image-url https://example.org/a.qcow2 --arch amd64 --network net-a";
+    let flags = "--image-url https://example.org/a.qcow2 --arch amd64 --network net-a --tap-only";
     let vm = view(control_plane, &format!("vm create web {flags}")).await;
     let [a, b] = networks.try_into().expect("two networks");
     node.report(&a, Outcome::Ready).await;

@@ -69,7 +69,7 @@ async fn changes_are_found_and_dated() {
     let mut node = SimulatedNode::join(&control_plane, 1).await;
     let create = "network create net-a --bridge-name br-a --managed -o json";
     let network: Value = serde_json::from_str(&done(&control_plane, create).await).expect("JSON");
-    let vm = "vm create web --image-url https://example.org/a.qcow2 --arch amd64 --network net-a -o json";
+    let vm = "vm create web --image-url https://example.org/a.qcow2 --arch amd64 --network net-a --tap-only -o json";
     let vm: Value = serde_json::from_str(&done(&control_plane, vm).await).expect("JSON");
     let head = || control_plane.query("SELECT MAX(position) FROM events").trim().to_owned();
     let mut positions = Vec::new();
@@ -116,7 +116,7 @@ async fn changes_are_found_and_dated() {
     }
     differences(&control_plane, [&ready, &vm_ready, &last]).await;
     // The VM was deleted there, and its name is another one's now.
-    let again = "vm create web --image-url https://example.org/b.qcow2 --arch amd64 --network net-b";
+    let again = "vm create web --image-url https://example.org/b.qcow2 --arch amd64 --network net-b --tap-only";
     done(&control_plane, again).await;
     let found = done(&control_plane, &format!("bisect vm web --status failed --at {last}")).await;
     assert!(found.contains(&format!(" since position {vm_failed}, 2")), "{found}");

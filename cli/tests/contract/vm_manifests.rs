@@ -6,13 +6,12 @@ use crate::node::SimulatedNode;
 use crate::workspace::{Workspace, bridge};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/examples/vms.yaml");
-const NOTE: &str = "note: otherix does not fetch images or boot VMs yet\n";
 
 /// The manifest of a VM on a network.
 fn vm(name: &str, network: &str) -> String {
     format!(
         "apiVersion: otherix/v1\nkind: VM\nmetadata: {{name: {name}}}\nspec:\n  imageURL: https://images.example/a\n  \
-         arch: amd64\n  network: {network}\n"
+         arch: amd64\n  network: {network}\n  tapOnly: true\n"
     )
 }
 
@@ -39,7 +38,7 @@ fn creates_networks_before_vms_and_deletes_them_after() {
     let would = made.replace("created", "would be created");
     workspace.run(&["create", "-f", &file, "--dry-run"], "").assert_output(0, &would, "");
     assert_eq!((workspace.names(), vms(&workspace)), (String::new(), String::new()));
-    workspace.run(&["create", "-f", &file], "").assert_output(0, made, NOTE);
+    workspace.run(&["create", "-f", &file], "").assert_output(0, made, "");
     assert_eq!(vms(&workspace), "web\ndb\n");
     let web = workspace.run(&["vm", "get", "web", "-o", "json"], "").json();
     assert_eq!(web["nic"]["network_name"], "net-a");
@@ -58,7 +57,7 @@ fn creates_and_deletes_the_example() {
     workspace.run(&["create", "-f", EXAMPLE], "").assert_output(
         0,
         "network net-web created\nVM web created\nVM web-2 created\n",
-        NOTE,
+        "",
     );
     workspace.run(&["delete", "-f", EXAMPLE], "").assert_output(
         0,

@@ -222,6 +222,9 @@ fn requires_mandatory_fields() {
     );
 }
 
+const VM_FIELDS: &str = "`imageURL`, `arch`, `network`, `ip`, `node`, `vcpus`, `memoryMB`, `diskGiB`, `imageSHA256`, \
+     `pullPolicy`, `cloudInit`, `userData`, `networkConfig`, `sshKeys`, `tapOnly`";
+
 /// A VM's document with this spec, which is on line 4.
 fn vm(spec: &str) -> String {
     format!("apiVersion: otherix/v1\nkind: VM\nmetadata: {{name: vm-1}}\nspec: {{{spec}}}\n")
@@ -270,8 +273,8 @@ fn reports_vm_problems_with_line_and_field() {
         &vm("imageUrl: 'ftp://x', arch: x86, network: 7, cpus: 4, bridgeName: br"),
         &[
             "0.yaml:4: spec.imageUrl: unknown field; did you mean `imageURL`?",
-            "0.yaml:4: spec.cpus: unknown field; the fields are `imageURL`, `arch`, `network`, `ip`, `node`",
-            "0.yaml:4: spec.bridgeName: unknown field; the fields are `imageURL`, `arch`, `network`, `ip`, `node`",
+            "0.yaml:4: spec.cpus: unknown field; did you mean `vcpus`?",
+            &format!("0.yaml:4: spec.bridgeName: unknown field; the fields are {}", VM_FIELDS),
             "0.yaml:4: spec.network: must be a string: put it in quotes, `\"7\"`",
             "0.yaml:4: spec.arch: must be `amd64` or `arm64`, not `x86`",
         ],

@@ -161,7 +161,8 @@ fn lab_cluster_guests_on_the_nodes_own_bridge_do_not_cut_it_off() {
     let mac = || lab.link(1, "br-lan").unwrap()["address"].clone();
     let before = mac();
     lab.ok(&["network", "create", "lan", "--bridge-name", "br-lan", "--wait"]);
-    let image = ["--image-url", "https://images.example/debian-12.qcow2", "--arch", "amd64", "--network", "lan"];
+    let image =
+        ["--image-url", "https://images.example/debian-12.qcow2", "--arch", "amd64", "--tap-only", "--network", "lan"];
     for vm in ["a", "b", "c"] {
         lab.ok(&[&["vm", "create", vm, "--wait"], &image[..]].concat());
     }

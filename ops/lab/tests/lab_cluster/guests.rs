@@ -53,7 +53,8 @@ impl Lab {
 
     /// Creates a VM with more options and a guest, and returns its NIC.
     pub(crate) fn guest_of(&self, name: &str, options: &[&str], cidr: &str) -> Value {
-        let image = ["--image-url", "https://images.example/debian-12.qcow2", "--arch", "amd64", "--wait"];
+        let image =
+            ["--image-url", "https://images.example/debian-12.qcow2", "--arch", "amd64", "--tap-only", "--wait"];
         let nic = self.ok(&[&["vm", "create", name][..], &image, options].concat())["nic"].clone();
         self.lab(&["guest", name, "--ip", cidr]);
         nic

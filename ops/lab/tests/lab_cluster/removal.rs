@@ -58,7 +58,20 @@ fn lab_cluster_removed_nodes_keep_no_devices() {
     let app = ["network", "create", "app", "--bridge-name", "br-app", "--managed", "--egress", "nat"];
     lab.ok(&[&app[..], &["--subnet", "10.20.0.0/24", "--wait"]].concat());
     let image = "https://images.example/debian-12.qcow2";
-    let vm = ["vm", "create", "web", "--network", "app", "--node", "node-2", "--image-url", image, "--arch", "amd64"];
+    let vm = [
+        "vm",
+        "create",
+        "web",
+        "--network",
+        "app",
+        "--node",
+        "node-2",
+        "--image-url",
+        image,
+        "--arch",
+        "amd64",
+        "--tap-only",
+    ];
     lab.ok(&[&vm[..], &["--wait"]].concat());
     assert_eq!((lab.devices(1), lab.devices(2)), ((3, true), (4, true)));
     let blocked = lab.otherix(&["node", "delete", "node-2"]);

@@ -138,7 +138,7 @@ fn shows_reason(lab: &Lab, node: u32, reason: &str, what: &str) -> Duration {
 
 /// `--wait` states the reason.
 fn waiting_states_the_reason(lab: &Lab, reason: &str) {
-    let image = ["--image-url", "https://images.example/debian-12.qcow2", "--arch", "amd64"];
+    let image = ["--image-url", "https://images.example/debian-12.qcow2", "--arch", "amd64", "--tap-only"];
     let wait = ["--network", "ov", "--node", "node-1", "--wait", "--wait-timeout", "2s"];
     let output = lab.otherix(&[&["vm", "create", "late"][..], &image, &wait].concat());
     let error = String::from_utf8(output.stderr).unwrap();

@@ -131,7 +131,7 @@ impl Step {
 
     /// Executes the step; returns once it is decided, before nodes have applied it.
     pub(super) fn execute(&self, lab: &Lab) {
-        let image = ["--image-url", "https://images.example/debian-12.qcow2", "--arch", "amd64"];
+        let image = ["--image-url", "https://images.example/debian-12.qcow2", "--arch", "amd64", "--tap-only"];
         match self {
             Self::CreateOverlay(name) => {
                 drop(lab.ok(&["network", "create", name, "--type", "overlay", "--subnet", "10.50.0.0/24"]));
