@@ -27,6 +27,8 @@ const QMP_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// While a process begins or ends.
 const CHANGE_INTERVAL: Duration = Duration::from_millis(10);
+/// After a connection that QEMU has closed, or that was of no use.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest time without a look at the VM.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -92,7 +94,7 @@ pub async fn supervise(
         }
         let until = decision.wake_at.map_or(LOOK_INTERVAL, |wake_at| wake_at.saturating_sub(start.elapsed()));
         // After an action there is something new to see.
-        let until = if decision.action.is_some() { CHANGE_INTERVAL } else { until.min(LOOK_INTERVAL) };
+        let until = if decision.action.is_some() { CHANGE_INTERVAL } else { until.min(machine.look_interval()) };
         tokio::select! {
             changed = orders.changed() => if changed.is_err() { return Ok(()) },
             () = machine.changed(until) => {}
@@ -149,6 +151,15 @@ impl Machine {
         }
     }
 
+    /// The longest time until the next look.
+    const fn look_interval(&self) -> Duration {
+        match (&self.process, &self.qmp) {
+            (Some(_), None) if self.has_answered => RECONNECT_INTERVAL,
+            (Some(_), None) => CHANGE_INTERVAL,
+            (Some(_), Some(_)) | (None, _) => LOOK_INTERVAL,
+        }
+    }
+
     async fn connect(&mut self) {
         let Some(process) = &self.process else { return };
         let socket = self.setup.folder.qmp_socket();
@@ -176,10 +187,21 @@ impl Machine {
                 None => pending().await,
             }
         };
-        tokio::select! {
-            _ended = ended => {}
-            error = event => if error.is_some() { self.qmp = None },
-            () = tokio::time::sleep(time) => {}
+        // A QEMU that a guest has taken over does not keep the agent busy.
+        let pause = tokio::select! {
+            _ended = ended => return,
+            error = event => {
+                if error.is_some() {
+                    self.qmp = None;
+                    RECONNECT_INTERVAL
+                } else {
+                    CHANGE_INTERVAL
+                }
+            }
+            () = tokio::time::sleep(time) => return,
+        };
+        if let Some(process) = &self.process {
+            let _ended = tokio::time::timeout(pause, process.ended()).await;
         }
     }
 

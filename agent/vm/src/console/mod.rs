@@ -1,7 +1,8 @@
 //! The serial console of a VM: one connection to QEMU, for any number of readers and one writer.
 //!
 //! QEMU stops the guest while a connected client does not read: after some hundred characters, each of which may be a
-//! message of its own. The relay therefore always reads; a reader that does not keep up is dropped. It also bounds the log, which QEMU only appends to.
+//! message of its own. The relay therefore always reads; a reader that does not keep up is dropped. It also bounds the
+//! log, which QEMU only appends to.
 
 pub mod log;
 

@@ -37,6 +37,11 @@ fn settled(vm: &TestVm) -> Option<VmProcess> {
     })
 }
 
+/// On a busy machine an agent may take longer than a round.
+fn wait_for_process(vm: &TestVm) {
+    wait_for_blocking(SOON, "a process", || !processes(vm).is_empty());
+}
+
 /// Stands for an agent: starts the VM whenever it has no process. A process of its own, so that it can be killed.
 #[test]
 #[ignore = "run by the tests of this file"]
@@ -97,6 +102,9 @@ async fn agents_are_killed_at_any_moment() {
     for round in 0..60_u64 {
         let agents = [Agent::start(vm.folder.path()), Agent::start(vm.folder.path())];
         let mut highest = 0;
+        if round % 4 == 0 {
+            wait_for_process(&vm);
+        }
         for agent in agents {
             let until = std::time::Instant::now() + Duration::from_millis(round * 7 % 90);
             while std::time::Instant::now() < until {
@@ -159,6 +167,9 @@ async fn supervising_agents_and_qemu_are_killed_at_any_moment() {
     for round in 0..60_u64 {
         // Another request each time: one that fails too often is given up.
         let agent = start(round);
+        if round % 2 == 0 {
+            wait_for_process(&vm);
+        }
         let until = std::time::Instant::now() + Duration::from_millis(20 + round * 13 % 120);
         let mut highest = 0;
         while std::time::Instant::now() < until {

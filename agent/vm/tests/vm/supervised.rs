@@ -1,7 +1,10 @@
 //! A VM under supervision, with the real QEMU.
 
 mod in_qemu {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use otherix_runtime::{Runtime, SystemRuntime, Task};
     use otherix_vm::console::Console;
@@ -119,5 +122,75 @@ mod in_qemu {
         assert!(cause.contains("cannot execute `/nonexistent`: No such file or directory"), "{cause}");
         supervised.task.abort();
         machine::remove(&vm.folder, SOON).await.unwrap();
+    }
+
+    /// In place of a QEMU that a guest has taken over: says on stderr when somebody connects, answers as if all were
+    /// well, then sends what the argument says, without end.
+    const HOSTILE: &str = r#"#!/usr/bin/python3
+import re, socket, sys
+line = " ".join(sys.argv)
+server = socket.socket(fileno=int(re.search(r"id=qmp,fd=(\d+)", line).group(1)))
+while True:
+    client, _ = server.accept()
+    print("CONNECTED", file=sys.stderr, flush=True)
+    try:
+        client.sendall(b'{"QMP": {}}\n{"return": {}, "id": 1}\n')
+        client.sendall(b'{"return": {"status": "running"}, "id": 2}\n')
+        while True:
+            client.sendall(FLOOD)
+    except OSError:
+        pass
+"#;
+
+    /// A script in place of QEMU, where any user may execute it.
+    struct Program {
+        _folder: tempfile::TempDir,
+        path: PathBuf,
+    }
+
+    impl Program {
+        fn new(script: &str) -> Self {
+            let mode = PermissionsExt::from_mode(0o755);
+            let folder = tempfile::Builder::new().permissions(mode).tempdir().unwrap();
+            let path = folder.path().join("program");
+            std::fs::write(&path, script).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+            Self { _folder: folder, path }
+        }
+    }
+
+    #[tokio::test]
+    async fn slow_start_is_noticed_when_it_is_over() {
+        let mut vm = TestVm::new();
+        let program = Program::new("#!/bin/sh\nsleep 2\nexec /usr/bin/qemu-system-x86_64 \"$@\"\n");
+        vm.spec.program.clone_from(&program.path);
+        let start = tokio::time::Instant::now();
+        let mut supervised = supervise(&vm, Power::Running, 1);
+        supervised.status("running", |status| status.phase == Phase::Running).await;
+        let time = start.elapsed();
+        assert!(time > Duration::from_secs(2) && time < Duration::from_secs(15), "{time:?}");
+        supervised.task.abort();
+        machine::remove(&vm.folder, SOON).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn hostile_qemu_does_not_keep_the_agent_busy() {
+        for flood in [r#"b'{"event": "RESET"}\n'"#, "b'garbage\\n'", "b'x'"] {
+            let mut vm = TestVm::new();
+            let program = Program::new(&HOSTILE.replace("FLOOD", flood));
+            vm.spec.program.clone_from(&program.path);
+            let mut supervised = supervise(&vm, Power::Running, 1);
+            supervised.status("running", |status| status.phase == Phase::Running).await;
+            let start = tokio::time::Instant::now();
+            otherix_testkit::wait::wait_for(SOON, "three connections", async || {
+                let count = vm.messages().matches("CONNECTED").count();
+                if count >= 3 { Ok(()) } else { Err(count) }
+            })
+            .await;
+            let rate = vm.messages().matches("CONNECTED").count() as f64 / start.elapsed().as_secs_f64();
+            assert!(rate < 4.0, "{rate} connections a second, with {flood}");
+            supervised.task.abort();
+            machine::remove(&vm.folder, SOON).await.unwrap();
+        }
     }
 }
