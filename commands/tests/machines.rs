@@ -27,7 +27,7 @@ const ALL: [Instruction; 6] = [
 ];
 
 fn with_machine(id: u128, node: u128) -> Event {
-    let [Event::Vm(VmEvent::Created(event))] = <[Event; 1]>::try_from(vm_created(id, None, node)).unwrap() else {
+    let Some(Event::Vm(VmEvent::Created(event))) = vm_created(id, None, node).pop() else {
         unreachable!("a VM without a NIC is one event")
     };
     VmCreated { machine: Some(machine()), ..event }.into()

@@ -1,6 +1,6 @@
 //! Reads single fields of a request's JSON body; a value of the wrong type is a violation.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::violations::Violations;
 
@@ -14,6 +14,14 @@ pub(crate) fn text(field: &str, value: Value, violations: &mut Violations) -> Op
 
 pub(crate) fn texts(field: &str, value: Value, violations: &mut Violations) -> Option<Vec<String>> {
     violations.check(field, serde_json::from_value(value).map_err(|_| "must be a list of strings"))
+}
+
+pub(crate) fn object(field: &str, value: Value, violations: &mut Violations) -> Option<Map<String, Value>> {
+    if let Value::Object(object) = value {
+        return Some(object);
+    }
+    violations.add(field, "must be an object");
+    None
 }
 
 pub(crate) fn boolean(field: &str, value: &Value, violations: &mut Violations) -> Option<bool> {

@@ -10,6 +10,7 @@ use otherix_schemas::outcome::{Outcome, ResourceOutcome};
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::vm::{MachinePhase, Power};
+use otherix_vm::console::Console;
 use otherix_vm::folder::VmFolder;
 use otherix_vm::launch::cgroup;
 use otherix_vm::machine::{self, VmOrders, VmSetup, VmStatus};
@@ -196,6 +197,8 @@ impl VmTask {
             launcher: self.host.launcher.clone(),
             boot_id: self.host.boot_id.clone(),
         };
+        // QEMU stops a guest whose console nobody reads, and the log of it is to stay short.
+        let _console = Console::start(&self.host.runtime, self.folder.clone());
         let Some(desired) = self.desired() else { return Next::Now };
         let (orders, receiver) = watch::channel(VmOrders { desired, spec: spec.clone() });
         let (sender, mut statuses) = watch::channel(None);

@@ -29,7 +29,7 @@ use crate::resource::{self, Deletable, Provisioned, Resource};
 pub(crate) enum VmSubcommand {
     /// Create a VM
     #[command(after_help = create::HELP)]
-    Create(create::CreateVmArgs),
+    Create(Box<create::CreateVmArgs>),
     /// List VMs in the order of their creation
     #[command(after_help = LIST_HELP)]
     List(ListAtArgs<ListFormat>),
@@ -140,7 +140,7 @@ Examples:
 /// Carries out a command.
 pub(crate) async fn run(global: &GlobalArgs, command: VmSubcommand, printer: &mut Printer) -> Result<(), Failure> {
     match command {
-        VmSubcommand::Create(args) => create::run(global, args, printer).await,
+        VmSubcommand::Create(args) => create::run(global, *args, printer).await,
         VmSubcommand::List(ListAtArgs { list, at }) => resource::list::run::<VmView>(global, list, at, printer).await,
         VmSubcommand::Get(GetAtArgs { get, at }) => resource::get::run::<VmView>(global, get, at, printer).await,
         VmSubcommand::Start(args) => power::plain(global, Plain::Start, args, printer).await,

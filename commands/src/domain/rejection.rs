@@ -204,17 +204,16 @@ impl From<&Rejection> for ErrorBody {
                 let violations = Violations::one("incarnation", rejection);
                 return Self::from(violations).with_detail(LAST_REPORT, json!(last));
             }
-            Rejection::TooManyKeys { retry_after_s, .. } => {
-                return Self::new(ErrorCode::Unavailable, rejection.to_string())
-                    .with_detail("retry_after_ms", *retry_after_s * 1000);
-            }
-            Rejection::TooManyChanges { retry_after_ms, .. } => {
-                return Self::new(ErrorCode::Unavailable, rejection.to_string())
-                    .with_detail("retry_after_ms", *retry_after_ms);
-            }
+            Rejection::TooManyKeys { retry_after_s, .. } => return too_early(rejection, *retry_after_s * 1000),
+            Rejection::TooManyChanges { retry_after_ms, .. } => return too_early(rejection, *retry_after_ms),
         };
         Self::new(code, rejection.to_string())
     }
+}
+
+/// A request that will be accepted after some milliseconds.
+fn too_early(rejection: &Rejection, retry_after_ms: impl Into<serde_json::Value>) -> ErrorBody {
+    ErrorBody::new(ErrorCode::Unavailable, rejection.to_string()).with_detail("retry_after_ms", retry_after_ms.into())
 }
 
 /// A conflict with numbers as details.

@@ -160,7 +160,7 @@ pub(crate) fn create_vm_at(id: u128, network: Option<u128>, node: Option<u128>, 
     };
     let mac = u32::try_from(id).unwrap();
     let nic = GeneratedNic { nic_id: nic_id(id), mac };
-    Command::Vm(VmCommand::Create { vm_id: vm_id(id), nic, vm, owner: owner() })
+    Command::Vm(VmCommand::Create { vm_id: vm_id(id), nic, vm: Box::new(vm), owner: owner() })
 }
 
 /// As [`create_vm`], on a node and with a machine of the least size.

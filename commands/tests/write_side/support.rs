@@ -163,7 +163,7 @@ pub(crate) fn create_vm(number: usize, network_id: NetworkId) -> CommandRequest 
     let [a, b, c, d, ..] = Uuid::new_v4().into_bytes();
     let nic = GeneratedNic { nic_id: NicId::new(Uuid::new_v4()), mac: u32::from_le_bytes([a, b, c, d]) };
     let (vm_id, owner) = (VmId::new(Uuid::now_v7()), "admin".parse().unwrap());
-    request(Command::Vm(VmCommand::Create { vm_id, nic, vm, owner }))
+    request(Command::Vm(VmCommand::Create { vm_id, nic, vm: Box::new(vm), owner }))
 }
 
 pub(crate) fn join(name: &str) -> CommandRequest {

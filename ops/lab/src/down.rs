@@ -5,6 +5,7 @@ use rustix::process::Signal;
 use crate::error::LabError;
 use crate::lab::Lab;
 use crate::lock::LabLock;
+use crate::machines;
 use crate::namespace;
 use crate::output::report_progress;
 use crate::process;
@@ -25,6 +26,7 @@ pub(crate) fn down(lab: &Lab) -> Result<(), LabError> {
             None => Ok(()),
         }));
     }
+    collect_failure(machines::kill(lab.node_states()));
     match namespace::list(lab) {
         Ok(names) => {
             for name in names {

@@ -97,6 +97,12 @@ impl Lab {
     }
 
     /// The folder of the local socket of a node's mesh device.
+    /// The state folders of all nodes that there are.
+    pub(crate) fn node_states(&self) -> Vec<PathBuf> {
+        (1..).map(|node| self.node_state(node)).take_while(|folder| folder.is_dir()).collect()
+    }
+
+    /// The folder of a node's local sockets.
     pub(crate) fn mesh_sockets(&self, node: u32) -> PathBuf {
         self.node_state(node).join("wireguard")
     }

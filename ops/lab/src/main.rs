@@ -12,6 +12,7 @@ mod guest;
 mod join;
 mod lab;
 mod lock;
+mod machines;
 mod name;
 mod namespace;
 mod output;

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use crate::error::LabError;
 use crate::lab::OpenLab;
 use crate::lock::LabLock;
+use crate::machines;
 use crate::namespace::{self, UnderlayLink};
 use crate::output::report_progress;
 use crate::partition;
@@ -25,6 +26,7 @@ pub(crate) fn reboot(lab: &OpenLab, node: NodeNumber, lock: LabLock) -> Result<(
     if let Some(agent) = process::running(&lab.lab, &target.to_string())? {
         agent.end(&target.to_string(), Signal::KILL)?;
     }
+    machines::kill([lab.lab.node_state(node.0)])?;
     let namespace = lab.lab.node(node.0);
     if namespace::exists(&namespace) {
         // This kills the relays of its guests too.

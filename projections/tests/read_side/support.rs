@@ -148,7 +148,7 @@ pub(crate) fn create_vm(vm: u128, name: &str, network_id: Option<NetworkId>) -> 
         node_id: None,
         machine: None,
     };
-    Command::Vm(VmCommand::Create { vm_id, nic, vm, owner: "admin".parse().unwrap() })
+    Command::Vm(VmCommand::Create { vm_id, nic, vm: Box::new(vm), owner: "admin".parse().unwrap() })
 }
 
 pub(crate) fn nic_id(number: u128) -> NicId {

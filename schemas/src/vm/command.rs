@@ -22,7 +22,7 @@ pub enum VmCommand {
         vm_id: VmId,
         /// For the NIC, if there is to be one.
         nic: GeneratedNic,
-        vm: NewVm,
+        vm: Box<NewVm>,
         /// Who owns it then.
         owner: UserId,
     },
@@ -66,7 +66,7 @@ fn create(body: &[u8], inputs: CommandInputs<'_>) -> Result<Command, ErrorBody> 
     let vm = violations.combine(draft.check())?;
     let CommandInputs { generated, caller, .. } = inputs;
     let (vm_id, nic, owner) = (VmId::new(generated.resource), generated.nic, caller.id.clone());
-    Ok(Command::Vm(VmCommand::Create { vm_id, nic, vm, owner }))
+    Ok(Command::Vm(VmCommand::Create { vm_id, nic, vm: Box::new(vm), owner }))
 }
 
 /// `vm.delete`

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{CloudInit, Machine, PullPolicy};
-use crate::json_field::{integer, text, texts};
+use crate::json_field::{integer, object, text, texts};
 use crate::value::ImageDigest;
 use crate::violations::Violations;
 
@@ -57,9 +57,9 @@ pub struct MachineDraft {
 
 impl MachineDraft {
     /// Reads a draft from a JSON object. An unknown field, or a value of the wrong type, is a violation.
-    pub fn from_json(object: Map<String, Value>, violations: &mut Violations) -> Self {
+    pub fn from_json(fields: Map<String, Value>, violations: &mut Violations) -> Self {
         let mut draft = Self::default();
-        for (field, value) in object.into_iter().filter(|(_, value)| !value.is_null()) {
+        for (field, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
             let (name, v) = (format!("machine.{field}"), &mut *violations);
             match field.as_str() {
                 "vcpus" => draft.vcpus = integer(&name, &value, v),
@@ -67,10 +67,7 @@ impl MachineDraft {
                 "disk_gib" => draft.disk_gib = integer(&name, &value, v),
                 "image_sha256" => draft.image_sha256 = text(&name, value, v),
                 "pull_policy" => draft.pull_policy = text(&name, value, v),
-                "cloud_init" => match value {
-                    Value::Object(object) => draft.cloud_init = Some(cloud_init(object, v)),
-                    _ => v.add(&name, "must be an object"),
-                },
+                "cloud_init" => draft.cloud_init = object(&name, value, v).map(|object| cloud_init(object, v)),
                 _ => v.add(&name, "is not a field of a machine"),
             }
         }

@@ -5,17 +5,17 @@ use std::net::Ipv4Addr;
 use serde_json::{Map, Value};
 
 use super::{Arch, MachineDraft, NewVm, VmDraft};
-use crate::json_field::text;
+use crate::json_field::{object, text};
 use crate::value::{ImageUrl, VmName};
 use crate::violations::Violations;
 
 impl VmDraft {
     /// Reads a draft from a JSON object. An unknown field, or a value of the wrong type, is a violation; a missing
     /// field is left to [`VmDraft::check`].
-    pub fn from_json(object: Map<String, Value>) -> (Self, Violations) {
+    pub fn from_json(fields: Map<String, Value>) -> (Self, Violations) {
         let mut violations = Violations::default();
         let mut draft = Self::default();
-        for (field, value) in object.into_iter().filter(|(_, value)| !value.is_null()) {
+        for (field, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
             let v = &mut violations;
             match field.as_str() {
                 "name" => draft.name = text(&field, value, v).unwrap_or_default(),
@@ -24,10 +24,9 @@ impl VmDraft {
                 "network_id" => draft.network_id = text(&field, value, v),
                 "ip" => draft.ip = text(&field, value, v),
                 "node_id" => draft.node_id = text(&field, value, v),
-                "machine" => match value {
-                    Value::Object(object) => draft.machine = Some(MachineDraft::from_json(object, v)),
-                    _ => v.add(&field, "must be an object"),
-                },
+                "machine" => {
+                    draft.machine = object(&field, value, v).map(|fields| MachineDraft::from_json(fields, v));
+                }
                 _ => v.add(&field, "is not a field of a VM"),
             }
         }

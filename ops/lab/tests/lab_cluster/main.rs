@@ -51,6 +51,7 @@ mod guests;
 mod join;
 mod kill;
 mod lab;
+mod machines;
 mod overlay;
 mod partition;
 mod removal;
