@@ -66,7 +66,14 @@ fn created(spec: NetworkSpec) -> Event {
 
 fn bridge(ownership: Ownership, vlan: Option<i64>, dhcp: Option<Dhcp>) -> Event {
     let vlan = vlan.map(|vlan| vlan.try_into().unwrap());
-    created(NetworkSpec::Bridge(BridgeSpec { bridge_name: parse("br-dev"), ownership, mtu: Mtu::DEFAULT, vlan, dhcp }))
+    created(NetworkSpec::Bridge(BridgeSpec {
+        bridge_name: parse("br-dev"),
+        ownership,
+        mtu: Mtu::DEFAULT,
+        vlan,
+        dhcp,
+        allow_spoofing: vlan.is_some(),
+    }))
 }
 
 fn network_deleted() -> Event {
@@ -76,7 +83,15 @@ fn network_deleted() -> Event {
 fn network_samples() -> Vec<(Name, Event)> {
     let nat = GatewaySubnet::new(parse("10.20.0.0/24"), None).unwrap();
     let (vni, mtu) = (1000.try_into().unwrap(), 1390.try_into().unwrap());
-    let overlay = |dhcp| created(NetworkSpec::Overlay(OverlaySpec { vni, subnet: parse("10.30.0.0/24"), mtu, dhcp }));
+    let overlay = |dhcp| {
+        created(NetworkSpec::Overlay(OverlaySpec {
+            vni,
+            subnet: parse("10.30.0.0/24"),
+            mtu,
+            dhcp,
+            allow_spoofing: false,
+        }))
+    };
     let on_overlay = GatewaySubnet::new(parse("10.30.0.0/24"), Some(parse("10.30.0.254"))).unwrap();
     let (plain, with_nat) = (Ownership::Managed(Egress::None), Ownership::Managed(Egress::Nat(nat)));
     vec![

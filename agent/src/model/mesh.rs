@@ -233,6 +233,7 @@ mod tests {
                 subnet: "10.0.0.0/24".parse().unwrap(),
                 mtu: i64::from(mtu).try_into().unwrap(),
                 dhcp: None,
+                allow_spoofing: false,
             };
             let network_id = NetworkId::new(Uuid::from_u128(position.into()));
             let (name, spec) = ("net".parse().unwrap(), NetworkSpec::Overlay(spec));

@@ -34,7 +34,8 @@ bridge, and only checks that it exists. Egress nat requires --managed and --subn
 accepts none of --bridge-name, --managed, --egress, --mtu and --vlan.
 
 With --dhcp, which requires --subnet, and --managed unless it is an overlay, each NIC gets an address of the subnet \
-when its VM is created. An address is free again when the node has removed the tap of its NIC.
+when its VM is created. An address is free again when the node has removed the tap of its NIC. Guests can use no other \
+addresses, unless --allow-spoofing permits it: then they can use all but the gateway's.
 
 Examples:
   otherix network create net-dev --bridge-name br-dev --managed --wait

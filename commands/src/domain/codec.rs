@@ -61,6 +61,7 @@ struct BridgeForm {
     vlan: Option<VlanId>,
     #[serde(with = "optional_dhcp")]
     dhcp: Option<Dhcp>,
+    allow_spoofing: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -86,6 +87,7 @@ struct OverlayForm {
     mtu: Mtu,
     #[serde(with = "optional_dhcp")]
     dhcp: Option<Dhcp>,
+    allow_spoofing: bool,
 }
 
 mod optional_dhcp {

@@ -61,8 +61,10 @@ impl Events {
         } else {
             let vni = Vni::try_from(u32::try_from(number).unwrap()).unwrap();
             let (subnet, mtu) = ("10.7.0.0/24".parse().unwrap(), Mtu::DEFAULT);
-            let (name, spec) =
-                (format!("net-{number}"), NetworkSpec::Overlay(OverlaySpec { vni, subnet, mtu, dhcp: None }));
+            let (name, spec) = (
+                format!("net-{number}"),
+                NetworkSpec::Overlay(OverlaySpec { vni, subnet, mtu, dhcp: None, allow_spoofing: false }),
+            );
             let network_id = NetworkId::new(Uuid::now_v7());
             NetworkCreated { network_id, name: name.parse().unwrap(), spec }.into()
         };

@@ -144,7 +144,7 @@ pub(crate) fn request(command: Command) -> CommandRequest {
 pub(crate) fn create(name: &str) -> CommandRequest {
     let network = NewNetwork {
         name: name.parse().unwrap(),
-        spec: NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap(), dhcp: None },
+        spec: NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap(), dhcp: None, allow_spoofing: false },
     };
     request(Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network }))
 }

@@ -130,7 +130,7 @@ pub(crate) fn id(node: u128) -> NodeId {
 }
 
 pub(crate) fn create(network_id: NetworkId, name: &str) -> Command {
-    let spec = NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap(), dhcp: None };
+    let spec = NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap(), dhcp: None, allow_spoofing: false };
     Command::Network(NetworkCommand::Create { network_id, network: NewNetwork { name: name.parse().unwrap(), spec } })
 }
 

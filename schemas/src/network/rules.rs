@@ -29,6 +29,7 @@ impl NetworkDraft {
                 "managed" => draft.managed = boolean(&field, &value, v),
                 "dhcp" => draft.dhcp = boolean(&field, &value, v),
                 "dns" => draft.dns = boolean(&field, &value, v),
+                "allow_spoofing" => draft.allow_spoofing = boolean(&field, &value, v),
                 "mtu" => draft.mtu = integer(&field, &value, v),
                 "vlan" => draft.vlan = integer(&field, &value, v),
                 _ => v.add(&field, "is not a field of a network"),
@@ -150,6 +151,7 @@ fn bridge(
         mtu: fields.mtu.unwrap_or(Mtu::DEFAULT),
         vlan: fields.vlan,
         dhcp: dhcp(draft, subnet, v),
+        allow_spoofing: draft.allow_spoofing.unwrap_or(false),
     })
 }
 
@@ -212,7 +214,8 @@ fn overlay(draft: &NetworkDraft, fields: ParsedFields, v: &mut Violations) -> Op
     }
     let subnet = fields.subnet.and_then(|subnet| v.check("gateway", GatewaySubnet::new(subnet, fields.gateway)));
     let dhcp = dhcp(draft, subnet, v);
-    Some(NewNetworkSpec::Overlay { subnet: fields.subnet?, dhcp })
+    let allow_spoofing = draft.allow_spoofing.unwrap_or(false);
+    Some(NewNetworkSpec::Overlay { subnet: fields.subnet?, dhcp, allow_spoofing })
 }
 
 #[cfg(test)]

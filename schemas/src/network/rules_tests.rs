@@ -113,7 +113,10 @@ fn reports_all_violations_together() {
 #[test]
 fn overlay_takes_only_a_subnet() {
     let good = check_json(json!({"name": "net", "type": "overlay", "subnet": "10.42.0.9/24"})).unwrap();
-    assert_eq!(good.spec, NewNetworkSpec::Overlay { subnet: "10.42.0.0/24".parse().unwrap(), dhcp: None });
+    assert_eq!(
+        good.spec,
+        NewNetworkSpec::Overlay { subnet: "10.42.0.0/24".parse().unwrap(), dhcp: None, allow_spoofing: false }
+    );
     for subnet in ["169.254.0.0/16", "224.0.1.0/24", "255.0.0.0/8"] {
         let bad = check_json(json!({"name": "net", "type": "overlay", "subnet": subnet}));
         assert_eq!(bad.unwrap_err(), ["subnet"], "{subnet}");
@@ -132,7 +135,9 @@ fn overlays_with_dhcp_have_a_gateway() {
         let (Value::Object(fields), Value::Object(change)) = (&mut draft, change) else { panic!() };
         fields.extend(change);
         check_json(draft).map(|network| {
-            let NewNetworkSpec::Overlay { subnet: _, dhcp } = network.spec else { panic!("no overlay") };
+            let NewNetworkSpec::Overlay { subnet: _, dhcp, allow_spoofing: _ } = network.spec else {
+                panic!("no overlay")
+            };
             dhcp.map(|dhcp| (dhcp.subnet.gateway().to_string(), dhcp.dns))
         })
     };

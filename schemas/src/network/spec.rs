@@ -9,7 +9,7 @@ use crate::value::{BridgeName, GatewaySubnet, Ipv4Subnet, Mtu, NetworkName, Vlan
 /// A network as a client sends it, not yet validated.
 ///
 /// Type `bridge` requires `bridge_name`; its `subnet` and `gateway` belong to egress `nat` and to DHCP. Type `overlay`
-/// requires `subnet`, and takes only `dhcp`, `dns` and, with DHCP, `gateway` besides.
+/// requires `subnet`, and takes only `dhcp`, `dns`, `allow_spoofing` and, with DHCP, `gateway` besides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NetworkDraft {
     /// 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a UUID; unique among the
@@ -40,6 +40,10 @@ pub struct NetworkDraft {
     /// Whether the gateway resolves names (default: as `dhcp`, which it needs).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<bool>,
+    /// Whether guests may send from other MAC and IP addresses than those of their NICs, as virtual machines and
+    /// containers inside them do (default: no).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_spoofing: Option<bool>,
     /// MTU in bytes, 68 to 9216 (default: 1500).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<i64>,
@@ -105,6 +109,7 @@ pub enum NewNetworkSpec {
     Overlay {
         subnet: Ipv4Subnet,
         dhcp: Option<Dhcp>,
+        allow_spoofing: bool,
     },
 }
 
@@ -125,6 +130,8 @@ pub struct BridgeSpec {
     pub vlan: Option<VlanId>,
     /// Only for managed bridges; its subnet is that of NAT egress, if the network has it.
     pub dhcp: Option<Dhcp>,
+    /// Whether guests may send from other addresses than those of their NICs.
+    pub allow_spoofing: bool,
 }
 
 /// Addresses that are assigned to guests.
@@ -164,6 +171,8 @@ pub struct OverlaySpec {
     pub mtu: Mtu,
     /// Its subnet is that of the overlay.
     pub dhcp: Option<Dhcp>,
+    /// Whether guests may send from other addresses than those of their NICs.
+    pub allow_spoofing: bool,
 }
 
 impl NetworkSpec {
@@ -203,6 +212,14 @@ impl NetworkSpec {
         match self {
             Self::Bridge(bridge) => bridge.dhcp,
             Self::Overlay(overlay) => overlay.dhcp,
+        }
+    }
+
+    /// Whether guests may send from other addresses than those of their NICs.
+    pub fn allows_spoofing(&self) -> bool {
+        match self {
+            Self::Bridge(bridge) => bridge.allow_spoofing,
+            Self::Overlay(overlay) => overlay.allow_spoofing,
         }
     }
 

@@ -58,9 +58,9 @@ impl DesiredOverlay {
         local: Ipv4Addr,
         remote: BTreeMap<MacAddress, Ipv4Addr>,
     ) -> Self {
-        let OverlaySpec { vni, subnet: _, mtu, dhcp: _ } = spec;
-        let bridge =
-            DesiredBridge { name: BridgeName::of_overlay(*vni), mtu: mtu.get().into(), mac, vlan: None, nat: None };
+        let OverlaySpec { vni, subnet: _, mtu, dhcp: _, allow_spoofing } = spec;
+        let (name, mtu) = (BridgeName::of_overlay(*vni), mtu.get().into());
+        let bridge = DesiredBridge { name, mtu, mac, vlan: None, nat: None, allow_spoofing: *allow_spoofing };
         let vtep = DesiredVtep { name: vtep_name(vni.get()), vni: *vni, local, port: PORT };
         let flood = remote.values().copied().collect();
         Self { bridge, vtep, remote, flood }

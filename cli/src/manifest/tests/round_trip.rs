@@ -20,11 +20,12 @@ use crate::output::yaml;
 fn view_of(new: &NewNetwork) -> NetworkView {
     let spec = match &new.spec {
         NewNetworkSpec::Bridge(bridge) => NetworkSpec::Bridge(bridge.clone()),
-        NewNetworkSpec::Overlay { subnet, dhcp } => NetworkSpec::Overlay(OverlaySpec {
+        NewNetworkSpec::Overlay { subnet, dhcp, allow_spoofing } => NetworkSpec::Overlay(OverlaySpec {
             vni: Vni::try_from(1000).unwrap(),
             subnet: *subnet,
             mtu: Mtu::try_from(1390).unwrap(),
             dhcp: *dhcp,
+            allow_spoofing: *allow_spoofing,
         }),
     };
     let created_at: Timestamp = "2026-01-02T03:04:05.000006Z".parse().unwrap();
@@ -126,7 +127,9 @@ fn draft() -> impl Strategy<Value = NetworkDraft> {
             dns: dns.filter(|_| dhcp),
             ..NetworkDraft::default()
         });
-    prop_oneof![bridge, overlay]
+    let spoofing = proptest::option::of(any::<bool>());
+    (prop_oneof![bridge, overlay], spoofing)
+        .prop_map(|(draft, allow_spoofing)| NetworkDraft { allow_spoofing, ..draft })
 }
 
 proptest! {

@@ -73,6 +73,7 @@ impl History {
             subnet: "10.7.0.0/24".parse()?,
             mtu: Mtu::try_from(1370)?,
             dhcp: None,
+            allow_spoofing: false,
         });
         let name = format!("network-{number}").parse()?;
         let network_id = NetworkId::new(id(1, number));

@@ -39,7 +39,7 @@ pub(super) fn add_bridge_rules(batch: &mut Batch, table: &Table, networks: &[(CS
     let gateways = add_gateways(batch, table, networks);
     let first = BaseChain { priority: guests::FIRST, ..BaseChain::filter(Hook::PreRouting) };
     let receive = add_base_chain(batch, table, c"receive", first);
-    for group in [LinkGroup::GatewayTap, LinkGroup::AssignedGatewayTap] {
+    for group in [LinkGroup::GatewayTap, LinkGroup::AssignedGatewayTap, LinkGroup::SpoofingGatewayTap] {
         for (kind, offset) in SOURCES {
             add_rule(batch, &receive, |rule| {
                 guests::in_groups(rule, GroupOf::Input, u32::MAX, group.number());
