@@ -12,7 +12,7 @@ use otherix_schemas::network::{BridgeSpec, Egress, NetworkCreated, NetworkEvent,
 use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_schemas::value::GatewaySubnet;
 use otherix_testkit::nats::NatsServer;
-use otherix_testkit::netns::{enter_new, link, sh};
+use otherix_testkit::netns::{enter_another, enter_new, link, sh};
 use otherix_testkit::wait::wait_for;
 use rustix::process::Signal;
 use support::Control;
@@ -26,7 +26,7 @@ const NATS: &str = "198.51.100.10";
 
 /// Moves NATS to the other side of a router, and the calling thread to the node. Returns the URL for the node.
 fn route_to(server: &NatsServer) -> String {
-    enter_new();
+    enter_another();
     let (pid, port) = (server.pid(), server.port());
     sh(&format!(
         "ip link add uplink type veth peer name eth0 netns {pid}

@@ -135,13 +135,8 @@ fn render(count: u32, builds: &Builds, many: &BridgeMeasurements, few: &BridgeMe
 
 /// Enters a new network namespace, which exists as long as the returned file is open.
 async fn new_namespace() -> Result<File, BenchError> {
-    let create = || {
-        netns::enter_new();
-        File::open("/proc/thread-self/ns/net")
-    };
-    // By a thread of its own: one enters a new namespace once.
-    let namespace = tokio::task::spawn_blocking(|| std::thread::spawn(create).join()).await?;
-    let namespace = namespace.map_err(|_panicked| BenchError::Panicked("namespace"))??;
+    netns::enter_another();
+    let namespace = File::open("/proc/thread-self/ns/net")?;
     enter(&namespace).await?;
     Ok(namespace)
 }

@@ -23,6 +23,16 @@ thread_local! {
 /// threads that its runtime keeps for blocking work would stay in the earlier one.
 pub fn enter_new() {
     assert!(!HAS_ENTERED.replace(true), "one test has one network namespace: write a test of its own for the next one");
+    enter_another();
+}
+
+/// As [`enter_new`], in a thread that has been in another namespace. Threads that it started there stay there, and so
+/// does the blocking work of its runtime, which reads `/proc/sys/net` of the earlier one: use it only if what comes
+/// next in this namespace are other processes, or if those threads are moved too.
+///
+/// # Panics
+/// Without root.
+pub fn enter_another() {
     if let Err(error) = unshare_network() {
         panic!("cannot create a network namespace: {error}; the kernel tests need root");
     }
