@@ -72,7 +72,7 @@ fn bridge(ownership: Ownership, vlan: Option<i64>, dhcp: Option<Dhcp>) -> Event 
         mtu: Mtu::DEFAULT,
         vlan,
         dhcp,
-        allow_spoofing: vlan.is_some(),
+        allow_spoofing: dhcp.is_some() && vlan.is_some(),
     }))
 }
 
