@@ -101,6 +101,7 @@ fn derives_an_overlays_mtu_from_the_underlay() {
     let spec = NetworkSpec::Overlay(OverlaySpec {
         vni: 1000.try_into().unwrap(),
         subnet: subnet("10.0.0.0/24"),
+        egress: Egress::None,
         mtu: Mtu::try_from(8890).unwrap(),
         dhcp: None,
         allow_spoofing: false,

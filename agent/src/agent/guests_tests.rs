@@ -85,6 +85,7 @@ fn guests_are_answered_on_their_node_with_what_their_network_is() {
     let overlay = OverlaySpec {
         vni: 1000.try_into().unwrap(),
         subnet: subnet.subnet(),
+        egress: Egress::None,
         mtu: 1390.try_into().unwrap(),
         dhcp,
         allow_spoofing: false,

@@ -53,6 +53,7 @@ fn created(number: u8) -> Event {
         _ => NetworkSpec::Overlay(OverlaySpec {
             vni: 1000.try_into().unwrap(),
             subnet,
+            egress: Egress::None,
             mtu: Mtu::DEFAULT,
             dhcp: None,
             allow_spoofing: false,

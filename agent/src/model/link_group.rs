@@ -31,6 +31,9 @@ pub enum LinkGroup {
     SpoofingGatewayTap,
     /// A VTEP: behind it are guests of other nodes, from which nothing reaches this node itself.
     Vtep,
+    /// As [`LinkGroup::Vtep`], of a network with NAT egress, whose gateway is on every node: nothing from or to it
+    /// passes.
+    GatewayVtep,
 }
 
 impl LinkGroup {
@@ -53,6 +56,7 @@ impl LinkGroup {
             Self::AssignedGatewayTap => 9,
             Self::SpoofingTap => 10,
             Self::SpoofingGatewayTap => 11,
+            Self::GatewayVtep => 12,
         };
         Self::BASE | number
     }

@@ -206,24 +206,31 @@ fn egress(view: &NetworkView) -> &'static str {
 /// Why a network cannot be created once another is, as the control plane would say.
 fn conflict(draft: &NetworkDraft, other: &NetworkDraft) -> Option<String> {
     let (new, other) = (draft.check(None).ok()?, other.check(None).ok()?);
-    let (NewNetworkSpec::Bridge(bridge), NewNetworkSpec::Bridge(taken)) = (&new.spec, &other.spec) else { return None };
     let is_unmanaged = |bridge: &BridgeSpec| bridge.ownership == Ownership::Unmanaged;
-    if bridge.bridge_name == taken.bridge_name && !(is_unmanaged(bridge) && is_unmanaged(taken)) {
+    if let (NewNetworkSpec::Bridge(bridge), NewNetworkSpec::Bridge(taken)) = (&new.spec, &other.spec)
+        && bridge.bridge_name == taken.bridge_name
+        && !(is_unmanaged(bridge) && is_unmanaged(taken))
+    {
         let (name, other) = (&bridge.bridge_name, &other.name);
         return Some(format!(
             "bridge `{name}` belongs to network `{other}`: only unmanaged networks may share a bridge"
         ));
     }
-    let (subnet, taken) = (nat_subnet(bridge)?, nat_subnet(taken)?);
+    let (subnet, taken) = (nat_subnet(&new.spec)?, nat_subnet(&other.spec)?);
     let message =
         || format!("subnet `{subnet}` overlaps `{taken}` of network `{}`, which has NAT egress too", other.name);
     subnet.overlaps(taken).then(message)
 }
 
-fn nat_subnet(bridge: &BridgeSpec) -> Option<Ipv4Subnet> {
-    match bridge.ownership {
-        Ownership::Managed(Egress::Nat(nat)) => Some(nat.subnet()),
-        Ownership::Managed(Egress::None) | Ownership::Unmanaged => None,
+fn nat_subnet(spec: &NewNetworkSpec) -> Option<Ipv4Subnet> {
+    let egress = match spec {
+        NewNetworkSpec::Bridge(BridgeSpec { ownership: Ownership::Managed(egress), .. }) => egress,
+        NewNetworkSpec::Overlay { egress, .. } => egress,
+        NewNetworkSpec::Bridge(BridgeSpec { ownership: Ownership::Unmanaged, .. }) => return None,
+    };
+    match egress {
+        Egress::Nat(nat) => Some(nat.subnet()),
+        Egress::None => None,
     }
 }
 
@@ -245,7 +252,7 @@ impl ManifestKind for NetworkView {
     const EXAMPLE: &'static str = "\
 metadata: {name: net-app}
 spec:
-  type: bridge              # or overlay, which accepts only subnet, dhcp, dns, allowSpoofing and, with DHCP, gateway
+  type: bridge              # or overlay, which accepts only subnet, egress, gateway, dhcp, dns and allowSpoofing
   bridgeName: br-app
   managed: true
   egress: nat               # or none
@@ -312,6 +319,7 @@ spec:
             }
             // The control plane chooses everything else of an overlay.
             NetworkKind::Overlay => {
+                field("egress", (self.egress == EgressView::Nat).then(|| egress(self).to_owned()));
                 field("subnet", self.subnet.map(|subnet| subnet.to_string()));
                 field("gateway", self.gateway.map(|gateway| gateway.to_string()));
                 field("dhcp", self.dhcp.then(|| true.to_string()));

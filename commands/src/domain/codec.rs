@@ -84,6 +84,8 @@ struct OverlayForm {
     vni: Vni,
     #[serde(with = "subnet")]
     subnet: Ipv4Subnet,
+    #[serde(with = "EgressForm")]
+    egress: Egress,
     mtu: Mtu,
     #[serde(with = "optional_dhcp")]
     dhcp: Option<Dhcp>,

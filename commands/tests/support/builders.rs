@@ -118,7 +118,7 @@ pub(crate) fn create(id: u128, text: &str, bridge: BridgeSpec) -> Command {
 pub(crate) fn create_overlay(id: u128, text: &str, net: &str) -> Command {
     let network = NewNetwork {
         name: name(text),
-        spec: NewNetworkSpec::Overlay { subnet: subnet(net), dhcp: None, allow_spoofing: false },
+        spec: NewNetworkSpec::Overlay { subnet: subnet(net), egress: Egress::None, dhcp: None, allow_spoofing: false },
     };
     Command::Network(NetworkCommand::Create { network_id: network_id(id), network })
 }
@@ -133,8 +133,14 @@ pub(crate) fn created(id: u128, text: &str, bridge: BridgeSpec) -> Event {
 
 pub(crate) fn overlay_created(id: u128, text: &str, vni: u32, net: &str) -> Event {
     let mtu = Mtu::try_from(1390).unwrap();
-    let overlay =
-        OverlaySpec { vni: vni.try_into().unwrap(), subnet: subnet(net), mtu, dhcp: None, allow_spoofing: false };
+    let overlay = OverlaySpec {
+        vni: vni.try_into().unwrap(),
+        subnet: subnet(net),
+        egress: Egress::None,
+        mtu,
+        dhcp: None,
+        allow_spoofing: false,
+    };
     network_created(id, text, NetworkSpec::Overlay(overlay))
 }
 

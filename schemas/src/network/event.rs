@@ -230,7 +230,12 @@ impl StoredShape for NetworkCreatedV2 {
         let allow_spoofing = self.allow_spoofing;
         let spec = match (self.kind, self.vni, self.subnet) {
             (NetworkKind::Overlay, Some(vni), Some(subnet)) => {
-                NetworkSpec::Overlay(OverlaySpec { vni, subnet, mtu: self.mtu, dhcp, allow_spoofing })
+                let egress = match (self.egress, gateway_subnet) {
+                    (EgressV1::None, _) => Egress::None,
+                    (EgressV1::Nat, Some(nat)) => Egress::Nat(nat),
+                    (EgressV1::Nat, None) => return Err(inconsistent()),
+                };
+                NetworkSpec::Overlay(OverlaySpec { vni, subnet, egress, mtu: self.mtu, dhcp, allow_spoofing })
             }
             (NetworkKind::Bridge, None, _) => NetworkSpec::Bridge(BridgeSpec {
                 bridge_name: self.bridge_name.parse().map_err(|_| inconsistent())?,

@@ -9,7 +9,8 @@ use crate::value::{BridgeName, GatewaySubnet, Ipv4Subnet, Mtu, NetworkName, Vlan
 /// A network as a client sends it, not yet validated.
 ///
 /// Type `bridge` requires `bridge_name`; its `subnet` and `gateway` belong to egress `nat` and to DHCP. Type `overlay`
-/// requires `subnet`, and takes only `dhcp`, `dns`, `allow_spoofing` and, with DHCP, `gateway` besides.
+/// requires `subnet`, and takes only `egress`, `dhcp`, `dns`, `allow_spoofing` and, with egress `nat` or DHCP,
+/// `gateway` besides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NetworkDraft {
     /// 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a UUID; unique among the
@@ -24,13 +25,14 @@ pub struct NetworkDraft {
     /// Whether otherix creates, repairs and removes the bridge (default: no, it only checks that it exists).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed: Option<bool>,
-    /// `none` (default) or `nat`, which needs a managed bridge.
+    /// `none` (default) or `nat`, which needs a managed bridge or an overlay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<String>,
     /// An IPv4 prefix of length 8 to 30, such as `10.20.0.0/24`; host bits are masked off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet: Option<String>,
-    /// The nodes' IPv4 address in the subnet (default: its first host address). For an overlay, only with DHCP.
+    /// The nodes' IPv4 address in the subnet (default: its first host address). For an overlay, only with egress
+    /// `nat` or DHCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
     /// Whether the network assigns addresses of the subnet to its guests, which get them by DHCP (default: no). Needs a
@@ -108,6 +110,7 @@ pub enum NewNetworkSpec {
     /// An overlay, whose VNI and MTU are assigned when it is decided.
     Overlay {
         subnet: Ipv4Subnet,
+        egress: Egress,
         dhcp: Option<Dhcp>,
         allow_spoofing: bool,
     },
@@ -152,7 +155,7 @@ pub enum Ownership {
     Managed(Egress),
 }
 
-/// How guests of a managed bridge reach addresses outside it.
+/// How guests of a managed bridge or an overlay reach addresses outside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Egress {
     None,
@@ -167,6 +170,8 @@ pub struct OverlaySpec {
     pub vni: Vni,
     /// The subnet that the guests share.
     pub subnet: Ipv4Subnet,
+    /// Each node lets its own guests out.
+    pub egress: Egress,
     /// The underlay's MTU less the overhead of the mesh and VXLAN ([`Mtu::of_overlay`]).
     pub mtu: Mtu,
     /// Its subnet is that of the overlay.
@@ -202,7 +207,8 @@ impl NetworkSpec {
     /// The subnet and gateway of a network with NAT egress.
     pub fn nat(&self) -> Option<GatewaySubnet> {
         match self {
-            Self::Bridge(BridgeSpec { ownership: Ownership::Managed(Egress::Nat(nat)), .. }) => Some(*nat),
+            Self::Bridge(BridgeSpec { ownership: Ownership::Managed(Egress::Nat(nat)), .. })
+            | Self::Overlay(OverlaySpec { egress: Egress::Nat(nat), .. }) => Some(*nat),
             Self::Bridge(_) | Self::Overlay(_) => None,
         }
     }

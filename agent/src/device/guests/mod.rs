@@ -1,8 +1,8 @@
 //! The guest filter: tables of the packet filter that separate the guests of all networks from the node itself, and
 //! drop what no guest may send. They are the same for all networks, are written when the first network or NIC requires
 //! them, and stay until the node was removed from the cluster and has no device of ours any more. Only their sets say
-//! which addresses the guests of single taps may use; elements are added before the tap is created, and removed when the
-//! NIC is detached.
+//! which addresses the guests of single taps may use; elements are added before the tap is created, and removed when
+//! the NIC is detached.
 //!
 //! The filter recognises our links by their group ([`crate::model::link_group`]), which bridges and taps get when they
 //! are created.

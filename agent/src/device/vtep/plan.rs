@@ -58,6 +58,11 @@ pub(super) fn overlay(context: &mut PlanContext<'_>, id: NetworkId, overlay: &De
     }
 }
 
+/// Returns the group of the VTEP of an overlay with this bridge.
+fn group(bridge: &DesiredBridge) -> LinkGroup {
+    if bridge.nat.is_some() { LinkGroup::GatewayVtep } else { LinkGroup::Vtep }
+}
+
 fn repair(
     context: &mut PlanContext<'_>,
     id: NetworkId,
@@ -75,7 +80,7 @@ fn repair(
         mtu: (link.mtu != *mtu).then_some(*mtu),
         up: !link.up || attach,
         alias: !context.survey.is_labelled(link),
-        group: link.other_group(LinkGroup::Vtep),
+        group: link.other_group(group(&overlay.bridge)),
         bridge: attach.then_some(bridge.index),
         disable_ipv6: link.ipv6,
         lock: differs && !allow_spoofing,
@@ -128,7 +133,7 @@ fn create(context: &mut PlanContext<'_>, id: NetworkId, overlay: &DesiredOverlay
         mtu: Some(*mtu),
         up: true,
         alias: true,
-        group: Some(LinkGroup::Vtep),
+        group: Some(group(&overlay.bridge)),
         bridge: Some(bridge.index),
         lock: !allow_spoofing,
         unlock: *allow_spoofing,

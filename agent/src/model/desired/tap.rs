@@ -34,8 +34,8 @@ pub struct DesiredLease {
     pub gateway: Gateway,
 }
 
-/// The MAC address of the gateway of all networks that assign addresses and have no NAT egress: the same on every node,
-/// so that guests find it wherever they are. It is locally administered.
+/// The MAC address of the gateway of all overlays with NAT egress, and of all networks that assign addresses and have
+/// no NAT egress: the same on every node, so that guests find it wherever they are. It is locally administered.
 pub const GATEWAY_MAC: [u8; 6] = [0x02, 0x6f, 0x74, 0x67, 0x77, 0x01];
 
 impl DesiredTap {

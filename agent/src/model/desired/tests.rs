@@ -52,6 +52,7 @@ fn rejects_overlays_outside_the_mesh() {
     let wanted = want(NetworkSpec::Overlay(OverlaySpec {
         vni: 1000.try_into().unwrap(),
         subnet,
+        egress: Egress::None,
         mtu: Mtu::DEFAULT,
         dhcp: None,
         allow_spoofing: false,
@@ -75,6 +76,7 @@ fn overlays() -> ClusterView {
         let spec = OverlaySpec {
             vni,
             subnet: "10.1.0.0/24".parse().unwrap(),
+            egress: Egress::None,
             mtu: 1390.try_into().unwrap(),
             dhcp: None,
             allow_spoofing: false,

@@ -275,30 +275,3 @@ async fn assert_free(want: Want, group: LinkGroup, gateway: MacAddress) {
     assert_eq!(guests.arriving(&nested(gateway)), [0; 0]);
     assert_eq!(guests.arriving(&permitted()), numbers(41..=51));
 }
-
-#[tokio::test]
-async fn zz_measure() {
-    for with in [false, true] {
-        let lease = |number: u16| {
-            let gateway = Gateway { address: "10.20.0.1".parse().unwrap(), subnet: "10.20.0.0/16".parse().unwrap() };
-            DesiredLease { address: Ipv4Addr::new(10, 20, (number >> 8) as u8 + 1, number as u8), gateway }
-        };
-        std::thread::spawn(move || {
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-                otherix_testkit::netns::enter_new();
-                let mut node = Node::new();
-                node.set_desired(1, bridge("br-app", 1500));
-                node.settle().await;
-                let mut times = Vec::new();
-                for number in 1..=220_u16 {
-                    attach_nic_with(&mut node, number, 1, with.then(|| lease(number)));
-                    let begin = std::time::Instant::now();
-                    assert_eq!(node.nic_outcome(nic(number)).await, Outcome::Ready);
-                    times.push(begin.elapsed().as_micros());
-                }
-                let median = |range: std::ops::Range<usize>| { let mut t = times[range].to_vec(); t.sort(); t[t.len() / 2] };
-                println!("with={with} first 20: {} us, last 20: {} us", median(0..20), median(200..220));
-            });
-        }).join().unwrap();
-    }
-}

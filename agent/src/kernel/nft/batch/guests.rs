@@ -10,7 +10,7 @@
 //!   contain all headers; from taps of networks that assign addresses, no questions for DHCP servers, which the node's
 //!   responder has received before, nothing to the MAC address of its gateway, and nothing with other addresses than
 //!   the assigned ones ([`super::locks`]); from taps of networks without a gateway, and from VTEPs, nothing to the node
-//!   itself.
+//!   itself; over VTEPs of overlays with NAT egress, nothing from or to the gateway, which each node has.
 //!
 //! Packets that `bridge-nf-call-*` passes to the first three are bridged within one bridge: they are received on it and
 //! sent to it.
@@ -73,6 +73,9 @@ const TAPS: [LinkGroup; 7] = [
 /// Those of networks that assign addresses, without a gateway and with one.
 const ASSIGNED: [LinkGroup; 2] = [LinkGroup::AssignedTap, LinkGroup::SpoofingTap];
 const ASSIGNED_BEHIND_GATEWAY: [LinkGroup; 2] = [LinkGroup::AssignedGatewayTap, LinkGroup::SpoofingGatewayTap];
+
+/// The groups of VTEPs.
+const VTEPS: [LinkGroup; 2] = [LinkGroup::Vtep, LinkGroup::GatewayVtep];
 
 /// The number of the first of the sets of locks in the batch.
 const LOCKS: u32 = 6;
@@ -182,9 +185,10 @@ fn add_bridge(batch: &mut Batch, table: &Table, locks: &TapLocks) {
     add_receive_rules(batch, &receive);
     locks::add_rules(batch, table, &receive, &sets);
     let input = add_base_chain(batch, table, c"input", BaseChain::filter(Hook::In));
-    for group in [LinkGroup::IsolatedTap, LinkGroup::Vtep].into_iter().chain(ASSIGNED) {
+    for group in [LinkGroup::IsolatedTap].into_iter().chain(VTEPS).chain(ASSIGNED) {
         add_rule(batch, &input, |rule| drop_in_group(rule, GroupOf::Input, group.number()));
     }
+    add_gateway_rules(batch, table, &receive);
 }
 
 /// Adds the chain for all guests.
@@ -238,7 +242,7 @@ fn add_guest(batch: &mut Batch, table: &Table) {
 
 /// Adds the rules about what taps and VTEPs send.
 fn add_receive_rules(batch: &mut Batch, receive: &Chain<'_>) {
-    for group in TAPS.into_iter().chain([LinkGroup::Vtep]) {
+    for group in TAPS.into_iter().chain(VTEPS) {
         add_rule(batch, receive, |rule| {
             in_groups(rule, GroupOf::Input, u32::MAX, group.number());
             rule.add_expr(&nft_expr!(verdict jump c"guest".to_owned()));
@@ -250,6 +254,9 @@ fn add_receive_rules(batch: &mut Batch, receive: &Chain<'_>) {
             rule.add_expr(&nft_expr!(verdict jump c"asking".to_owned()));
         });
     }
+    for group in ASSIGNED {
+        drop_gateway_mac(batch, receive, (GroupOf::Input, group.number()), false);
+    }
 }
 
 /// Adds the chain for taps of networks that assign addresses: what their responder has received goes no further.
@@ -260,8 +267,30 @@ fn add_asking(batch: &mut Batch, table: &Table) {
         rule.add_expr(&nft_expr!(payload udp dport));
         rule.add_expr(&nft_expr!(cmp == DHCP_SERVER.to_be()));
     });
-    add_rule(batch, &asking, |rule| {
-        rule.add_expr(&nft_expr!(payload ethernet daddr));
+}
+
+/// Adds the rules that keep each node's gateway of an overlay on that node: nothing from or to its MAC address is
+/// received from other nodes or sent to them, and nothing that the node itself sends.
+fn add_gateway_rules(batch: &mut Batch, table: &Table, receive: &Chain<'_>) {
+    const VTEP: u32 = LinkGroup::GatewayVtep.number();
+    let leave = add_base_chain(batch, table, c"leave", BaseChain::filter(Hook::PostRouting));
+    for (chain, of) in [(receive, GroupOf::Input), (&leave, GroupOf::Output)] {
+        drop_gateway_mac(batch, chain, (of, VTEP), false);
+        drop_gateway_mac(batch, chain, (of, VTEP), true);
+    }
+    let output = add_base_chain(batch, table, c"output", BaseChain::filter(Hook::Out));
+    add_rule(batch, &output, |rule| drop_in_group(rule, GroupOf::Output, VTEP));
+}
+
+/// Adds a rule that drops frames to the MAC address of gateways, or from it.
+fn drop_gateway_mac(batch: &mut Batch, chain: &Chain<'_>, (of, group): (GroupOf, u32), is_source: bool) {
+    add_rule(batch, chain, |rule| {
+        in_groups(rule, of, u32::MAX, group);
+        if is_source {
+            rule.add_expr(&nft_expr!(payload ethernet saddr));
+        } else {
+            rule.add_expr(&nft_expr!(payload ethernet daddr));
+        }
         rule.add_expr(&nft_expr!(cmp == GATEWAY_MAC.as_slice()));
         rule.add_expr(&nft_expr!(verdict drop));
     });
