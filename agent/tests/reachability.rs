@@ -55,6 +55,7 @@ fn created_with_nat(number: u16, bridge: &str, subnet: &str) -> Event {
         mtu: 1500.try_into().unwrap(),
         vlan: None,
         dhcp: None,
+        allow_spoofing: false,
     });
     let (network_id, name) = (network(number), bridge.parse().unwrap());
     Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec }))

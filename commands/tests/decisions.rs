@@ -101,8 +101,10 @@ fn derives_an_overlays_mtu_from_the_underlay() {
     let spec = NetworkSpec::Overlay(OverlaySpec {
         vni: 1000.try_into().unwrap(),
         subnet: subnet("10.0.0.0/24"),
+        egress: Egress::None,
         mtu: Mtu::try_from(8890).unwrap(),
         dhcp: None,
+        allow_spoofing: false,
     });
     given([]).configured(config).when(&create_overlay(1, "a", "10.0.0.0/24")).then([network_created(1, "a", spec)]);
 }

@@ -68,7 +68,14 @@ fn created(spec: NetworkSpec) -> Event {
 
 fn bridge(ownership: Ownership, vlan: Option<i64>, dhcp: Option<Dhcp>) -> Event {
     let vlan = vlan.map(|vlan| vlan.try_into().unwrap());
-    created(NetworkSpec::Bridge(BridgeSpec { bridge_name: parse("br-dev"), ownership, mtu: Mtu::DEFAULT, vlan, dhcp }))
+    created(NetworkSpec::Bridge(BridgeSpec {
+        bridge_name: parse("br-dev"),
+        ownership,
+        mtu: Mtu::DEFAULT,
+        vlan,
+        dhcp,
+        allow_spoofing: dhcp.is_some() && vlan.is_some(),
+    }))
 }
 
 fn network_deleted() -> Event {
@@ -78,20 +85,30 @@ fn network_deleted() -> Event {
 fn network_samples() -> Vec<(Name, Event)> {
     let nat = GatewaySubnet::new(parse("10.20.0.0/24"), None).unwrap();
     let (vni, mtu) = (1000.try_into().unwrap(), 1390.try_into().unwrap());
-    let overlay = |dhcp| created(NetworkSpec::Overlay(OverlaySpec { vni, subnet: parse("10.30.0.0/24"), mtu, dhcp }));
+    let overlay = |egress, dhcp| {
+        created(NetworkSpec::Overlay(OverlaySpec {
+            vni,
+            subnet: parse("10.30.0.0/24"),
+            egress,
+            mtu,
+            dhcp,
+            allow_spoofing: false,
+        }))
+    };
     let on_overlay = GatewaySubnet::new(parse("10.30.0.0/24"), Some(parse("10.30.0.254"))).unwrap();
     let (plain, with_nat) = (Ownership::Managed(Egress::None), Ownership::Managed(Egress::Nat(nat)));
     vec![
         ("network.created.v1.managed", bridge(plain, None, None)),
         ("network.created.v1.nat", bridge(with_nat, Some(7), None)),
         ("network.created.v1.unmanaged", bridge(Ownership::Unmanaged, None, None)),
-        ("network.created.v1.overlay", overlay(None)),
+        ("network.created.v1.overlay", overlay(Egress::None, None)),
         ("network.created.v2", bridge(plain, None, None)),
         ("network.created.v2.dhcp", bridge(plain, None, Some(Dhcp { subnet: nat, dns: false }))),
         ("network.created.v2.nat", bridge(with_nat, Some(7), Some(Dhcp { subnet: nat, dns: true }))),
         ("network.created.v2.unmanaged", bridge(Ownership::Unmanaged, None, None)),
-        ("network.created.v2.overlay", overlay(None)),
-        ("network.created.v2.overlay-dhcp", overlay(Some(Dhcp { subnet: on_overlay, dns: true }))),
+        ("network.created.v2.overlay", overlay(Egress::None, None)),
+        ("network.created.v2.overlay-dhcp", overlay(Egress::None, Some(Dhcp { subnet: on_overlay, dns: true }))),
+        ("network.created.v2.overlay-nat", overlay(Egress::Nat(on_overlay), None)),
         ("network.deleted.v1", network_deleted()),
     ]
 }

@@ -45,6 +45,7 @@ fn bridge(number: u128, egress: Egress, dhcp: Option<Dhcp>) -> Event {
             mtu: Mtu::try_from(9000).unwrap(),
             vlan: None,
             dhcp,
+            allow_spoofing: false,
         }),
     )
 }
@@ -81,8 +82,14 @@ fn guests_are_answered_on_their_node_with_what_their_network_is() {
         public_key: [1; 32].try_into().unwrap(),
         endpoint: "192.0.2.1:51820".parse().unwrap(),
     };
-    let overlay =
-        OverlaySpec { vni: 1000.try_into().unwrap(), subnet: subnet.subnet(), mtu: 1390.try_into().unwrap(), dhcp };
+    let overlay = OverlaySpec {
+        vni: 1000.try_into().unwrap(),
+        subnet: subnet.subnet(),
+        egress: Egress::None,
+        mtu: 1390.try_into().unwrap(),
+        dhcp,
+        allow_spoofing: false,
+    };
     let ip = |last| Some(Ipv4Addr::new(10, 20, 0, last));
     let networks = [
         NodeChanged { node_id: node(HERE), mesh }.into(),

@@ -13,8 +13,9 @@ use crate::kernel::{FilterChanges, KernelError, KernelState};
 use crate::model::firewall::{Firewall, GuestFilter, Ruleset, TableState};
 use crate::model::ip::{IpChange, RouteChange};
 use crate::model::link::{Link, LinkChange};
-use crate::model::notification::Notification;
+use crate::model::notification::{LockChange, Notification};
 use crate::model::observed::Parts;
+use crate::model::tap_lock;
 
 /// How long the tables of other programs are not read again, as a multiple of the time that reading them took.
 const FOREIGN_REST: u32 = 10;
@@ -57,9 +58,19 @@ impl Reconciler {
             | Notification::Ipv6OfAll
             | Notification::Port(_)
             | Notification::Ip(_)
+            | Notification::Lock(_)
             | Notification::Firewall { .. } => None,
         };
-        let is_port = matches!(change, Notification::Port(_));
+        // NICs are planned each time.
+        let is_of_nics = match change {
+            Notification::Port(_) => !self.interest.network_ports,
+            Notification::Lock(_) => true,
+            Notification::Link(_)
+            | Notification::Ipv6 { .. }
+            | Notification::Ipv6OfAll
+            | Notification::Ip(_)
+            | Notification::Firewall { .. } => false,
+        };
         let may_redirect = match &change {
             Notification::Link(change) => self.may_redirect(change),
             Notification::Ip(change) => {
@@ -68,6 +79,7 @@ impl Reconciler {
             Notification::Ipv6 { .. }
             | Notification::Ipv6OfAll
             | Notification::Port(_)
+            | Notification::Lock(_)
             | Notification::Firewall { .. } => false,
         };
         if may_redirect {
@@ -89,6 +101,10 @@ impl Reconciler {
                 self.check_routes(&change);
                 self.observed.ip.apply(&change) && self.concerns_plan(&change)
             }
+            Notification::Lock(LockChange { tap, lock, is_added }) => {
+                let locks = self.observed.firewall.locks.as_mut();
+                locks.is_some_and(|locks| tap_lock::change(locks, &tap, lock, is_added))
+            }
             Notification::Firewall { ours: true } => {
                 self.stale.firewall = true;
                 true
@@ -100,8 +116,7 @@ impl Reconciler {
             Some(index) => {
                 self.dirty.links.insert(index);
             }
-            // NICs are planned each time.
-            None => self.dirty.others |= matters && (!is_port || self.interest.network_ports),
+            None => self.dirty.others |= matters && !is_of_nics,
         }
         matters
     }

@@ -26,6 +26,7 @@ use crate::model::observed::Parts;
 use crate::model::route::{Prefix, Routes};
 use crate::model::route_lookup::{RouteLookup, RouteLookups};
 use crate::model::rule::Rules;
+use crate::model::tap_lock::TapLocks;
 
 /// How often a dump is tried when changes interrupt it.
 const DUMP_ATTEMPTS: u32 = 4;
@@ -295,9 +296,14 @@ impl Kernel {
         Ok(())
     }
 
-    /// Replaces the guest filter, or removes it.
-    pub(crate) fn write_guest_filter(&mut self, is_wanted: bool) -> Result<(), KernelError> {
-        self.nft.write_guest_filter(is_wanted).map_err(|error| KernelError::WriteGuestFilter(error.to_string()))
+    /// Replaces the guest filter, with these locks, or removes it.
+    pub(crate) fn write_guest_filter(&mut self, locks: Option<&TapLocks>) -> Result<(), KernelError> {
+        self.nft.write_guest_filter(locks).map_err(|error| KernelError::WriteGuestFilter(error.to_string()))
+    }
+
+    /// Removes locks of the guest filter, and adds others.
+    pub(crate) fn change_locks(&mut self, removed: &TapLocks, added: &TapLocks) -> Result<(), KernelError> {
+        self.nft.change_locks(removed, added).map_err(|error| KernelError::WriteGuestFilter(error.to_string()))
     }
 
     /// Replaces our tables with the rules of networks. Then deletes the connections of these subnets that began without

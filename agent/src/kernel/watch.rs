@@ -116,6 +116,12 @@ impl KernelWatch {
         for (kind, ours) in [(FilterNotification::Ours, true), (FilterNotification::Foreign, false)] {
             changes.extend(firewall.contains(&kind).then_some(Notification::Firewall { ours }));
         }
+        for notification in firewall {
+            match notification {
+                FilterNotification::Locks(locks) => changes.extend(locks.into_iter().map(Notification::Lock)),
+                FilterNotification::Ours | FilterNotification::Foreign => {}
+            }
+        }
         Ok(changes)
     }
 }

@@ -37,13 +37,27 @@ fn created(number: u8) -> Event {
     let subnet = "10.1.0.0/24".parse().unwrap();
     let bridge = |ownership| {
         let bridge_name = format!("br-{number}").parse().unwrap();
-        NetworkSpec::Bridge(BridgeSpec { bridge_name, ownership, mtu: Mtu::DEFAULT, vlan: None, dhcp: None })
+        NetworkSpec::Bridge(BridgeSpec {
+            bridge_name,
+            ownership,
+            mtu: Mtu::DEFAULT,
+            vlan: None,
+            dhcp: None,
+            allow_spoofing: false,
+        })
     };
     let spec = match number % 4 {
         0 => bridge(Ownership::Unmanaged),
         1 => bridge(Ownership::Managed(Egress::None)),
         2 => bridge(Ownership::Managed(Egress::Nat(GatewaySubnet::new(subnet, None).unwrap()))),
-        _ => NetworkSpec::Overlay(OverlaySpec { vni: 1000.try_into().unwrap(), subnet, mtu: Mtu::DEFAULT, dhcp: None }),
+        _ => NetworkSpec::Overlay(OverlaySpec {
+            vni: 1000.try_into().unwrap(),
+            subnet,
+            egress: Egress::None,
+            mtu: Mtu::DEFAULT,
+            dhcp: None,
+            allow_spoofing: false,
+        }),
     };
     Event::Network(NetworkEvent::Created(NetworkCreated {
         network_id: network(number),

@@ -283,6 +283,7 @@ mod tests {
             mtu: Mtu::DEFAULT,
             vlan: None,
             dhcp: None,
+            allow_spoofing: false,
         });
         Event::Network(NetworkEvent::Created(NetworkCreated { network_id: id(), name: "net".parse().unwrap(), spec }))
     }

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use serde::{Deserialize, Serialize};
 
 use super::ip::Gateway;
+use super::tap_lock::TapLocks;
 
 /// The name of our tables with rules for single networks, of families `ip` and `arp`.
 pub const TABLE: &str = "otherix";
@@ -102,6 +103,9 @@ pub struct Firewall {
     pub table: TableState,
     /// `None` until it is read for the first time; plans then neither write nor remove it.
     pub guest_filter: Option<GuestFilter>,
+    /// What the guest filter has about single taps; absent if it has not been read, or if this kernel cannot filter
+    /// the frames of bridges.
+    pub locks: Option<TapLocks>,
     /// Bridged IPv4 frames traverse the IPv4 filter (`net.bridge.bridge-nf-call-iptables`).
     pub bridged: bool,
 }

@@ -16,16 +16,24 @@ pub enum LinkGroup {
     HostBridge,
     /// A tap from which nothing reaches the node itself.
     IsolatedTap,
-    /// As [`LinkGroup::IsolatedTap`], of a network that assigns addresses: what asks for one stays on the tap.
+    /// As [`LinkGroup::IsolatedTap`], of a network that assigns addresses: what asks for one stays on the tap, and the
+    /// guest can use no other address.
     AssignedTap,
+    /// As [`LinkGroup::AssignedTap`], of a network whose guests may use any address but the gateway's.
+    SpoofingTap,
     /// A tap on an unmanaged bridge.
     Tap,
     /// A tap of a network with NAT egress.
     GatewayTap,
     /// As [`LinkGroup::GatewayTap`], of a network that assigns addresses.
     AssignedGatewayTap,
+    /// As [`LinkGroup::AssignedGatewayTap`], of a network whose guests may use any address but the gateway's.
+    SpoofingGatewayTap,
     /// A VTEP: behind it are guests of other nodes, from which nothing reaches this node itself.
     Vtep,
+    /// As [`LinkGroup::Vtep`], of a network with NAT egress, whose gateway is on every node: nothing from or to it
+    /// passes.
+    GatewayVtep,
 }
 
 impl LinkGroup {
@@ -46,6 +54,9 @@ impl LinkGroup {
             Self::Vtep => 7,
             Self::AssignedTap => 8,
             Self::AssignedGatewayTap => 9,
+            Self::SpoofingTap => 10,
+            Self::SpoofingGatewayTap => 11,
+            Self::GatewayVtep => 12,
         };
         Self::BASE | number
     }

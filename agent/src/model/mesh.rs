@@ -190,7 +190,7 @@ fn conflict(
 mod tests {
     use otherix_schemas::event::Event;
     use otherix_schemas::id::NetworkId;
-    use otherix_schemas::network::{NetworkCreated, NetworkEvent};
+    use otherix_schemas::network::{Egress, NetworkCreated, NetworkEvent};
     use otherix_schemas::node::{NodeChanged, NodeEvent};
     use otherix_schemas::position::Position;
     use uuid::Uuid;
@@ -231,8 +231,10 @@ mod tests {
             let spec = OverlaySpec {
                 vni: u32::try_from(1000 + position).unwrap().try_into().unwrap(),
                 subnet: "10.0.0.0/24".parse().unwrap(),
+                egress: Egress::None,
                 mtu: i64::from(mtu).try_into().unwrap(),
                 dhcp: None,
+                allow_spoofing: false,
             };
             let network_id = NetworkId::new(Uuid::from_u128(position.into()));
             let (name, spec) = ("net".parse().unwrap(), NetworkSpec::Overlay(spec));

@@ -29,5 +29,6 @@ pub mod report;
 pub mod route;
 pub mod route_lookup;
 pub mod rule;
+pub mod tap_lock;
 pub mod vxlan;
 pub mod withdrawal;

@@ -2,6 +2,7 @@
 
 use super::ip::IpChange;
 use super::link::LinkChange;
+use super::tap_lock::TapLock;
 
 /// A change on the node that the kernel notified of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +18,20 @@ pub enum Notification {
     /// The bridge port with this interface index changed; the notification does not say how.
     Port(u32),
     Ip(IpChange),
+    /// A lock of a tap was added to the guest filter, or removed.
+    Lock(LockChange),
     Firewall {
         /// A table of ours, or something in it, changed; otherwise one of another program.
         ours: bool,
     },
+}
+
+/// A change of the locks of taps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockChange {
+    /// The name of the tap.
+    pub tap: String,
+    pub lock: TapLock,
+    /// Otherwise it was removed.
+    pub is_added: bool,
 }

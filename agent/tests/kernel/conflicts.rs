@@ -18,7 +18,14 @@ use crate::node::{Node, REPAIR, network};
 pub(crate) fn nat_with(bridge: &str, subnet: &str) -> Want {
     let subnet: Ipv4Subnet = subnet.parse().unwrap();
     let gateway = Gateway { address: subnet.first_host(), subnet };
-    Want::Bridge(DesiredBridge { name: bridge.into(), mtu: 1500, mac: None, vlan: None, nat: Some(gateway) })
+    Want::Bridge(DesiredBridge {
+        name: bridge.into(),
+        mtu: 1500,
+        mac: None,
+        vlan: None,
+        nat: Some(gateway),
+        allow_spoofing: false,
+    })
 }
 
 /// Sets what the node must be able to reach.

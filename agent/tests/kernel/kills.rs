@@ -13,7 +13,14 @@ use otherix_testkit::netns::{enter_new, ip_json, link, sh};
 use crate::node::{Node, is_ready, is_up, link_names, network};
 
 fn desired_bridge(number: u16) -> DesiredBridge {
-    DesiredBridge { name: format!("br-{number}"), mtu: 1400 + u32::from(number), mac: None, vlan: None, nat: None }
+    DesiredBridge {
+        name: format!("br-{number}"),
+        mtu: 1400 + u32::from(number),
+        mac: None,
+        vlan: None,
+        nat: None,
+        allow_spoofing: false,
+    }
 }
 
 /// Asserts that every bridge is identifiable as ours: by its alias, or if it has none, by its name and being down.

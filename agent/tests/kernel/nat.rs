@@ -43,7 +43,14 @@ pub(crate) fn nat(number: u16) -> Want {
         subnet: format!("10.20.{number}.0/24").parse().unwrap(),
     };
     let mac = Some(format!("02:00:00:00:00:{number:02x}").parse().unwrap());
-    Want::Bridge(DesiredBridge { name: format!("br-{number}"), mtu: 1500, mac, vlan: None, nat: Some(gateway) })
+    Want::Bridge(DesiredBridge {
+        name: format!("br-{number}"),
+        mtu: 1500,
+        mac,
+        vlan: None,
+        nat: Some(gateway),
+        allow_spoofing: false,
+    })
 }
 
 /// Returns a node with an uplink, and the host outside.

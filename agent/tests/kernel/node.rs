@@ -178,12 +178,19 @@ pub(crate) fn network(number: u16) -> NetworkId {
 
 /// Returns a managed bridge.
 pub(crate) fn bridge(name: &str, mtu: u32) -> Want {
-    Want::Bridge(DesiredBridge { name: name.into(), mtu, mac: None, vlan: None, nat: None })
+    Want::Bridge(DesiredBridge { name: name.into(), mtu, mac: None, vlan: None, nat: None, allow_spoofing: false })
 }
 
 /// Returns an unmanaged bridge.
 pub(crate) fn unmanaged(name: &str) -> Want {
-    Want::Unmanaged(DesiredBridge { name: name.into(), mtu: 1500, mac: None, vlan: None, nat: None })
+    Want::Unmanaged(DesiredBridge {
+        name: name.into(),
+        mtu: 1500,
+        mac: None,
+        vlan: None,
+        nat: None,
+        allow_spoofing: false,
+    })
 }
 
 pub(crate) fn is_up(link: &Value) -> bool {

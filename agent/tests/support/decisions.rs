@@ -20,6 +20,7 @@ pub(crate) fn created(network_id: NetworkId, bridge: &str, vlan: Option<i64>) ->
         mtu: 1400.try_into().unwrap(),
         vlan: vlan.map(|number| number.try_into().unwrap()),
         dhcp: None,
+        allow_spoofing: false,
     });
     Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name: bridge.parse().unwrap(), spec }))
 }

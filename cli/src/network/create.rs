@@ -30,18 +30,19 @@ pub(crate) struct CreateNetworkArgs {
 
 pub(super) const HELP: &str = "\
 With --managed, otherix creates, repairs and removes the bridge on every node. Without it, otherix never changes the \
-bridge, and only checks that it exists. Egress nat requires --managed and --subnet. An overlay requires --subnet and \
-accepts none of --bridge-name, --managed, --egress, --mtu and --vlan.
+bridge, and only checks that it exists. Egress nat requires --subnet, and --managed unless it is an overlay: each node \
+lets its own VMs out. An overlay requires --subnet and accepts none of --bridge-name, --managed, --mtu and --vlan.
 
 With --dhcp, which requires --subnet, and --managed unless it is an overlay, each NIC gets an address of the subnet \
-when its VM is created. An address is free again when the node has removed the tap of its NIC.
+when its VM is created. An address is free again when the node has removed the tap of its NIC. Guests can use no other \
+addresses, unless --allow-spoofing permits it: then they can use all but the gateway's.
 
 Examples:
   otherix network create net-dev --bridge-name br-dev --managed --wait
   otherix network create net-app --bridge-name br-app --managed --egress nat --subnet 10.20.0.0/24
   otherix network create net-web --bridge-name br-web --managed --subnet 10.21.0.0/24 --dhcp --no-dns
   otherix network create net-trunk --bridge-name br0 --vlan 120
-  otherix network create net-east --type overlay --subnet 10.30.0.0/24 --dhcp -o json";
+  otherix network create net-east --type overlay --subnet 10.30.0.0/24 --egress nat --dhcp -o json";
 
 /// Carries out the command.
 pub(super) async fn run(global: &GlobalArgs, args: CreateNetworkArgs, printer: &mut Printer) -> Result<(), Failure> {

@@ -66,6 +66,10 @@ pub(super) struct NetworkFlags {
     #[arg(long, conflicts_with = "dns")]
     no_dns: bool,
 
+    /// Let guests send from other MAC and IP addresses than those of their NICs, as virtual machines inside them do
+    #[arg(long)]
+    allow_spoofing: bool,
+
     /// The MTU in bytes, 68 to 9216 [default: 1500; for an overlay, derived from the underlay]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
     mtu: Option<String>,
@@ -78,13 +82,27 @@ pub(super) struct NetworkFlags {
 impl NetworkFlags {
     /// Returns the draft of a network, or all rules that it violates.
     pub(super) fn into_draft(self, name: String) -> Result<NetworkDraft, Violations> {
-        let Self { kind, bridge_name, managed, egress, subnet, gateway, dhcp, dns, no_dns, mtu, vlan } = self;
-        let (managed, dhcp) = (managed.then_some(true), dhcp.then_some(true));
+        let Self { kind, bridge_name, managed, egress, subnet, gateway, dhcp, dns, no_dns, .. } = self;
+        let Self { allow_spoofing, mtu, vlan, .. } = self;
+        let [managed, dhcp, allow_spoofing] = [managed, dhcp, allow_spoofing].map(|given| given.then_some(true));
         let dns = dns.or(no_dns.then_some(false));
         let mut violations = Violations::default();
         let mtu = number::parse("mtu", mtu.as_deref(), &mut violations);
         let vlan = number::parse("vlan", vlan.as_deref(), &mut violations);
-        let draft = NetworkDraft { name, kind, bridge_name, managed, egress, subnet, gateway, dhcp, dns, mtu, vlan };
+        let draft = NetworkDraft {
+            name,
+            kind,
+            bridge_name,
+            managed,
+            egress,
+            subnet,
+            gateway,
+            dhcp,
+            dns,
+            allow_spoofing,
+            mtu,
+            vlan,
+        };
         let violations = check(&draft, violations);
         if violations.is_empty() { Ok(draft) } else { Err(violations) }
     }
@@ -125,8 +143,9 @@ pub(super) fn row(view: &NetworkView) -> Vec<String> {
     ]
 }
 
-/// What nothing prevents, on networks that assign addresses either.
+/// What nothing prevents on networks that do not assign addresses, and on those that allow spoofing.
 const NOT_PREVENTED: &str = "not prevented: guests of this network can use each other's IP addresses\n";
+const SPOOFING: &str = "not prevented: guests of this network can use each other's MAC and IP addresses\n";
 
 /// The text of `get`.
 pub(super) fn details(view: &NetworkView) -> String {
@@ -136,7 +155,11 @@ pub(super) fn details(view: &NetworkView) -> String {
         lines.push(("deleted", at.to_string()));
     }
     let warnings = table::warnings(&view.status.warnings);
-    let not_prevented = if view.deleted_at.is_none() { NOT_PREVENTED } else { "" };
+    let not_prevented = match (view.deleted_at, view.allow_spoofing, view.dhcp) {
+        (None, true, _) => SPOOFING,
+        (None, false, false) => NOT_PREVENTED,
+        (None, false, true) | (Some(_), _, _) => "",
+    };
     format!("{}status:\n{}{warnings}{not_prevented}", table::fields(&lines), status::status(view))
 }
 
@@ -156,11 +179,21 @@ fn fields(view: &NetworkView) -> Vec<(&'static str, String)> {
         ("gateway", optional(view.gateway)),
         ("dhcp", yes_no(view.dhcp)),
         ("dns", yes_no(view.dns)),
+        ("lock", lock(view).to_owned()),
         ("mtu", view.mtu.to_string()),
         ("vlan", optional(view.vlan.map(|vlan| vlan.get()))),
         ("vni", optional(view.vni)),
         ("created", view.created_at.to_string()),
     ]
+}
+
+/// Which addresses of their NICs guests cannot change.
+fn lock(view: &NetworkView) -> &'static str {
+    match (view.allow_spoofing, view.dhcp) {
+        (true, _) => "none",
+        (false, true) => "mac and ip",
+        (false, false) => "mac",
+    }
 }
 
 fn egress(view: &NetworkView) -> &'static str {
@@ -173,35 +206,53 @@ fn egress(view: &NetworkView) -> &'static str {
 /// Why a network cannot be created once another is, as the control plane would say.
 fn conflict(draft: &NetworkDraft, other: &NetworkDraft) -> Option<String> {
     let (new, other) = (draft.check(None).ok()?, other.check(None).ok()?);
-    let (NewNetworkSpec::Bridge(bridge), NewNetworkSpec::Bridge(taken)) = (&new.spec, &other.spec) else { return None };
     let is_unmanaged = |bridge: &BridgeSpec| bridge.ownership == Ownership::Unmanaged;
-    if bridge.bridge_name == taken.bridge_name && !(is_unmanaged(bridge) && is_unmanaged(taken)) {
+    if let (NewNetworkSpec::Bridge(bridge), NewNetworkSpec::Bridge(taken)) = (&new.spec, &other.spec)
+        && bridge.bridge_name == taken.bridge_name
+        && !(is_unmanaged(bridge) && is_unmanaged(taken))
+    {
         let (name, other) = (&bridge.bridge_name, &other.name);
         return Some(format!(
             "bridge `{name}` belongs to network `{other}`: only unmanaged networks may share a bridge"
         ));
     }
-    let (subnet, taken) = (nat_subnet(bridge)?, nat_subnet(taken)?);
+    let (subnet, taken) = (nat_subnet(&new.spec)?, nat_subnet(&other.spec)?);
     let message =
         || format!("subnet `{subnet}` overlaps `{taken}` of network `{}`, which has NAT egress too", other.name);
     subnet.overlaps(taken).then(message)
 }
 
-fn nat_subnet(bridge: &BridgeSpec) -> Option<Ipv4Subnet> {
-    match bridge.ownership {
-        Ownership::Managed(Egress::Nat(nat)) => Some(nat.subnet()),
-        Ownership::Managed(Egress::None) | Ownership::Unmanaged => None,
+fn nat_subnet(spec: &NewNetworkSpec) -> Option<Ipv4Subnet> {
+    let egress = match spec {
+        NewNetworkSpec::Bridge(BridgeSpec { ownership: Ownership::Managed(egress), .. }) => egress,
+        NewNetworkSpec::Overlay { egress, .. } => egress,
+        NewNetworkSpec::Bridge(BridgeSpec { ownership: Ownership::Unmanaged, .. }) => return None,
+    };
+    match egress {
+        Egress::Nat(nat) => Some(nat.subnet()),
+        Egress::None => None,
     }
 }
 
 impl ManifestKind for NetworkView {
     const KIND: &'static str = "Network";
-    const FIELDS: &'static [&'static str] =
-        &["type", "bridgeName", "managed", "egress", "subnet", "gateway", "dhcp", "dns", "mtu", "vlan"];
+    const FIELDS: &'static [&'static str] = &[
+        "type",
+        "bridgeName",
+        "managed",
+        "egress",
+        "subnet",
+        "gateway",
+        "dhcp",
+        "dns",
+        "allowSpoofing",
+        "mtu",
+        "vlan",
+    ];
     const EXAMPLE: &'static str = "\
 metadata: {name: net-app}
 spec:
-  type: bridge              # or overlay, which accepts only subnet, dhcp, dns and, with DHCP, gateway
+  type: bridge              # or overlay, which accepts only subnet, egress, gateway, dhcp, dns and allowSpoofing
   bridgeName: br-app
   managed: true
   egress: nat               # or none
@@ -209,6 +260,7 @@ spec:
   gateway: 10.20.0.1
   dhcp: true                # the guests get addresses of the subnet
   dns: true                 # the gateway resolves names (not yet); the default with DHCP
+  allowSpoofing: false      # whether guests may send from addresses that their NICs do not have
   mtu: 1500
   vlan: 12
 ";
@@ -226,6 +278,7 @@ spec:
             gateway: fields.string("gateway", scope),
             dhcp: fields.boolean("dhcp", scope).or_else(|| fields.is_reported("dhcp").then_some(true)),
             dns: fields.boolean("dns", scope),
+            allow_spoofing: fields.boolean("allowSpoofing", scope),
             mtu: fields.number("mtu", scope),
             vlan: fields.number("vlan", scope),
         };
@@ -260,15 +313,18 @@ spec:
                 field("gateway", self.gateway.map(|gateway| gateway.to_string()));
                 field("dhcp", self.dhcp.then(|| true.to_string()));
                 field("dns", self.dhcp.then(|| self.dns.to_string()));
+                field("allowSpoofing", self.allow_spoofing.then(|| true.to_string()));
                 field("mtu", Some(self.mtu.to_string()));
                 field("vlan", self.vlan.map(|vlan| vlan.to_string()));
             }
             // The control plane chooses everything else of an overlay.
             NetworkKind::Overlay => {
+                field("egress", (self.egress == EgressView::Nat).then(|| egress(self).to_owned()));
                 field("subnet", self.subnet.map(|subnet| subnet.to_string()));
                 field("gateway", self.gateway.map(|gateway| gateway.to_string()));
                 field("dhcp", self.dhcp.then(|| true.to_string()));
                 field("dns", self.dhcp.then(|| self.dns.to_string()));
+                field("allowSpoofing", self.allow_spoofing.then(|| true.to_string()));
             }
         }
         spec

@@ -233,7 +233,7 @@ pub(crate) fn view(status: Value) -> Value {
     json!({
         "id": ID, "name": "net-dev", "type": "bridge", "bridge_name": "br-dev", "managed": true, "egress": "none",
         "vlan": null, "mtu": 1500, "subnet": null, "gateway": null, "dhcp": false, "dns": false,
-        "vni": null, "generation": 7,
+        "allow_spoofing": false, "vni": null, "generation": 7,
         "created_at": "2026-01-02T03:04:05.000006Z", "updated_at": "2026-01-02T03:04:05.000006Z", "deleted_at": null,
         "status": status,
     })

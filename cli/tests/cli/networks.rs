@@ -18,6 +18,7 @@ subnet:  -
 gateway: -
 dhcp:    no
 dns:     no
+lock:    mac
 mtu:     1500
 vlan:    -
 vni:     -

@@ -232,7 +232,7 @@ fn request(words: &[String]) -> Result<(Request, Value), String> {
             continue;
         };
         let value = match flag {
-            "managed" | "dhcp" | "dns" => Value::Bool(true),
+            "managed" | "dhcp" | "dns" | "allow-spoofing" => Value::Bool(true),
             "mtu" | "vlan" | "limit" => {
                 let text = flags.next().ok_or("a value is missing")?;
                 text.parse::<i64>().map_or_else(|_| text.as_str().into(), Value::from)

@@ -61,6 +61,7 @@ struct BridgeForm {
     vlan: Option<VlanId>,
     #[serde(with = "optional_dhcp")]
     dhcp: Option<Dhcp>,
+    allow_spoofing: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -83,9 +84,12 @@ struct OverlayForm {
     vni: Vni,
     #[serde(with = "subnet")]
     subnet: Ipv4Subnet,
+    #[serde(with = "EgressForm")]
+    egress: Egress,
     mtu: Mtu,
     #[serde(with = "optional_dhcp")]
     dhcp: Option<Dhcp>,
+    allow_spoofing: bool,
 }
 
 mod optional_dhcp {

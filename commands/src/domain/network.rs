@@ -244,11 +244,13 @@ fn create(
             check_bridge(networks, &bridge)?;
             NetworkSpec::Bridge(bridge)
         }
-        NewNetworkSpec::Overlay { subnet, dhcp } => NetworkSpec::Overlay(OverlaySpec {
+        NewNetworkSpec::Overlay { subnet, egress, dhcp, allow_spoofing } => NetworkSpec::Overlay(OverlaySpec {
             vni: config.vnis.after(networks.highest_vni).ok_or(Rejection::VnisUsedUp)?,
             subnet,
+            egress,
             mtu: config.underlay_mtu.of_overlay().map_err(Rejection::UnderlayMtu)?,
             dhcp,
+            allow_spoofing,
         }),
     };
     check_subnet(networks, &spec)?;

@@ -7,7 +7,7 @@ use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::cluster::ClusterRestored;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NodeId};
-use otherix_schemas::network::{NetworkCreated, NetworkSpec, OverlaySpec};
+use otherix_schemas::network::{Egress, NetworkCreated, NetworkSpec, OverlaySpec};
 use otherix_schemas::node::NodeJoined;
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::timestamp::Timestamp;
@@ -61,8 +61,17 @@ impl Events {
         } else {
             let vni = Vni::try_from(u32::try_from(number).unwrap()).unwrap();
             let (subnet, mtu) = ("10.7.0.0/24".parse().unwrap(), Mtu::DEFAULT);
-            let (name, spec) =
-                (format!("net-{number}"), NetworkSpec::Overlay(OverlaySpec { vni, subnet, mtu, dhcp: None }));
+            let (name, spec) = (
+                format!("net-{number}"),
+                NetworkSpec::Overlay(OverlaySpec {
+                    vni,
+                    subnet,
+                    egress: Egress::None,
+                    mtu,
+                    dhcp: None,
+                    allow_spoofing: false,
+                }),
+            );
             let network_id = NetworkId::new(Uuid::now_v7());
             NetworkCreated { network_id, name: name.parse().unwrap(), spec }.into()
         };

@@ -199,7 +199,12 @@ async fn a_damaged_snapshot_in_sqlite_is_ignored() {
 }
 
 fn create(number: u32) -> CommandRequest {
-    let spec = NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap(), dhcp: None };
+    let spec = NewNetworkSpec::Overlay {
+        subnet: "10.7.0.0/24".parse().unwrap(),
+        egress: Egress::None,
+        dhcp: None,
+        allow_spoofing: false,
+    };
     let network = NewNetwork { name: format!("net-{number}").parse().unwrap(), spec };
     let command = Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network });
     let (actor, correlation_id) = ("admin".parse().unwrap(), CorrelationId::new(Uuid::now_v7()));
@@ -300,18 +305,22 @@ fn later_events(state: &State) -> Vec<EventEnvelope> {
 fn addresses(node_id: NodeId) -> [Event; 4] {
     let id = Uuid::from_u128;
     let subnet = GatewaySubnet::new("10.20.0.0/24".parse().unwrap(), None).unwrap();
+    let spanning = GatewaySubnet::new("10.21.0.0/24".parse().unwrap(), None).unwrap();
     let bridge = NetworkSpec::Bridge(BridgeSpec {
         bridge_name: "br-dhcp".parse().unwrap(),
         ownership: Ownership::Managed(Egress::Nat(subnet)),
         mtu: Mtu::DEFAULT,
         vlan: None,
         dhcp: Some(Dhcp { subnet, dns: false }),
+        allow_spoofing: false,
     });
     let overlay = NetworkSpec::Overlay(OverlaySpec {
         vni: 5000.try_into().unwrap(),
-        subnet: subnet.subnet(),
+        subnet: spanning.subnet(),
+        egress: Egress::Nat(spanning),
         mtu: 1390.try_into().unwrap(),
-        dhcp: Some(Dhcp { subnet, dns: true }),
+        dhcp: Some(Dhcp { subnet: spanning, dns: true }),
+        allow_spoofing: false,
     });
     let network = |number, name: &str, spec| NetworkCreated {
         network_id: NetworkId::new(id(number)),

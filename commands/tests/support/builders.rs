@@ -81,7 +81,14 @@ pub(crate) fn subnet(text: &str) -> Ipv4Subnet {
 }
 
 fn bridge(name: &str, ownership: Ownership) -> BridgeSpec {
-    BridgeSpec { bridge_name: bridge_name(name), ownership, mtu: Mtu::DEFAULT, vlan: None, dhcp: None }
+    BridgeSpec {
+        bridge_name: bridge_name(name),
+        ownership,
+        mtu: Mtu::DEFAULT,
+        vlan: None,
+        dhcp: None,
+        allow_spoofing: false,
+    }
 }
 
 pub(crate) fn managed(name: &str) -> BridgeSpec {
@@ -112,7 +119,10 @@ pub(crate) fn create(id: u128, text: &str, bridge: BridgeSpec) -> Command {
 }
 
 pub(crate) fn create_overlay(id: u128, text: &str, net: &str) -> Command {
-    let network = NewNetwork { name: name(text), spec: NewNetworkSpec::Overlay { subnet: subnet(net), dhcp: None } };
+    let network = NewNetwork {
+        name: name(text),
+        spec: NewNetworkSpec::Overlay { subnet: subnet(net), egress: Egress::None, dhcp: None, allow_spoofing: false },
+    };
     Command::Network(NetworkCommand::Create { network_id: network_id(id), network })
 }
 
@@ -126,7 +136,14 @@ pub(crate) fn created(id: u128, text: &str, bridge: BridgeSpec) -> Event {
 
 pub(crate) fn overlay_created(id: u128, text: &str, vni: u32, net: &str) -> Event {
     let mtu = Mtu::try_from(1390).unwrap();
-    let overlay = OverlaySpec { vni: vni.try_into().unwrap(), subnet: subnet(net), mtu, dhcp: None };
+    let overlay = OverlaySpec {
+        vni: vni.try_into().unwrap(),
+        subnet: subnet(net),
+        egress: Egress::None,
+        mtu,
+        dhcp: None,
+        allow_spoofing: false,
+    };
     network_created(id, text, NetworkSpec::Overlay(overlay))
 }
 

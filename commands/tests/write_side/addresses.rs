@@ -28,6 +28,7 @@ fn network(network_id: NetworkId) -> CommandRequest {
         mtu: Mtu::DEFAULT,
         vlan: None,
         dhcp: Some(Dhcp { subnet, dns: true }),
+        allow_spoofing: false,
     };
     let network = NewNetwork { name: "net".parse().unwrap(), spec: NewNetworkSpec::Bridge(bridge) };
     request(Command::Network(NetworkCommand::Create { network_id, network }))

@@ -17,7 +17,7 @@ use otherix_commands::writer::{
 use otherix_runtime::SystemRuntime;
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NicId, NodeId, VmId};
-use otherix_schemas::network::{NetworkCommand, NewNetwork, NewNetworkSpec};
+use otherix_schemas::network::{Egress, NetworkCommand, NewNetwork, NewNetworkSpec};
 use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshOffer, NodeCommand};
 use otherix_schemas::user::Callers;
@@ -144,7 +144,12 @@ pub(crate) fn request(command: Command) -> CommandRequest {
 pub(crate) fn create(name: &str) -> CommandRequest {
     let network = NewNetwork {
         name: name.parse().unwrap(),
-        spec: NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap(), dhcp: None },
+        spec: NewNetworkSpec::Overlay {
+            subnet: "10.7.0.0/24".parse().unwrap(),
+            egress: Egress::None,
+            dhcp: None,
+            allow_spoofing: false,
+        },
     };
     request(Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network }))
 }

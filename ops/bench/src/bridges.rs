@@ -229,6 +229,7 @@ impl BenchNode {
             mtu: Mtu::DEFAULT,
             vlan: None,
             dhcp: None,
+            allow_spoofing: false,
         });
         self.decide(Event::Network(NetworkEvent::Created(NetworkCreated {
             network_id: id(number),

@@ -114,7 +114,14 @@ impl FloorBench {
 
     /// Measures the creation of a managed bridge by the agent.
     fn bridge(&mut self, number: u32) -> Result<Duration, BenchError> {
-        let bridge = DesiredBridge { name: format!("{BRIDGE}{number}"), mtu: MTU, mac: None, vlan: None, nat: None };
+        let bridge = DesiredBridge {
+            name: format!("{BRIDGE}{number}"),
+            mtu: MTU,
+            mac: None,
+            vlan: None,
+            nat: None,
+            allow_spoofing: false,
+        };
         let create = Step::new(CreateBridge { network: NetworkId::new(Uuid::now_v7()), bridge });
         let begin = Instant::now();
         self.execute(create)?;

@@ -19,7 +19,7 @@ use otherix_runtime::SystemRuntime;
 use otherix_schemas::cloudevent::{Actor, EventEnvelope};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::{ClusterId, CorrelationId, NetworkId, NicId, NodeId, VmId};
-use otherix_schemas::network::{NetworkCommand, NewNetwork, NewNetworkSpec};
+use otherix_schemas::network::{Egress, NetworkCommand, NewNetwork, NewNetworkSpec};
 use otherix_schemas::nic::GeneratedNic;
 use otherix_schemas::node::{MeshOffer, NodeCommand, NodeReport, UnreachableNode};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
@@ -130,7 +130,12 @@ pub(crate) fn id(node: u128) -> NodeId {
 }
 
 pub(crate) fn create(network_id: NetworkId, name: &str) -> Command {
-    let spec = NewNetworkSpec::Overlay { subnet: "10.7.0.0/24".parse().unwrap(), dhcp: None };
+    let spec = NewNetworkSpec::Overlay {
+        subnet: "10.7.0.0/24".parse().unwrap(),
+        egress: Egress::None,
+        dhcp: None,
+        allow_spoofing: false,
+    };
     Command::Network(NetworkCommand::Create { network_id, network: NewNetwork { name: name.parse().unwrap(), spec } })
 }
 

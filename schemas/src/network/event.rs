@@ -72,6 +72,7 @@ impl DomainEvent for NetworkCreated {
             gateway: spec.gateway_subnet().map(GatewaySubnet::gateway),
             dhcp: spec.dhcp().is_some(),
             dns: spec.dhcp().is_some_and(|dhcp| dhcp.dns),
+            allow_spoofing: spec.allows_spoofing(),
             mtu: spec.mtu(),
             vlan: spec.vlan(),
             vni: spec.vni(),
@@ -151,6 +152,8 @@ pub struct NetworkCreatedV2 {
     pub dhcp: bool,
     /// Whether the gateway resolves names; only with DHCP.
     pub dns: bool,
+    /// Whether guests may send from other addresses than those of their NICs.
+    pub allow_spoofing: bool,
     pub mtu: Mtu,
     /// The VLAN on the bridge; null is untagged.
     pub vlan: Option<VlanId>,
@@ -185,8 +188,8 @@ impl StoredShape for NetworkCreatedV1 {
 
     fn upcast(self) -> Result<NetworkCreated, StoredError> {
         let Self { network_id, name, kind, bridge_name, managed, egress, subnet, gateway, mtu, vlan, vni } = self;
-        // Version 1 predates the assignment of addresses.
-        let (dhcp, dns) = (false, false);
+        // Version 1 predates the assignment of addresses, and the MAC address was always that of the NIC.
+        let (dhcp, dns, allow_spoofing) = (false, false, false);
         NetworkCreatedV2 {
             network_id,
             name,
@@ -198,6 +201,7 @@ impl StoredShape for NetworkCreatedV1 {
             gateway,
             dhcp,
             dns,
+            allow_spoofing,
             mtu,
             vlan,
             vni,
@@ -223,9 +227,15 @@ impl StoredShape for NetworkCreatedV2 {
             (Some(_), None) | (None, _) => None,
         };
         let dhcp = gateway_subnet.filter(|_| self.dhcp).map(|subnet| Dhcp { subnet, dns: self.dns });
+        let allow_spoofing = self.allow_spoofing;
         let spec = match (self.kind, self.vni, self.subnet) {
             (NetworkKind::Overlay, Some(vni), Some(subnet)) => {
-                NetworkSpec::Overlay(OverlaySpec { vni, subnet, mtu: self.mtu, dhcp })
+                let egress = match (self.egress, gateway_subnet) {
+                    (EgressV1::None, _) => Egress::None,
+                    (EgressV1::Nat, Some(nat)) => Egress::Nat(nat),
+                    (EgressV1::Nat, None) => return Err(inconsistent()),
+                };
+                NetworkSpec::Overlay(OverlaySpec { vni, subnet, egress, mtu: self.mtu, dhcp, allow_spoofing })
             }
             (NetworkKind::Bridge, None, _) => NetworkSpec::Bridge(BridgeSpec {
                 bridge_name: self.bridge_name.parse().map_err(|_| inconsistent())?,
@@ -238,6 +248,7 @@ impl StoredShape for NetworkCreatedV2 {
                 mtu: self.mtu,
                 vlan: self.vlan,
                 dhcp,
+                allow_spoofing,
             }),
             _ => return Err(inconsistent()),
         };

@@ -29,6 +29,7 @@ impl NetworkDraft {
                 "managed" => draft.managed = boolean(&field, &value, v),
                 "dhcp" => draft.dhcp = boolean(&field, &value, v),
                 "dns" => draft.dns = boolean(&field, &value, v),
+                "allow_spoofing" => draft.allow_spoofing = boolean(&field, &value, v),
                 "mtu" => draft.mtu = integer(&field, &value, v),
                 "vlan" => draft.vlan = integer(&field, &value, v),
                 _ => v.add(&field, "is not a field of a network"),
@@ -54,7 +55,7 @@ impl NetworkDraft {
         let fields = ParsedFields::parse(self, v);
         let spec = match kind {
             Some(NetworkKind::Bridge) => bridge(self, fields, mesh, v).map(NewNetworkSpec::Bridge),
-            Some(NetworkKind::Overlay) => overlay(self, fields, v),
+            Some(NetworkKind::Overlay) => overlay(self, fields, mesh, v),
             None => None,
         };
         match (name, spec) {
@@ -134,11 +135,7 @@ fn bridge(
     }
     let managed = draft.managed.unwrap_or(false);
     let subnet = bridge_subnet(draft, &fields, managed, v);
-    if let (Some(true), Some(subnet), Some(mesh)) = (fields.nat, fields.subnet, mesh)
-        && subnet.is_within(mesh)
-    {
-        v.add("subnet", format!("must not lie in the mesh's supernet `{mesh}`"));
-    }
+    check_outside_mesh(&fields, mesh, v);
     let ownership = match (managed, subnet.filter(|_| fields.nat == Some(true))) {
         (false, _) => Ownership::Unmanaged,
         (true, None) => Ownership::Managed(Egress::None),
@@ -150,6 +147,7 @@ fn bridge(
         mtu: fields.mtu.unwrap_or(Mtu::DEFAULT),
         vlan: fields.vlan,
         dhcp: dhcp(draft, subnet, v),
+        allow_spoofing: draft.allow_spoofing.unwrap_or(false),
     })
 }
 
@@ -193,26 +191,42 @@ fn dhcp(draft: &NetworkDraft, subnet: Option<GatewaySubnet>, v: &mut Violations)
     Some(Dhcp { subnet, dns: draft.dns.unwrap_or(true) })
 }
 
-fn overlay(draft: &NetworkDraft, fields: ParsedFields, v: &mut Violations) -> Option<NewNetworkSpec> {
+/// The subnet of a network with NAT egress must not be reached through the mesh.
+fn check_outside_mesh(fields: &ParsedFields, mesh: Option<Ipv4Subnet>, v: &mut Violations) {
+    if let (Some(true), Some(subnet), Some(mesh)) = (fields.nat, fields.subnet, mesh)
+        && subnet.is_within(mesh)
+    {
+        v.add("subnet", format!("must not lie in the mesh's supernet `{mesh}`"));
+    }
+}
+
+fn overlay(
+    draft: &NetworkDraft,
+    fields: ParsedFields,
+    mesh: Option<Ipv4Subnet>,
+    v: &mut Violations,
+) -> Option<NewNetworkSpec> {
     let forbidden = [
         ("bridge_name", draft.bridge_name.is_some()),
         ("mtu", draft.mtu.is_some()),
         ("vlan", draft.vlan.is_some()),
-        ("egress", draft.egress.is_some()),
         ("managed", draft.managed.is_some()),
     ];
     for (field, _) in forbidden.into_iter().filter(|(_, given)| *given) {
         v.add(field, "is not for an overlay");
     }
-    if draft.gateway.is_some() && draft.dhcp != Some(true) {
-        v.add("gateway", "is only for an overlay with DHCP");
+    check_outside_mesh(&fields, mesh, v);
+    if draft.gateway.is_some() && draft.dhcp != Some(true) && fields.nat == Some(false) {
+        v.add("gateway", "is only for an overlay with DHCP or egress `nat`");
     }
     if draft.subnet.is_none() {
         v.add("subnet", "is required for an overlay");
     }
     let subnet = fields.subnet.and_then(|subnet| v.check("gateway", GatewaySubnet::new(subnet, fields.gateway)));
     let dhcp = dhcp(draft, subnet, v);
-    Some(NewNetworkSpec::Overlay { subnet: fields.subnet?, dhcp })
+    let allow_spoofing = draft.allow_spoofing.unwrap_or(false);
+    let egress = subnet.filter(|_| fields.nat == Some(true)).map_or(Egress::None, Egress::Nat);
+    Some(NewNetworkSpec::Overlay { subnet: fields.subnet?, egress, dhcp, allow_spoofing })
 }
 
 #[cfg(test)]

@@ -113,16 +113,51 @@ fn reports_all_violations_together() {
 #[test]
 fn overlay_takes_only_a_subnet() {
     let good = check_json(json!({"name": "net", "type": "overlay", "subnet": "10.42.0.9/24"})).unwrap();
-    assert_eq!(good.spec, NewNetworkSpec::Overlay { subnet: "10.42.0.0/24".parse().unwrap(), dhcp: None });
+    assert_eq!(
+        good.spec,
+        NewNetworkSpec::Overlay {
+            subnet: "10.42.0.0/24".parse().unwrap(),
+            egress: Egress::None,
+            dhcp: None,
+            allow_spoofing: false,
+        }
+    );
     for subnet in ["169.254.0.0/16", "224.0.1.0/24", "255.0.0.0/8"] {
         let bad = check_json(json!({"name": "net", "type": "overlay", "subnet": subnet}));
         assert_eq!(bad.unwrap_err(), ["subnet"], "{subnet}");
     }
     let bad = check_json(json!({
-        "name": "net", "type": "overlay", "bridge_name": "br0", "mtu": 1500, "vlan": 1, "egress": "none",
-        "managed": true, "gateway": "10.0.0.1",
+        "name": "net", "type": "overlay", "bridge_name": "br0", "mtu": 1500, "vlan": 1, "managed": true,
+        "gateway": "10.0.0.1",
     }));
-    assert_eq!(bad.unwrap_err(), ["bridge_name", "egress", "gateway", "managed", "mtu", "subnet", "vlan"]);
+    assert_eq!(bad.unwrap_err(), ["bridge_name", "gateway", "managed", "mtu", "subnet", "vlan"]);
+}
+
+#[test]
+fn overlays_with_egress_have_a_gateway() {
+    let overlay = |change: Value| {
+        let mut draft = json!({"name": "net", "type": "overlay", "subnet": "10.30.0.9/24", "egress": "nat"});
+        let (Value::Object(fields), Value::Object(change)) = (&mut draft, change) else { panic!() };
+        fields.extend(change);
+        check_json(draft).map(|network| {
+            let NewNetworkSpec::Overlay { egress, dhcp, .. } = network.spec else { panic!("no overlay") };
+            let gateway = match egress {
+                Egress::Nat(nat) => Some(nat.gateway().to_string()),
+                Egress::None => None,
+            };
+            (gateway, dhcp.map(|dhcp| dhcp.subnet.gateway().to_string()))
+        })
+    };
+    let text = |address: &str| Some(address.to_owned());
+    assert_eq!(overlay(json!({})), Ok((text("10.30.0.1"), None)));
+    assert_eq!(overlay(json!({"gateway": "10.30.0.7"})), Ok((text("10.30.0.7"), None)));
+    let both = Ok((text("10.30.0.7"), text("10.30.0.7")));
+    assert_eq!(overlay(json!({"gateway": "10.30.0.7", "dhcp": true})), both);
+    assert_eq!(overlay(json!({"egress": "none", "dhcp": true})), Ok((None, text("10.30.0.1"))));
+    assert_eq!(overlay(json!({"egress": "none"})), Ok((None, None)));
+    assert_eq!(overlay(json!({"egress": "none", "gateway": "10.30.0.7"})), Err(vec!["gateway".to_owned()]));
+    assert_eq!(overlay(json!({"egress": "out"})), Err(vec!["egress".to_owned()]));
+    assert_eq!(overlay(json!({"subnet": "10.42.3.0/24"})), Err(vec!["subnet".to_owned()]), "in the mesh");
 }
 
 #[test]
@@ -132,7 +167,7 @@ fn overlays_with_dhcp_have_a_gateway() {
         let (Value::Object(fields), Value::Object(change)) = (&mut draft, change) else { panic!() };
         fields.extend(change);
         check_json(draft).map(|network| {
-            let NewNetworkSpec::Overlay { subnet: _, dhcp } = network.spec else { panic!("no overlay") };
+            let NewNetworkSpec::Overlay { dhcp, .. } = network.spec else { panic!("no overlay") };
             dhcp.map(|dhcp| (dhcp.subnet.gateway().to_string(), dhcp.dns))
         })
     };

@@ -9,7 +9,8 @@ use crate::value::{BridgeName, GatewaySubnet, Ipv4Subnet, Mtu, NetworkName, Vlan
 /// A network as a client sends it, not yet validated.
 ///
 /// Type `bridge` requires `bridge_name`; its `subnet` and `gateway` belong to egress `nat` and to DHCP. Type `overlay`
-/// requires `subnet`, and takes only `dhcp`, `dns` and, with DHCP, `gateway` besides.
+/// requires `subnet`, and takes only `egress`, `dhcp`, `dns`, `allow_spoofing` and, with egress `nat` or DHCP,
+/// `gateway` besides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NetworkDraft {
     /// 1 to 255 characters, trimmed, without `/` and control characters, not of the form of a UUID; unique among the
@@ -24,13 +25,14 @@ pub struct NetworkDraft {
     /// Whether otherix creates, repairs and removes the bridge (default: no, it only checks that it exists).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed: Option<bool>,
-    /// `none` (default) or `nat`, which needs a managed bridge.
+    /// `none` (default) or `nat`, which needs a managed bridge or an overlay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<String>,
     /// An IPv4 prefix of length 8 to 30, such as `10.20.0.0/24`; host bits are masked off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet: Option<String>,
-    /// The nodes' IPv4 address in the subnet (default: its first host address). For an overlay, only with DHCP.
+    /// The nodes' IPv4 address in the subnet (default: its first host address). For an overlay, only with egress
+    /// `nat` or DHCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
     /// Whether the network assigns addresses of the subnet to its guests, which get them by DHCP (default: no). Needs a
@@ -40,6 +42,10 @@ pub struct NetworkDraft {
     /// Whether the gateway resolves names (default: as `dhcp`, which it needs).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<bool>,
+    /// Whether guests may send from other MAC and IP addresses than those of their NICs, as virtual machines and
+    /// containers inside them do (default: no).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_spoofing: Option<bool>,
     /// MTU in bytes, 68 to 9216 (default: 1500).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<i64>,
@@ -104,7 +110,9 @@ pub enum NewNetworkSpec {
     /// An overlay, whose VNI and MTU are assigned when it is decided.
     Overlay {
         subnet: Ipv4Subnet,
+        egress: Egress,
         dhcp: Option<Dhcp>,
+        allow_spoofing: bool,
     },
 }
 
@@ -125,6 +133,8 @@ pub struct BridgeSpec {
     pub vlan: Option<VlanId>,
     /// Only for managed bridges; its subnet is that of NAT egress, if the network has it.
     pub dhcp: Option<Dhcp>,
+    /// Whether guests may send from other addresses than those of their NICs.
+    pub allow_spoofing: bool,
 }
 
 /// Addresses that are assigned to guests.
@@ -145,7 +155,7 @@ pub enum Ownership {
     Managed(Egress),
 }
 
-/// How guests of a managed bridge reach addresses outside it.
+/// How guests of a managed bridge or an overlay reach addresses outside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Egress {
     None,
@@ -160,10 +170,14 @@ pub struct OverlaySpec {
     pub vni: Vni,
     /// The subnet that the guests share.
     pub subnet: Ipv4Subnet,
+    /// Each node lets its own guests out.
+    pub egress: Egress,
     /// The underlay's MTU less the overhead of the mesh and VXLAN ([`Mtu::of_overlay`]).
     pub mtu: Mtu,
     /// Its subnet is that of the overlay.
     pub dhcp: Option<Dhcp>,
+    /// Whether guests may send from other addresses than those of their NICs.
+    pub allow_spoofing: bool,
 }
 
 impl NetworkSpec {
@@ -193,7 +207,8 @@ impl NetworkSpec {
     /// The subnet and gateway of a network with NAT egress.
     pub fn nat(&self) -> Option<GatewaySubnet> {
         match self {
-            Self::Bridge(BridgeSpec { ownership: Ownership::Managed(Egress::Nat(nat)), .. }) => Some(*nat),
+            Self::Bridge(BridgeSpec { ownership: Ownership::Managed(Egress::Nat(nat)), .. })
+            | Self::Overlay(OverlaySpec { egress: Egress::Nat(nat), .. }) => Some(*nat),
             Self::Bridge(_) | Self::Overlay(_) => None,
         }
     }
@@ -203,6 +218,14 @@ impl NetworkSpec {
         match self {
             Self::Bridge(bridge) => bridge.dhcp,
             Self::Overlay(overlay) => overlay.dhcp,
+        }
+    }
+
+    /// Whether guests may send from other addresses than those of their NICs.
+    pub fn allows_spoofing(&self) -> bool {
+        match self {
+            Self::Bridge(bridge) => bridge.allow_spoofing,
+            Self::Overlay(overlay) => overlay.allow_spoofing,
         }
     }
 

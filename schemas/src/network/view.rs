@@ -39,6 +39,9 @@ pub struct NetworkView {
     /// Whether the gateway resolves names.
     #[serde(default)]
     pub dns: bool,
+    /// Whether guests may send from other addresses than those of their NICs.
+    #[serde(default)]
+    pub allow_spoofing: bool,
     /// The VNI of an overlay.
     pub vni: Option<Vni>,
     /// The position of the last decision about the network.
@@ -125,6 +128,7 @@ impl NetworkView {
             gateway: spec.gateway_subnet().map(GatewaySubnet::gateway),
             dhcp: spec.dhcp().is_some(),
             dns: spec.dhcp().is_some_and(|dhcp| dhcp.dns),
+            allow_spoofing: spec.allows_spoofing(),
             vni: spec.vni(),
             generation,
             created_at,

@@ -118,7 +118,7 @@ fn create(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) 
 
 /// Checks an unmanaged bridge.
 pub(super) fn unmanaged(context: &mut PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge) -> Outcome {
-    let DesiredBridge { name, mtu, mac: _, vlan, nat: _ } = bridge;
+    let DesiredBridge { name, mtu, vlan, .. } = bridge;
     match context.survey.named(name) {
         None => Outcome::Failed(text::missing(name)),
         Some(NameHolder::Foreign(link)) if link.is_bridge() => {

@@ -2,7 +2,7 @@
 
 use otherix_schemas::id::ClusterId;
 
-use super::action::{GUEST_FILTER, WriteGuestFilter};
+use super::action::{ChangeLocks, GUEST_FILTER, WriteGuestFilter};
 use crate::engine::{StepAction, Subject};
 use crate::kernel::{Kernel, KernelError};
 use crate::model::observed::Parts;
@@ -30,6 +30,30 @@ impl StepAction for WriteGuestFilter {
     }
 
     fn execute(actions: &[&Self], kernel: &mut Kernel, _: ClusterId) -> Vec<Result<(), KernelError>> {
-        actions.iter().map(|Self { is_wanted }| kernel.write_guest_filter(*is_wanted)).collect()
+        let locks = |action: &Self| action.is_wanted.then(|| action.locks.clone());
+        actions.iter().map(|action| kernel.write_guest_filter(locks(action).as_ref())).collect()
+    }
+}
+
+impl StepAction for ChangeLocks {
+    fn kind(&self) -> &'static str {
+        "guests"
+    }
+
+    fn name(&self) -> &'static str {
+        "change_locks"
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::Node(GUEST_FILTER)
+    }
+
+    /// It is repeated when NICs are attached and detached.
+    fn is_limited(&self) -> bool {
+        false
+    }
+
+    fn execute(actions: &[&Self], kernel: &mut Kernel, _: ClusterId) -> Vec<Result<(), KernelError>> {
+        actions.iter().map(|Self { remove, add }| kernel.change_locks(remove, add)).collect()
     }
 }

@@ -1,6 +1,8 @@
 //! The guest filter: tables of the packet filter that separate the guests of all networks from the node itself, and
 //! drop what no guest may send. They are the same for all networks, are written when the first network or NIC requires
-//! them, and stay until the node was removed from the cluster and has no device of ours any more.
+//! them, and stay until the node was removed from the cluster and has no device of ours any more. Only their sets say
+//! which addresses the guests of single taps may use; elements are added before the tap is created, and removed when
+//! the NIC is detached.
 //!
 //! The filter recognises our links by their group ([`crate::model::link_group`]), which bridges and taps get when they
 //! are created.
@@ -11,12 +13,12 @@ pub mod observe;
 mod plan;
 mod text;
 
-use otherix_schemas::id::NetworkId;
+use otherix_schemas::id::{NetworkId, NicId};
 
 use self::observe::GuestFilterState;
 use crate::engine::kind::PlannedOutcome;
 use crate::engine::{DeviceKind, Interest, PlanContext};
-use crate::model::desired::{Desired, DesiredNetwork};
+use crate::model::desired::{Desired, DesiredNetwork, DesiredTap};
 
 /// The device kind of the guest filter.
 pub struct GuestFilterKind;
@@ -36,6 +38,10 @@ impl DeviceKind for GuestFilterKind {
 
     fn plan_network(&self, context: &mut PlanContext<'_>, id: NetworkId, network: &DesiredNetwork) -> PlannedOutcome {
         plan::network(context, id, network)
+    }
+
+    fn plan_nic(&self, context: &mut PlanContext<'_>, _: NicId, tap: &DesiredTap) -> PlannedOutcome {
+        plan::nic(context, tap)
     }
 
     fn is_unreferenced(&self, context: &PlanContext<'_>) -> bool {

@@ -8,6 +8,8 @@ use crate::engine::Subject;
 use crate::engine::context::{PlanInputs, SharedValue};
 use crate::model::desired::Desired;
 use crate::model::firewall::GuestFilter;
+use crate::model::observed::Observed;
+use crate::model::tap_lock::TapLocks;
 
 /// The state of the guest filter, computed once in a plan.
 pub struct GuestFilterState {
@@ -17,6 +19,8 @@ pub struct GuestFilterState {
     pub(super) differs: bool,
     /// It cannot be read for now.
     pub(super) is_unread: bool,
+    /// What it must have about single taps.
+    pub(super) locks: TapLocks,
     /// Why it cannot be written for now.
     pub(super) failure: Option<String>,
 }
@@ -25,6 +29,20 @@ pub struct GuestFilterState {
 pub(super) fn is_required(desired: &Desired) -> bool {
     let has_bridges = desired.networks.values().any(|network| network.want.managed_bridge().is_some());
     has_bridges || desired.nics.values().any(|nic| nic.tap.is_some())
+}
+
+/// Returns what the guest filter must have about single taps. Until all decisions are known, it keeps what it has about
+/// others.
+fn locks(inputs: &PlanInputs<'_>) -> TapLocks {
+    let PlanInputs { desired, observed, is_current, .. } = *inputs;
+    let taps = desired.nics.values().filter_map(|nic| nic.tap.as_ref());
+    let locks = taps.map(|tap| (tap.name.clone(), tap.locks(desired.networks.get(&tap.network))));
+    let mut locks: TapLocks = locks.filter(|(_, locks)| !locks.is_empty()).collect();
+    let kept = observed.firewall.locks.iter().flatten().filter(|_| !is_current);
+    for (tap, current) in kept.filter(|(tap, _)| observed.named(tap).is_some()) {
+        locks.entry(tap.clone()).or_insert_with(|| current.clone());
+    }
+    locks
 }
 
 impl SharedValue for GuestFilterState {
@@ -46,12 +64,19 @@ impl SharedValue for GuestFilterState {
             // Another cluster determines it once the node has left this one.
             differs: differs && !desired.has_left,
             is_unread: current == Some(GuestFilter::Unread),
+            locks: locks(inputs),
             failure: failures.get(Subject::Node(GUEST_FILTER)).cloned(),
         }
     }
 }
 
 impl GuestFilterState {
+    /// Returns what the guest filter has about single taps, if it is as it must be otherwise.
+    pub(super) fn current_locks<'a>(&self, observed: &'a Observed) -> Option<&'a TapLocks> {
+        let is_intact = self.is_wanted && observed.firewall.guest_filter == Some(GuestFilter::Intact);
+        observed.firewall.locks.as_ref().filter(|_| is_intact)
+    }
+
     /// Whether a step is to remove it.
     pub(super) fn is_to_be_removed(&self) -> bool {
         self.differs && !self.is_wanted && self.failure.is_none()

@@ -44,6 +44,7 @@ impl DeviceKind for MeshKind {
                 | IpChange::Rule { .. },
             )
             | Notification::Port(_)
+            | Notification::Lock(_)
             | Notification::Firewall { .. } => false,
         }
     }

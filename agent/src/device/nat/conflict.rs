@@ -11,7 +11,7 @@ use otherix_schemas::value::Ipv4Subnet;
 use super::observe::has_connected_routes;
 use super::text;
 use crate::engine::PlanInputs;
-use crate::model::desired::{DesiredBridge, Want};
+use crate::model::desired::DesiredBridge;
 use crate::model::ip::{Address, AddressIndex, Gateway};
 use crate::model::link::BRIDGE;
 use crate::model::observed::Observed;
@@ -95,9 +95,9 @@ pub(super) fn guest_address(gateway: Gateway) -> Ipv4Addr {
 
 /// Returns the conflicts of each network with NAT egress that has some.
 pub(super) fn conflicts(inputs: &PlanInputs<'_>) -> BTreeMap<NetworkId, Conflicts> {
-    let with_nat = inputs.desired.networks.iter().filter_map(|(id, network)| match &network.want {
-        Want::Bridge(bridge) => Some((*id, bridge, bridge.nat?)),
-        Want::Overlay(_) | Want::Unmanaged(_) | Want::Unsupported(_) | Want::Nothing => None,
+    let with_nat = inputs.desired.networks.iter().filter_map(|(id, network)| {
+        let bridge = network.want.managed_bridge()?;
+        Some((*id, bridge, bridge.nat?))
     });
     let mut with_nat = with_nat.peekable();
     if with_nat.peek().is_none() {

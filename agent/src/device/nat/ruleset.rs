@@ -8,7 +8,7 @@ use otherix_schemas::id::NetworkId;
 use super::conflict::Conflicts;
 use crate::engine::context::PlanInputs;
 use crate::engine::survey::NameHolder;
-use crate::model::desired::{Desired, DesiredBridge, Want};
+use crate::model::desired::{Desired, DesiredBridge};
 use crate::model::firewall::{ClusterAddresses, Ruleset, VNI_BLOCK};
 use crate::model::ip::Gateway;
 use crate::model::link::{BRIDGE, Link};
@@ -28,9 +28,9 @@ pub(super) fn ruleset(inputs: &PlanInputs<'_>, conflicts: &BTreeMap<NetworkId, C
     let is_kept_out = |id: &NetworkId| conflicts.get(id).is_some_and(Conflicts::keeps_out);
     let with_nat = || {
         let networks = desired.networks.iter().filter(|(id, _)| !is_kept_out(id));
-        networks.filter_map(|(id, network)| match &network.want {
-            Want::Bridge(DesiredBridge { name, nat, .. }) => Some((*id, name, (*nat)?)),
-            Want::Overlay(_) | Want::Unmanaged(_) | Want::Unsupported(_) | Want::Nothing => None,
+        networks.filter_map(|(id, network)| {
+            let DesiredBridge { name, nat, .. } = network.want.managed_bridge()?;
+            Some((*id, name, (*nat)?))
         })
     };
     let ours = with_nat().filter(|(id, name, _)| match survey.named(name) {

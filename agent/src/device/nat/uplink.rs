@@ -9,7 +9,6 @@ use otherix_schemas::id::NetworkId;
 
 use super::text;
 use crate::engine::PlanInputs;
-use crate::model::desired::Want;
 use crate::model::observed::Observed;
 use crate::model::route::{MAIN_TABLE, Prefix, Route, RouteKind};
 
@@ -73,9 +72,9 @@ impl Defaults {
 
 pub(super) fn uplinks(inputs: &PlanInputs<'_>) -> Uplinks {
     let PlanInputs { desired, observed, .. } = inputs;
-    let with_nat = desired.networks.iter().filter_map(|(id, network)| match &network.want {
-        Want::Bridge(bridge) => Some((*id, bridge.name.as_str(), Prefix::from(bridge.nat?.subnet))),
-        Want::Overlay(_) | Want::Unmanaged(_) | Want::Unsupported(_) | Want::Nothing => None,
+    let with_nat = desired.networks.iter().filter_map(|(id, network)| {
+        let bridge = network.want.managed_bridge()?;
+        Some((*id, bridge.name.as_str(), Prefix::from(bridge.nat?.subnet)))
     });
     let with_nat: Vec<_> = with_nat.collect();
     let (bridges, subnets): (BTreeSet<_>, Vec<_>) =

@@ -32,6 +32,9 @@ pub struct PortChanges {
     /// defaults.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub lock: bool,
+    /// As [`Self::lock`], but unlock the port: it accepts frames with any source MAC address.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unlock: bool,
     /// Set the port's state to `forwarding`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unblock: bool,
@@ -47,7 +50,7 @@ pub struct PortChanges {
 
 impl fmt::Display for PortChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, mtu, up, alias, group, disable_ipv6, bridge, lock, unblock, vlan, .. } = self;
+        let Self { name, mtu, up, alias, group, disable_ipv6, bridge, lock, unlock, unblock, vlan, .. } = self;
         let Self { fdb_entry, remove_fdb_entries, .. } = self;
         name.iter().try_for_each(|name| write!(f, " name {name}"))?;
         mtu.iter().try_for_each(|mtu| write!(f, " mtu {mtu}"))?;
@@ -57,6 +60,7 @@ impl fmt::Display for PortChanges {
             (*alias, " alias"),
             (*disable_ipv6, " disable_ipv6"),
             (*lock, " locked"),
+            (*unlock, " unlocked"),
             (*unblock, " forwarding"),
             (*up, " up"),
         ];

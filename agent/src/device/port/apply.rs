@@ -19,8 +19,8 @@ pub(in crate::device) fn change_port(
     changes: &PortChanges,
     owner: Owner,
 ) -> Result<(), RequestError> {
-    let PortChanges { name, mtu, up, alias, group, disable_ipv6, bridge, lock, unblock, vlan, .. } = changes;
-    let PortChanges { fdb_entry, remove_fdb_entries, .. } = changes;
+    let PortChanges { name, mtu, up, alias, group, disable_ipv6, bridge, lock, unlock, unblock, .. } = changes;
+    let PortChanges { vlan, fdb_entry, remove_fdb_entries, .. } = changes;
     if *disable_ipv6 {
         kernel.disable_ipv6_of(index);
     }
@@ -32,7 +32,7 @@ pub(in crate::device) fn change_port(
     if must_be_down || mtu.is_some() || *alias || group.is_some() || *disable_ipv6 {
         messages.push(set_link(index, changes, owner));
     }
-    messages.extend(lock.then(|| port::lock(index)));
+    messages.extend((*lock || *unlock).then(|| port::configure(index, *lock)));
     messages.extend(vlan.iter().flat_map(|vlan| port::set_vlans(index, *vlan, false)));
     messages.extend(fdb_entry.map(|entry| port::add_fdb_entry(index, entry)));
     messages.extend(remove_fdb_entries.iter().map(|entry| port::delete_fdb_entry(index, *entry)));

@@ -74,8 +74,10 @@ fn attachment<'a>(context: &PlanContext<'a>, tap: &DesiredTap) -> Result<Attachm
     let has_gateway = desired.nat.is_some() && !context.shared::<NatState>().is_kept_out(id);
     let group = match (&network.want, has_gateway, tap.lease.is_some()) {
         (Want::Unmanaged(_), _, _) => LinkGroup::Tap,
+        (_, true, true) if desired.allow_spoofing => LinkGroup::SpoofingGatewayTap,
         (_, true, true) => LinkGroup::AssignedGatewayTap,
         (_, true, false) => LinkGroup::GatewayTap,
+        (_, false, true) if desired.allow_spoofing => LinkGroup::SpoofingTap,
         (_, false, true) => LinkGroup::AssignedTap,
         (_, false, false) => LinkGroup::IsolatedTap,
     };
@@ -160,7 +162,7 @@ fn forwarding(tap: &DesiredTap, state: StpState, bridge: &Link) -> Outcome {
 
 /// Returns the changes that configure a new tap.
 fn all_changes(tap: &DesiredTap, bridge: &Attachment<'_>) -> PortChanges {
-    let DesiredBridge { mtu, vlan, .. } = bridge.desired;
+    let DesiredBridge { mtu, vlan, allow_spoofing, .. } = bridge.desired;
     PortChanges {
         name: Some(tap.name.clone()),
         mtu: Some(*mtu),
@@ -169,7 +171,8 @@ fn all_changes(tap: &DesiredTap, bridge: &Attachment<'_>) -> PortChanges {
         group: Some(bridge.group),
         disable_ipv6: false,
         bridge: Some(bridge.link.index),
-        lock: true,
+        lock: !allow_spoofing,
+        unlock: *allow_spoofing,
         unblock: false,
         vlan: vlan.map(|vlan| Some(vlan).into()),
         fdb_entry: Some(FdbEntry::of_nic(tap.mac, *vlan)),
@@ -180,7 +183,9 @@ fn all_changes(tap: &DesiredTap, bridge: &Attachment<'_>) -> PortChanges {
 /// Adds the changes of the bridge port that a tap is.
 fn add_port_changes(changes: &mut PortChanges, port: &BridgePort, tap: &DesiredTap, bridge: &Attachment<'_>) {
     let BridgePort { locked, learning, altered, state, vlans, fdb, remotes: _ } = port;
-    changes.lock = !locked || *learning || *altered;
+    let may_spoof = bridge.desired.allow_spoofing;
+    let differs = *locked == may_spoof || *learning || *altered;
+    (changes.lock, changes.unlock) = (differs && !may_spoof, differs && may_spoof);
     // With a spanning tree, the bridge decides; the kernel refuses to change the state.
     changes.unblock = !state.is_forwarding() && !bridge.link.settings.stp;
     let bridge = bridge.desired;

@@ -58,6 +58,11 @@ pub(super) fn overlay(context: &mut PlanContext<'_>, id: NetworkId, overlay: &De
     }
 }
 
+/// Returns the group of the VTEP of an overlay with this bridge.
+fn group(bridge: &DesiredBridge) -> LinkGroup {
+    if bridge.nat.is_some() { LinkGroup::GatewayVtep } else { LinkGroup::Vtep }
+}
+
 fn repair(
     context: &mut PlanContext<'_>,
     id: NetworkId,
@@ -65,19 +70,21 @@ fn repair(
     link: &Link,
     bridge: &Link,
 ) -> PlannedOutcome {
-    let DesiredOverlay { bridge: DesiredBridge { mtu, .. }, vtep, remote: _, flood: _ } = overlay;
+    let DesiredOverlay { bridge: DesiredBridge { mtu, allow_spoofing, .. }, vtep, remote: _, flood: _ } = overlay;
     let no_port = BridgePort::default();
     let port = context.observed.ports.get(&link.index).unwrap_or(&no_port);
     let attach = link.master != Some(bridge.index);
+    let differs = attach || port.locked == *allow_spoofing || port.learning || port.altered;
     let mut changes = PortChanges {
         name: (link.name != vtep.name).then(|| vtep.name.clone()),
         mtu: (link.mtu != *mtu).then_some(*mtu),
         up: !link.up || attach,
         alias: !context.survey.is_labelled(link),
-        group: link.other_group(LinkGroup::Vtep),
+        group: link.other_group(group(&overlay.bridge)),
         bridge: attach.then_some(bridge.index),
         disable_ipv6: link.ipv6,
-        lock: attach || !port.locked || port.learning || port.altered,
+        lock: differs && !allow_spoofing,
+        unlock: differs && *allow_spoofing,
         unblock: !port.state.is_forwarding() && !attach,
         ..PortChanges::default()
     };
@@ -106,7 +113,7 @@ fn repair(
 }
 
 fn create(context: &mut PlanContext<'_>, id: NetworkId, overlay: &DesiredOverlay, bridge: &Link) -> PlannedOutcome {
-    let DesiredOverlay { bridge: DesiredBridge { mtu, .. }, vtep, remote: _, flood: _ } = overlay;
+    let DesiredOverlay { bridge: DesiredBridge { mtu, allow_spoofing, .. }, vtep, remote: _, flood: _ } = overlay;
     for name in [&vtep.name, &temporary_vtep_name(id)] {
         if let Some(holder) = context.survey.named(name) {
             return Some(context.wait_for_name(holder, name));
@@ -126,9 +133,10 @@ fn create(context: &mut PlanContext<'_>, id: NetworkId, overlay: &DesiredOverlay
         mtu: Some(*mtu),
         up: true,
         alias: true,
-        group: Some(LinkGroup::Vtep),
+        group: Some(group(&overlay.bridge)),
         bridge: Some(bridge.index),
-        lock: true,
+        lock: !allow_spoofing,
+        unlock: *allow_spoofing,
         ..PortChanges::default()
     };
     context.add(CreateVtep { network: id, vtep: vtep.clone(), changes });

@@ -17,8 +17,8 @@ use crate::model::vxlan::{Frames, RemoteEntry};
 const FIRST_VLAN: u16 = 1;
 const LAST_VLAN: u16 = 4094;
 
-/// Locks a port, disables learning, and sets everything else to the kernel's defaults.
-pub(crate) fn lock(index: u32) -> Message {
+/// Locks a port, or unlocks it, disables learning, and sets everything else to the kernel's defaults.
+pub(crate) fn configure(index: u32, is_locked: bool) -> Message {
     let port = LinkBridgePort::new(index)
         .hairpin(false)
         .guard(false)
@@ -33,7 +33,7 @@ pub(crate) fn lock(index: u32) -> Message {
         .neigh_suppress(false)
         .isolated(false)
         .learning(false)
-        .locked(true);
+        .locked(is_locked);
     change_link(port.build())
 }
 

@@ -28,6 +28,7 @@
 
 mod frames;
 pub(super) mod guests;
+pub(super) mod locks;
 mod mesh;
 mod sets;
 mod uplinks;
@@ -41,7 +42,7 @@ use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, Table, nft_expr};
 
 use self::mesh::Vteps;
-use self::sets::{GatewayOn, LinkName, Server, set_host_order};
+use self::sets::{LinkName, Server, WithAddress, set_host_order};
 use super::expression::{
     Connection, DestinationType, EXPECTED, Field, LOCAL, Masquerade, REPLY, ReversePath, SecondPart,
 };
@@ -222,9 +223,9 @@ fn add_bridges<'a>(batch: &mut Batch, table: &'a Table, networks: &[(CString, Ga
 }
 
 /// Adds the set of our bridges, each with the address of its gateway.
-fn add_own<'a>(batch: &mut Batch, table: &'a Table, networks: &[(CString, Gateway)]) -> Set<'a, GatewayOn> {
+fn add_own<'a>(batch: &mut Batch, table: &'a Table, networks: &[(CString, Gateway)]) -> Set<'a, WithAddress> {
     let mut own = Set::new_named(c"own", 3, table, table.get_family());
-    networks.iter().for_each(|(device, gateway)| own.add(&GatewayOn::new(device, gateway.address)));
+    networks.iter().for_each(|(device, gateway)| own.add(&WithAddress(LinkName::new(device), gateway.address)));
     add_set(batch, &own);
     own
 }
@@ -358,7 +359,7 @@ fn add_between(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]
 }
 
 /// Matches packets from a bridge of ours whose field has the address of the gateway on that bridge.
-fn concerns_own_gateway(rule: &mut Rule<'_>, own: &Set<'_, GatewayOn>, field: Field) {
+fn concerns_own_gateway(rule: &mut Rule<'_>, own: &Set<'_, WithAddress>, field: Field) {
     rule.add_expr(&nft_expr!(meta iifname));
     rule.add_expr(&SecondPart { field, after: LinkName::LEN });
     rule.add_expr(&nft_expr!(lookup own));

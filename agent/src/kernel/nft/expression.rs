@@ -57,15 +57,26 @@ pub(super) enum GroupOf {
 /// Bytes of the packet, loaded behind a first part of `after` bytes in the register that a look-up compares.
 pub(super) struct SecondPart {
     pub(super) field: Field,
-    /// Multiple of 4, less than 20.
+    /// Multiple of 4, at most 48 with the field.
     pub(super) after: u32,
 }
 
 /// A field of a packet.
 #[derive(Clone, Copy)]
 pub(super) enum Field {
+    /// The source of a frame.
+    EthernetSource,
+    /// The source of an IPv4 packet.
+    Ipv4Source,
     /// The destination of an IPv4 packet.
     Ipv4Destination,
+    /// The source of an IPv6 packet.
+    Ipv6Source,
+    /// The address that a neighbour solicitation or advertisement is about.
+    NeighbourTarget,
+    /// The MAC and the IPv4 address of the sender of an ARP packet.
+    ArpSenderMac,
+    ArpSender,
     /// The address that an ARP packet asks for, or is sent to.
     ArpTarget,
     /// The destination port of TCP and UDP.
@@ -75,10 +86,17 @@ pub(super) enum Field {
 impl Field {
     /// Returns the header (`NFT_PAYLOAD_*_HEADER`), the offset in it, and the length.
     const fn place(self) -> (u32, u32, u32) {
+        const LINK: u32 = 0;
         const NETWORK: u32 = 1;
         const TRANSPORT: u32 = 2;
         match self {
+            Self::EthernetSource => (LINK, 6, 6),
+            Self::Ipv4Source => (NETWORK, 12, 4),
             Self::Ipv4Destination => (NETWORK, 16, 4),
+            Self::Ipv6Source => (NETWORK, 8, 16),
+            Self::NeighbourTarget => (TRANSPORT, 8, 16),
+            Self::ArpSenderMac => (NETWORK, 8, 6),
+            Self::ArpSender => (NETWORK, 14, 4),
             Self::ArpTarget => (NETWORK, 24, 4),
             Self::DestinationPort => (TRANSPORT, 2, 2),
         }

@@ -5,13 +5,18 @@ use std::io;
 
 use otherix_netlink::{HEADER_LEN, Message, Protocol, Refusal, Reply, RequestError, Socket, find};
 
-use super::tables::{FAMILY_IPV6, OurTables};
+use super::batch::locks;
+use super::snapshot::{NFTA_SET_ELEM_LIST_SET, parse_locks};
+use super::tables::{FAMILY_BRIDGE, FAMILY_IPV6, OurTables};
+use crate::model::notification::LockChange;
 
 /// Size of the socket's buffers, in bytes: for the batch of some 20,000 networks.
 const BUFFER: usize = 32 << 20;
 
 /// `NFNL_SUBSYS_NFTABLES`, in a message's type.
 pub(super) const SUBSYSTEM: u16 = 10 << 8;
+const NFT_MSG_NEWSETELEM: u16 = 12;
+const NFT_MSG_DELSETELEM: u16 = 14;
 const NFT_MSG_NEWGEN: u16 = 15;
 const NFT_MSG_GETGEN: u16 = 16;
 const NFTA_GEN_ID: u16 = 1;
@@ -173,9 +178,11 @@ pub(super) fn attribute(body: &[u8], kind: u16) -> Option<Vec<u8>> {
 }
 
 /// What a relevant notification of the packet filter is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::kernel) enum FilterNotification {
-    /// A table of ours, or an object in it.
+    /// Locks of taps were added, or removed.
+    Locks(Vec<LockChange>),
+    /// A table of ours, or another object in it.
     Ours,
     /// A table of others, or an object in it.
     Foreign,
@@ -186,6 +193,18 @@ pub(in crate::kernel) fn parse_notification(reply: Reply<'_>) -> Option<FilterNo
     let Reply { kind, payload: body, .. } = reply;
     if kind & 0xff00 != SUBSYSTEM || kind & 0xff == NFT_MSG_NEWGEN {
         return None;
+    }
+    let is_added = match kind & 0xff {
+        NFT_MSG_NEWSETELEM => Some(true),
+        NFT_MSG_DELSETELEM => Some(false),
+        _ => None,
+    };
+    if let Some(is_added) = is_added
+        && OurTables::GUESTS.have_in(FAMILY_BRIDGE, body)
+        && attribute(body, NFTA_SET_ELEM_LIST_SET).is_some_and(|set| locks::has_locks(&set))
+    {
+        let changes = parse_locks(body).into_iter().map(|(tap, lock)| LockChange { tap, lock, is_added });
+        return Some(FilterNotification::Locks(changes.collect()));
     }
     if OurTables::ALL.iter().any(|tables| tables.have(body)) {
         return Some(FilterNotification::Ours);

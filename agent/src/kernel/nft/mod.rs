@@ -2,7 +2,8 @@
 //! changed. `otherix` has the rules of single networks; `otherix_guests` is the same for all of them.
 //!
 //! To detect changes of our tables, their digest is taken right after a write, at the generation of that write, and
-//! compared with that of later reads. Tables that this process has not written count as altered.
+//! compared with that of later reads. Tables that this process has not written count as altered. The locks of taps in
+//! the guest filter are no part of the digest: they are read, and changed one by one.
 //!
 //! A kernel may lack the packet filter of ARP, IPv6 or bridges: then there is no table of that family.
 
@@ -20,6 +21,7 @@ use self::snapshot::{FilterSnapshot, TablesDigest};
 use self::tables::{FAMILY_ARP, FAMILY_BRIDGE, FAMILY_IPV4, FAMILY_IPV6, family_name};
 use crate::model::filter::ForeignFilter;
 use crate::model::firewall::{Firewall, GuestFilter, Ruleset, TableState};
+use crate::model::tap_lock::TapLocks;
 
 pub(super) use self::filter::{FilterError, FilterNotification, parse_notification};
 
@@ -83,12 +85,17 @@ impl Nft {
         Ok(())
     }
 
-    /// Replaces the guest filter atomically, or removes it.
-    pub(super) fn write_guest_filter(&mut self, is_wanted: bool) -> Result<(), FilterError> {
+    /// Replaces the guest filter atomically, with these locks, or removes it.
+    pub(super) fn write_guest_filter(&mut self, locks: Option<&TapLocks>) -> Result<(), FilterError> {
         self.guests = None;
-        let generation = self.replace(|families| Ok(batch::guests::replace(families, is_wanted)))?;
+        let generation = self.replace(|families| Ok(batch::guests::replace(families, locks)))?;
         self.guests = Some(WrittenTables::new((), generation));
         Ok(())
+    }
+
+    /// Removes locks of the guest filter and adds others, atomically.
+    pub(super) fn change_locks(&mut self, removed: &TapLocks, added: &TapLocks) -> Result<(), FilterError> {
+        self.commit(&batch::locks::change(removed, added)).map(drop)
     }
 
     /// Commits the batch for the families that the kernel supports. Returns the generation of the write.
@@ -141,7 +148,7 @@ impl Nft {
     /// often, the states are [`TableState::Unread`] and [`GuestFilter::Unread`].
     pub(super) fn read(&mut self) -> Result<Firewall, FilterError> {
         let snapshot = FilterSnapshot::read(Self::opened(&mut self.socket)?);
-        let FilterSnapshot { networks, guests, generation } = match snapshot {
+        let FilterSnapshot { networks, guests, locks, generation } = match snapshot {
             Err(FilterError::Busy) => return Ok(Firewall::unread()),
             snapshot => snapshot?,
         };
@@ -154,6 +161,7 @@ impl Nft {
             written.map_or(GuestFilter::Altered, |()| GuestFilter::Intact)
         });
         let bridged = std::fs::read_to_string(BRIDGE_CALLS).is_ok_and(|on| on.trim() != "0");
-        Ok(Firewall { table, guest_filter: Some(guest_filter), bridged })
+        let locks = Some(locks).filter(|_| self.families.contains(&FAMILY_BRIDGE));
+        Ok(Firewall { table, guest_filter: Some(guest_filter), locks, bridged })
     }
 }

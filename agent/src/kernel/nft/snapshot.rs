@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use otherix_netlink::{Message, NLM_F_DUMP, attributes};
 use sha2::{Digest, Sha256};
 
+use super::batch::locks;
 use super::filter::{FAMILY_HEADER, FilterError, FilterObject, FilterSocket, attribute, request};
 use super::tables::OurTables;
+use crate::model::tap_lock::{self, TapLock, TapLocks};
 
 /// How often a read is tried when changes interrupt it.
 const ATTEMPTS: u32 = 8;
@@ -26,6 +28,10 @@ const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_RULE_POSITION: u16 = 6;
 const NFTA_SET_NAME: u16 = 2;
 const NFTA_SET_HANDLE: u16 = 16;
+/// How many elements there are, since Linux 6.16.
+const NFTA_SET_COUNT: u16 = 20;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_DATA_VALUE: u16 = 1;
 pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 
@@ -37,6 +43,8 @@ pub(super) struct FilterSnapshot {
     pub(super) networks: TablesDigest,
     /// Of [`OurTables::GUESTS`].
     pub(super) guests: TablesDigest,
+    /// Those of the guest filter, which are not in its digest.
+    pub(super) locks: TapLocks,
     /// The generation at which it was read.
     pub(super) generation: u32,
 }
@@ -59,14 +67,20 @@ impl FilterSnapshot {
 
     fn attempt(socket: &mut FilterSocket) -> Result<Self, FilterError> {
         let chains = socket.dump(request(NFT_MSG_GETCHAIN, NLM_F_DUMP, 0))?;
-        let networks = digest(socket, &OurTables::NETWORKS, &chains)?;
-        let guests = digest(socket, &OurTables::GUESTS, &chains)?;
-        Ok(Self { networks, guests, generation: 0 })
+        let mut locks = TapLocks::new();
+        let networks = digest(socket, &OurTables::NETWORKS, &chains, &mut locks)?;
+        let guests = digest(socket, &OurTables::GUESTS, &chains, &mut locks)?;
+        Ok(Self { networks, guests, locks, generation: 0 })
     }
 }
 
-/// Reads the digest of tables. `chains` are those of all tables.
-fn digest(socket: &mut FilterSocket, tables: &OurTables, chains: &[FilterObject]) -> Result<TablesDigest, FilterError> {
+/// Reads the digest of tables, and adds the locks that they have. `chains` are those of all tables.
+fn digest(
+    socket: &mut FilterSocket,
+    tables: &OurTables,
+    chains: &[FilterObject],
+    found: &mut TapLocks,
+) -> Result<TablesDigest, FilterError> {
     let mut digest = Sha256::new();
     let mut has_any = false;
     for family in tables.families {
@@ -83,11 +97,18 @@ fn digest(socket: &mut FilterSocket, tables: &OurTables, chains: &[FilterObject]
         add(&mut digest, &rules, &[NFTA_RULE_HANDLE, NFTA_RULE_POSITION]);
         let sets = socket.dump(of_table(NFT_MSG_GETSET, NLM_F_DUMP))?;
         let names: Vec<_> = sets.iter().filter_map(|set| attribute(&set.body, NFTA_SET_NAME)).collect();
-        add(&mut digest, &sets, &[NFTA_SET_HANDLE]);
+        add(&mut digest, &sets, &[NFTA_SET_HANDLE, NFTA_SET_COUNT]);
         for name in names {
             let mut request = of_table(NFT_MSG_GETSETELEM, NLM_F_DUMP);
             request.put(NFTA_SET_ELEM_LIST_SET, &name);
             let elements = socket.dump(request)?;
+            if tables.have_locks_in(*family, &name) {
+                let all = elements.iter().flat_map(|object| parse_locks(&object.body));
+                for (tap, lock) in all {
+                    tap_lock::change(found, &tap, lock, true);
+                }
+                continue;
+            }
             // Their order is that of hashes, which varies, and sometimes one occurs twice.
             let lists = elements.iter().filter_map(|object| attribute(&object.body, NFTA_SET_ELEM_LIST_ELEMENTS));
             let elements: BTreeSet<Vec<u8>> = lists.flat_map(|list| values(&list)).collect();
@@ -96,6 +117,18 @@ fn digest(socket: &mut FilterSocket, tables: &OurTables, chains: &[FilterObject]
         }
     }
     Ok(has_any.then(|| digest.finalize().into()))
+}
+
+/// Parses elements of a set with locks: the name of the tap, and its lock. Others are left out.
+pub(super) fn parse_locks(body: &[u8]) -> Vec<(String, TapLock)> {
+    let Some(set) = attribute(body, NFTA_SET_ELEM_LIST_SET) else { return Vec::new() };
+    let elements = attribute(body, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
+    let lock = |element: Vec<u8>| {
+        let key = otherix_netlink::find(&element, NFTA_SET_ELEM_KEY)?;
+        let value = otherix_netlink::find(key.value, NFTA_DATA_VALUE)?;
+        locks::parse(&set, value.value)
+    };
+    values(&elements).into_iter().filter_map(lock).collect()
 }
 
 /// Encodes a request for a table, or for objects in it.

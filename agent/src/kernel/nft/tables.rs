@@ -1,5 +1,6 @@
 //! Which tables are ours. Numbers are from linux/netfilter.h.
 
+use super::batch::locks;
 use super::filter::attribute;
 use crate::model::firewall::{GUEST_TABLES, TABLE};
 
@@ -29,6 +30,11 @@ impl OurTables {
     /// Whether an object of the packet filter, with this message payload, is one of these tables or in one.
     pub(super) fn have(&self, body: &[u8]) -> bool {
         self.families.iter().any(|family| self.have_in(*family, body))
+    }
+
+    /// Whether the set of this name in the table of this family has locks of taps.
+    pub(super) fn have_locks_in(&self, family: u8, set: &[u8]) -> bool {
+        self.name == GUEST_TABLES && family == FAMILY_BRIDGE && locks::has_locks(set)
     }
 
     /// Whether an object is the table of this family or in it.

@@ -35,8 +35,8 @@ const NTF_SELF: u8 = 0x02;
 const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;
 
-/// The other settings as [`crate::kernel::message::port::lock`] sets them: the kernel's defaults, except that no port
-/// of ours becomes the root port of a spanning tree.
+/// The other settings as [`crate::kernel::message::port::configure`] sets them: the kernel's defaults, except that no
+/// port of ours becomes the root port of a spanning tree.
 const SETTINGS: [(u16, bool); 12] = [
     (4, false),  // IFLA_BRPORT_MODE, which is hairpin
     (5, false),  // IFLA_BRPORT_GUARD

@@ -23,17 +23,21 @@ pub struct DesiredBridge {
     /// Present if the network has NAT egress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat: Option<Gateway>,
+    /// The guests may use other addresses than those of their NICs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_spoofing: bool,
 }
 
 impl DesiredBridge {
     /// Returns the bridge of a network with this spec.
     pub(super) fn of(spec: &BridgeSpec, mac: Option<MacAddress>) -> Self {
-        let BridgeSpec { bridge_name, ownership, mtu, vlan, dhcp: _ } = spec;
+        let BridgeSpec { bridge_name, ownership, mtu, vlan, dhcp: _, allow_spoofing } = spec;
         let nat = match ownership {
             Ownership::Managed(Egress::Nat(nat)) => Some(Gateway::from(*nat)),
             Ownership::Managed(Egress::None) | Ownership::Unmanaged => None,
         };
-        Self { name: bridge_name.to_string(), mtu: mtu.get().into(), mac, vlan: *vlan, nat }
+        let (name, mtu) = (bridge_name.to_string(), mtu.get().into());
+        Self { name, mtu, mac, vlan: *vlan, nat, allow_spoofing: *allow_spoofing }
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use otherix_schemas::id::{NetworkId, NodeId};
-use otherix_schemas::network::OverlaySpec;
+use otherix_schemas::network::{Egress, OverlaySpec};
 use otherix_schemas::nic::NicAttached;
 use otherix_schemas::value::{BridgeName, MacAddress, Vni};
 use serde::{Deserialize, Serialize};
 
-use super::DesiredBridge;
+use super::{DesiredBridge, GATEWAY_MAC};
 use crate::model::cluster_view::ClusterView;
+use crate::model::ip::Gateway;
 use crate::model::vxlan::{PORT, vtep_name};
 
 /// An overlay: a managed bridge, and a VTEP as the port of it that leads to the other nodes.
@@ -58,9 +59,14 @@ impl DesiredOverlay {
         local: Ipv4Addr,
         remote: BTreeMap<MacAddress, Ipv4Addr>,
     ) -> Self {
-        let OverlaySpec { vni, subnet: _, mtu, dhcp: _ } = spec;
-        let bridge =
-            DesiredBridge { name: BridgeName::of_overlay(*vni), mtu: mtu.get().into(), mac, vlan: None, nat: None };
+        let OverlaySpec { vni, subnet: _, egress, mtu, dhcp: _, allow_spoofing } = spec;
+        let (name, mtu) = (BridgeName::of_overlay(*vni), mtu.get().into());
+        let (mac, nat) = match egress {
+            Egress::None => (mac, None),
+            // The same on every node, so that guests find it wherever they are.
+            Egress::Nat(nat) => (MacAddress::try_from(GATEWAY_MAC).ok(), Some(Gateway::from(*nat))),
+        };
+        let bridge = DesiredBridge { name, mtu, mac, vlan: None, nat, allow_spoofing: *allow_spoofing };
         let vtep = DesiredVtep { name: vtep_name(vni.get()), vni: *vni, local, port: PORT };
         let flood = remote.values().copied().collect();
         Self { bridge, vtep, remote, flood }

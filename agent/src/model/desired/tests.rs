@@ -18,6 +18,7 @@ fn bridge(ownership: Ownership, vlan: Option<i64>) -> NetworkSpec {
         mtu: Mtu::try_from(9000).unwrap(),
         vlan: vlan.map(|number| number.try_into().unwrap()),
         dhcp: None,
+        allow_spoofing: false,
     })
 }
 
@@ -33,7 +34,7 @@ fn want(spec: NetworkSpec) -> Want {
 #[test]
 fn derives_bridges() {
     let mac = Some("02:02:09:9a:80:58".parse().unwrap());
-    let wanted = DesiredBridge { name: "br-app".into(), mtu: 9000, mac, vlan: None, nat: None };
+    let wanted = DesiredBridge { name: "br-app".into(), mtu: 9000, mac, vlan: None, nat: None, allow_spoofing: false };
     assert_eq!(want(bridge(Ownership::Managed(Egress::None), None)), Want::Bridge(wanted.clone()));
     let vlan = Some(7.try_into().unwrap());
     let tagged = DesiredBridge { vlan, ..wanted.clone() };
@@ -51,8 +52,10 @@ fn rejects_overlays_outside_the_mesh() {
     let wanted = want(NetworkSpec::Overlay(OverlaySpec {
         vni: 1000.try_into().unwrap(),
         subnet,
+        egress: Egress::None,
         mtu: Mtu::DEFAULT,
         dhcp: None,
+        allow_spoofing: false,
     }));
     assert!(matches!(&wanted, Want::Unsupported(text) if text.contains("mesh")), "{wanted:?}");
 }
@@ -70,8 +73,14 @@ fn overlays() -> ClusterView {
     }
     for number in [1, 2] {
         let vni = (u32::from(number) * 1000).try_into().unwrap();
-        let spec =
-            OverlaySpec { vni, subnet: "10.1.0.0/24".parse().unwrap(), mtu: 1390.try_into().unwrap(), dhcp: None };
+        let spec = OverlaySpec {
+            vni,
+            subnet: "10.1.0.0/24".parse().unwrap(),
+            egress: Egress::None,
+            mtu: 1390.try_into().unwrap(),
+            dhcp: None,
+            allow_spoofing: false,
+        };
         let (network_id, name) = (NetworkId::new(id(number)), format!("net-{number}").parse().unwrap());
         events.push(Event::Network(NetworkEvent::Created(NetworkCreated {
             network_id,

@@ -2,6 +2,8 @@
 
 mod frames;
 mod ipv6;
+mod locked;
+mod node_from_taps;
 mod node_services;
 mod withdrawn;
 

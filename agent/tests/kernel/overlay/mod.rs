@@ -1,6 +1,8 @@
 //! Overlays: forwarding to other nodes is as decided at any time, and no other host can inject frames.
 
+mod egress;
 mod injection;
+mod spoofing;
 pub(crate) mod topology;
 
 use std::time::Duration;

@@ -44,7 +44,14 @@ pub(crate) fn overlay(network: u16, placement: &Placement, here: u16) -> Want {
         .collect();
     let flood: BTreeSet<_> = remote.values().copied().collect();
     let number = vni(network);
-    let bridge = DesiredBridge { name: format!("otb{number}"), mtu: MTU, mac: None, vlan: None, nat: None };
+    let bridge = DesiredBridge {
+        name: format!("otb{number}"),
+        mtu: MTU,
+        mac: None,
+        vlan: None,
+        nat: None,
+        allow_spoofing: false,
+    };
     let vni = number.try_into().unwrap();
     let vtep = DesiredVtep { name: format!("otvx{number}"), vni, local: mesh_address(here), port: 4789 };
     Want::Overlay(DesiredOverlay { bridge, vtep, remote, flood })

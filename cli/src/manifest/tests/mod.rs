@@ -64,7 +64,7 @@ fn network(spec: &str) -> String {
 #[test]
 fn reads_every_network_field() {
     let spec = "  type: bridge\n  bridgeName: 'br-a'\n  managed: true\n  egress: nat\n  subnet: 10.20.0.0/24\n  \
-                gateway: \"10.20.0.9\"\n  dhcp: true\n  dns: false\n  mtu: 9000\n  vlan: 12";
+                gateway: \"10.20.0.9\"\n  dhcp: true\n  dns: false\n  allowSpoofing: true\n  mtu: 9000\n  vlan: 12";
     let draft = NetworkDraft {
         name: "net-a".to_owned(),
         kind: Some("bridge".to_owned()),
@@ -75,6 +75,7 @@ fn reads_every_network_field() {
         gateway: Some("10.20.0.9".to_owned()),
         dhcp: Some(true),
         dns: Some(false),
+        allow_spoofing: Some(true),
         mtu: Some(9000),
         vlan: Some(12),
     };
@@ -110,7 +111,7 @@ fn suggests_fields_for_misspelt_and_misplaced_ones() {
             "0.yaml:6: spec.bridge_name: unknown field; did you mean `bridgeName`?",
             "0.yaml:7: spec.name: unknown field; did you mean `metadata.name`?",
             "0.yaml:8: spec.colour: unknown field; the fields are `type`, `bridgeName`, `managed`, `egress`, \
-             `subnet`, `gateway`, `dhcp`, `dns`, `mtu`, `vlan`",
+             `subnet`, `gateway`, `dhcp`, `dns`, `allowSpoofing`, `mtu`, `vlan`",
             "0.yaml:9: bridgeName: unknown field; did you mean `spec.bridgeName`?",
         ],
     );
@@ -217,7 +218,7 @@ fn requires_mandatory_fields() {
             "0.yaml:2: kind: must be `Network` or `VM`, not `network`; did you mean `Network`?",
             "0.yaml:4: metadata.name: must not be empty",
             "0.yaml:5: spec: must be a mapping with the fields `type`, `bridgeName`, `managed`, `egress`, `subnet`, \
-             `gateway`, `dhcp`, `dns`, `mtu`, `vlan`",
+             `gateway`, `dhcp`, `dns`, `allowSpoofing`, `mtu`, `vlan`",
         ],
     );
 }

@@ -20,11 +20,13 @@ use crate::output::yaml;
 fn view_of(new: &NewNetwork) -> NetworkView {
     let spec = match &new.spec {
         NewNetworkSpec::Bridge(bridge) => NetworkSpec::Bridge(bridge.clone()),
-        NewNetworkSpec::Overlay { subnet, dhcp } => NetworkSpec::Overlay(OverlaySpec {
+        NewNetworkSpec::Overlay { subnet, egress, dhcp, allow_spoofing } => NetworkSpec::Overlay(OverlaySpec {
             vni: Vni::try_from(1000).unwrap(),
             subnet: *subnet,
             mtu: Mtu::try_from(1390).unwrap(),
             dhcp: *dhcp,
+            egress: *egress,
+            allow_spoofing: *allow_spoofing,
         }),
     };
     let created_at: Timestamp = "2026-01-02T03:04:05.000006Z".parse().unwrap();
@@ -117,16 +119,20 @@ fn draft() -> impl Strategy<Value = NetworkDraft> {
                 ..plain
             }
         });
-    let overlay =
-        (name(), any::<u32>(), 8..=30_u8, dhcp()).prop_map(|(name, address, prefix, (dhcp, dns))| NetworkDraft {
+    let overlay = (name(), any::<u32>(), 8..=30_u8, dhcp(), any::<bool>()).prop_map(
+        |(name, address, prefix, (dhcp, dns), nat)| NetworkDraft {
             name,
             kind: Some("overlay".to_owned()),
             subnet: Some(format!("{}/{prefix}", Ipv4Addr::from_bits(address))),
+            egress: nat.then(|| "nat".to_owned()),
             dhcp: Some(dhcp),
             dns: dns.filter(|_| dhcp),
             ..NetworkDraft::default()
-        });
-    prop_oneof![bridge, overlay]
+        },
+    );
+    let spoofing = proptest::option::of(any::<bool>());
+    (prop_oneof![bridge, overlay], spoofing)
+        .prop_map(|(draft, allow_spoofing)| NetworkDraft { allow_spoofing, ..draft })
 }
 
 proptest! {

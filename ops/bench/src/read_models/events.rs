@@ -5,7 +5,7 @@ use bytes::Bytes;
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{ClusterId, CorrelationId, EventId, NetworkId, NicId, NodeId, VmId};
-use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkSpec, OverlaySpec};
+use otherix_schemas::network::{Egress, NetworkCreated, NetworkDeleted, NetworkSpec, OverlaySpec};
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached};
 use otherix_schemas::node::{NodeJoined, NodeReconciled};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
@@ -71,8 +71,10 @@ impl History {
         let spec = NetworkSpec::Overlay(OverlaySpec {
             vni: Vni::try_from(1000 + number % 1_000_000)?,
             subnet: "10.7.0.0/24".parse()?,
+            egress: Egress::None,
             mtu: Mtu::try_from(1370)?,
             dhcp: None,
+            allow_spoofing: false,
         });
         let name = format!("network-{number}").parse()?;
         let network_id = NetworkId::new(id(1, number));

@@ -16,7 +16,11 @@ ip link set dev $interface mtu $mtu
 impl Lab {
     /// Creates a VM on a network. Its guest has another address, until it asks for one. Returns what was decided.
     fn guest_to_be(&self, name: &str, network: &str, options: &[&str]) -> String {
-        let other = if network == "span" { "10.50.0.199/24" } else { "10.60.0.199/24" };
+        let other = match network {
+            "span" => "10.50.0.199/24",
+            "out" => "10.70.0.199/24",
+            _ => "10.60.0.199/24",
+        };
         let nic = self.guest_of(name, &[&["--network", network], options].concat(), other);
         nic["ip"].as_str().unwrap().to_owned()
     }
@@ -89,4 +93,27 @@ fn lab_cluster_guests_have_the_addresses_that_were_decided() {
     lab.ok(&["vm", "delete", "left", "--wait"]);
     assert_eq!(lab.guest_to_be("again", "span", &["--node", "node-2"]), left);
     assert_eq!(lab.lease("again"), Some((left, 1390)));
+}
+
+#[test]
+fn lab_cluster_overlays_let_guests_out_on_their_own_node() {
+    let lab = Lab::up("egress", 2);
+    let network = ["network", "create", "out", "--type", "overlay", "--egress", "nat", "--subnet", "10.70.0.0/24"];
+    lab.ok(&[&network[..], &["--dhcp", "--wait"]].concat());
+    let east = lab.guest_to_be("east", "out", &["--node", "node-1"]);
+    let west = lab.guest_to_be("west", "out", &["--node", "node-2"]);
+    assert_eq!((east.as_str(), west.as_str()), ("10.70.0.2", "10.70.0.3"));
+    assert!(!lab.guest_pings("east", 8, "10.70.0.3"), "with an address that is not its own");
+    for (guest, own) in [("east", &east), ("west", &west)] {
+        assert_eq!(lab.lease(guest), Some((own.clone(), 1390)));
+    }
+    for (guest, other) in [("east", &west), ("west", &east)] {
+        wait_for_blocking(DEADLINE, "the overlay", || lab.guest_pings(guest, 1362, other));
+        assert!(lab.guest_pings(guest, 8, "10.70.0.1"), "the gateway of {guest}");
+        assert!(lab.guest_pings(guest, 1362, "203.0.113.1"), "the outside of {guest}");
+    }
+    // Without the other node, and without a control plane.
+    lab.lab(&["stop", "nats"]);
+    lab.lab(&["kill", "node-2"]);
+    assert!(lab.guest_pings("east", 1362, "203.0.113.1") && lab.guest_pings("west", 1362, "203.0.113.1"));
 }

@@ -41,7 +41,8 @@ asyncio.run(main())
 
 /// Removes the fields that later versions have added to views, each of which says that there is no such thing.
 fn remove_added(views: &mut Value) {
-    let added = [("dhcp", json!(false)), ("dns", json!(false)), ("ip", Value::Null)];
+    let nothing = json!(false);
+    let added = [("dhcp", nothing.clone()), ("dns", nothing.clone()), ("allow_spoofing", nothing), ("ip", Value::Null)];
     match views {
         Value::Array(views) => views.iter_mut().for_each(remove_added),
         Value::Object(fields) => {

@@ -1,8 +1,10 @@
-//! Rules of single networks for ARP, and for the frames of their taps.
+//! Rules of single networks for ARP, and for the frames of their taps and VTEPs.
 
 use std::ffi::CString;
+use std::net::Ipv4Addr;
 
-use nftnl::{Batch, Hook, Table, nft_expr};
+use nftnl::set::Set;
+use nftnl::{Batch, Chain, Hook, Table, nft_expr};
 
 use super::{
     BaseChain, add_base_chain, add_bridges, add_gateways, add_own, add_rule, concerns_own_gateway, from_ours, guests,
@@ -16,6 +18,8 @@ const ARP_OPERATION: u32 = 6;
 const ARP_REQUEST: u16 = 1;
 /// `ETH_P_IP` and `ETH_P_ARP`, and the offsets of the sender's address in the packets.
 const SOURCES: [(u16, u32); 2] = [(0x0800, 12), (0x0806, 14)];
+/// As [`SOURCES`], of the address that ARP asks for.
+const TARGET: (u16, u32) = (0x0806, 24);
 
 /// Adds the rules for ARP: on a bridge of ours the node answers requests for the gateway of its network only.
 pub(super) fn add_arp_rules(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
@@ -34,20 +38,36 @@ pub(super) fn add_arp_rules(batch: &mut Batch, table: &Table, networks: &[(CStri
     });
 }
 
-/// Adds the rules that keep guests from using the address of their gateway.
+/// Adds the rules that keep guests from using the address of their gateway, and ARP about the gateway of an overlay on
+/// each node.
 pub(super) fn add_bridge_rules(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
     let gateways = add_gateways(batch, table, networks);
     let first = BaseChain { priority: guests::FIRST, ..BaseChain::filter(Hook::PreRouting) };
     let receive = add_base_chain(batch, table, c"receive", first);
-    for group in [LinkGroup::GatewayTap, LinkGroup::AssignedGatewayTap] {
-        for (kind, offset) in SOURCES {
-            add_rule(batch, &receive, |rule| {
-                guests::in_groups(rule, GroupOf::Input, u32::MAX, group.number());
-                guests::is_of_type(rule, kind);
-                rule.add_expr(&nft_expr!(payload_raw nh offset, 4));
-                rule.add_expr(&nft_expr!(lookup & gateways));
-                rule.add_expr(&nft_expr!(verdict drop));
-            });
+    let leave = add_base_chain(batch, table, c"leave", BaseChain::filter(Hook::PostRouting));
+    for group in [LinkGroup::GatewayTap, LinkGroup::AssignedGatewayTap, LinkGroup::SpoofingGatewayTap] {
+        SOURCES.into_iter().for_each(|field| drop_gateway(batch, &receive, (GroupOf::Input, group), field, &gateways));
+    }
+    for (chain, of) in [(&receive, GroupOf::Input), (&leave, GroupOf::Output)] {
+        for field in SOURCES.into_iter().chain([TARGET]) {
+            drop_gateway(batch, chain, (of, LinkGroup::GatewayVtep), field, &gateways);
         }
     }
+}
+
+/// Adds a rule that drops packets of a type that have the address of a gateway at this offset.
+fn drop_gateway(
+    batch: &mut Batch,
+    chain: &Chain<'_>,
+    (of, group): (GroupOf, LinkGroup),
+    (kind, offset): (u16, u32),
+    gateways: &Set<'_, Ipv4Addr>,
+) {
+    add_rule(batch, chain, |rule| {
+        guests::in_groups(rule, of, u32::MAX, group.number());
+        guests::is_of_type(rule, kind);
+        rule.add_expr(&nft_expr!(payload_raw nh offset, 4));
+        rule.add_expr(&nft_expr!(lookup gateways));
+        rule.add_expr(&nft_expr!(verdict drop));
+    });
 }

@@ -1,4 +1,5 @@
-//! The guest filter: rules that are the same for all networks, because our links are in groups ([`LinkGroup`]).
+//! The guest filter: rules that are the same for all networks, because our links are in groups ([`LinkGroup`]), and the
+//! addresses of single taps are in sets.
 //!
 //! - `ip`: on a bridge without a gateway the node receives nothing, and forwards nothing from or to it;
 //! - `arp`: on such a bridge the node neither answers nor asks;
@@ -7,8 +8,9 @@
 //!   CDP), nothing that only routers send (router advertisements, redirects, queries of multicast routers), and no
 //!   answers of DHCP servers, nor what hides them from these rules: LLC/SNAP, and IPv6 fragments whose first does not
 //!   contain all headers; from taps of networks that assign addresses, no questions for DHCP servers, which the node's
-//!   responder has received before, and nothing to the MAC address of its gateway; from taps of networks without a
-//!   gateway, and from VTEPs, nothing to the node itself.
+//!   responder has received before, nothing to the MAC address of its gateway, and nothing with other addresses than
+//!   the assigned ones ([`super::locks`]); from taps of networks without a gateway, and from VTEPs, nothing to the node
+//!   itself; over VTEPs of overlays with NAT egress, nothing from or to the gateway, which each node has.
 //!
 //! Packets that `bridge-nf-call-*` passes to the first three are bridged within one bridge: they are received on it and
 //! sent to it.
@@ -18,6 +20,7 @@ use std::ffi::{CStr, CString};
 use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, Hook, MsgType, ProtoFamily, Rule, Table, nft_expr};
 
+use super::locks::{self, LockSets};
 use super::sets::{FrameType, Icmpv6Type, IgmpType, Port, Protocol};
 use super::{BaseChain, UDP, add_base_chain, add_rule, add_set, delete_table, encode};
 use crate::kernel::nft::expression::{AfterFragmentHeader, GroupOf};
@@ -25,17 +28,18 @@ use crate::kernel::nft::tables::{FAMILY_ARP, FAMILY_BRIDGE, FAMILY_IPV4, FAMILY_
 use crate::model::desired::GATEWAY_MAC;
 use crate::model::firewall::GUEST_TABLES;
 use crate::model::link_group::LinkGroup;
+use crate::model::tap_lock::TapLocks;
 
 /// Types of frames with a VLAN tag (`ETH_P_8021Q`, `ETH_P_8021AD`, `ETH_P_QINQ1` to `3`), and of those between a host
 /// and its switch: `ETH_P_PAUSE`, `ETH_P_SLOW` (LACP), `ETH_P_PAE` and `ETH_P_LLDP`.
 const NOT_OF_HOSTS: [u16; 9] = [0x8100, 0x88a8, 0x9100, 0x9200, 0x9300, 0x8808, 0x8809, 0x888e, 0x88cc];
-const ETH_P_IPV6: u16 = 0x86dd;
+pub(super) const ETH_P_IPV6: u16 = 0x86dd;
 /// `ETH_P_802_3_MIN`: a smaller number is a length, and an LLC header follows. That of SNAP has these addresses.
 const ETH_P_802_3_MIN: u16 = 0x0600;
 const SNAP: [u8; 2] = [0xaa, 0xaa];
 /// `IPPROTO_ICMPV6` and `IPPROTO_IGMP`, with the types of messages that only routers send: router advertisement,
 /// redirect; queries and advertisements of multicast routers, to which a bridge with snooping sends all groups.
-const ICMPV6: u8 = 58;
+pub(super) const ICMPV6: u8 = 58;
 const ICMPV6_OF_ROUTERS: [u8; 4] = [134, 137, 130, 151];
 const IGMP: u8 = 2;
 const IGMP_OF_ROUTERS: [u8; 2] = [0x11, 0x30];
@@ -56,13 +60,25 @@ const CONTROL: [([u8; 6], [u8; 6]); 3] = [
 ];
 
 /// The groups of taps.
-const TAPS: [LinkGroup; 5] = [
+const TAPS: [LinkGroup; 7] = [
     LinkGroup::IsolatedTap,
     LinkGroup::AssignedTap,
+    LinkGroup::SpoofingTap,
     LinkGroup::Tap,
     LinkGroup::GatewayTap,
     LinkGroup::AssignedGatewayTap,
+    LinkGroup::SpoofingGatewayTap,
 ];
+
+/// Those of networks that assign addresses, without a gateway and with one.
+const ASSIGNED: [LinkGroup; 2] = [LinkGroup::AssignedTap, LinkGroup::SpoofingTap];
+const ASSIGNED_BEHIND_GATEWAY: [LinkGroup; 2] = [LinkGroup::AssignedGatewayTap, LinkGroup::SpoofingGatewayTap];
+
+/// The groups of VTEPs.
+const VTEPS: [LinkGroup; 2] = [LinkGroup::Vtep, LinkGroup::GatewayVtep];
+
+/// The number of the first of the sets of locks in the batch.
+const LOCKS: u32 = 6;
 
 /// The priority at which a bridge's filter begins (`NF_BR_PRI_NAT_DST_BRIDGED`).
 pub(super) const FIRST: i32 = -300;
@@ -71,19 +87,19 @@ pub(super) const FIRST: i32 = -300;
 pub(super) const ARP_INPUT: Hook = Hook::PreRouting;
 const ARP_OUTPUT: Hook = Hook::In;
 
-/// Encodes the batch that replaces the tables of these families, or removes them.
-pub(in crate::kernel::nft) fn replace(families: &[u8], is_wanted: bool) -> Vec<u8> {
+/// Encodes the batch that replaces the tables of these families, with these locks, or removes them.
+pub(in crate::kernel::nft) fn replace(families: &[u8], locks: Option<&TapLocks>) -> Vec<u8> {
     let mut batch = Batch::new();
     let tables: Vec<_> = families.iter().filter_map(|family| Some((*family, table(GUEST_TABLES, *family)?))).collect();
     for (family, table) in &tables {
         delete_table(&mut batch, table);
-        if is_wanted {
+        if let Some(locks) = locks {
             batch.add(table, MsgType::Add);
             match *family {
                 FAMILY_IPV4 => add_ipv4(&mut batch, table),
                 FAMILY_ARP => add_arp(&mut batch, table),
                 FAMILY_IPV6 => add_ipv6(&mut batch, table),
-                _ => add_bridge(&mut batch, table),
+                _ => add_bridge(&mut batch, table, locks),
             }
         }
     }
@@ -104,7 +120,7 @@ pub(in crate::kernel::nft) fn probe(family: u8) -> Vec<u8> {
     encode(batch)
 }
 
-fn table(name: &str, family: u8) -> Option<Table> {
+pub(super) fn table(name: &str, family: u8) -> Option<Table> {
     let family = match family {
         FAMILY_IPV4 => ProtoFamily::Ipv4,
         FAMILY_ARP => ProtoFamily::Arp,
@@ -159,7 +175,24 @@ fn add_forward(batch: &mut Batch, table: &Table, mask: u32, group: u32) {
     }
 }
 
-fn add_bridge(batch: &mut Batch, table: &Table) {
+fn add_bridge(batch: &mut Batch, table: &Table, locks: &TapLocks) {
+    let sets = LockSets::new(table, LOCKS, locks);
+    sets.add_to(batch);
+    add_guest(batch, table);
+    add_asking(batch, table);
+    let first = BaseChain { priority: FIRST, ..BaseChain::filter(Hook::PreRouting) };
+    let receive = add_base_chain(batch, table, c"receive", first);
+    add_receive_rules(batch, &receive);
+    locks::add_rules(batch, table, &receive, &sets);
+    let input = add_base_chain(batch, table, c"input", BaseChain::filter(Hook::In));
+    for group in [LinkGroup::IsolatedTap].into_iter().chain(VTEPS).chain(ASSIGNED) {
+        add_rule(batch, &input, |rule| drop_in_group(rule, GroupOf::Input, group.number()));
+    }
+    add_gateway_rules(batch, table, &receive);
+}
+
+/// Adds the chain for all guests.
+fn add_guest(batch: &mut Batch, table: &Table) {
     let guest = Chain::new(c"guest", table);
     batch.add(&guest, MsgType::Add);
     let types = add_numbers(batch, table, c"types", 1, NOT_OF_HOSTS.map(|kind| FrameType::of(kind.to_be_bytes())));
@@ -205,24 +238,24 @@ fn add_bridge(batch: &mut Batch, table: &Table) {
         rule.add_expr(&nft_expr!(lookup & extensions));
         rule.add_expr(&nft_expr!(verdict drop));
     });
-    add_asking(batch, table);
-    let first = BaseChain { priority: FIRST, ..BaseChain::filter(Hook::PreRouting) };
-    let receive = add_base_chain(batch, table, c"receive", first);
-    for group in TAPS.into_iter().chain([LinkGroup::Vtep]) {
-        add_rule(batch, &receive, |rule| {
+}
+
+/// Adds the rules about what taps and VTEPs send.
+fn add_receive_rules(batch: &mut Batch, receive: &Chain<'_>) {
+    for group in TAPS.into_iter().chain(VTEPS) {
+        add_rule(batch, receive, |rule| {
             in_groups(rule, GroupOf::Input, u32::MAX, group.number());
             rule.add_expr(&nft_expr!(verdict jump c"guest".to_owned()));
         });
     }
-    for group in [LinkGroup::AssignedTap, LinkGroup::AssignedGatewayTap] {
-        add_rule(batch, &receive, |rule| {
+    for group in ASSIGNED.into_iter().chain(ASSIGNED_BEHIND_GATEWAY) {
+        add_rule(batch, receive, |rule| {
             in_groups(rule, GroupOf::Input, u32::MAX, group.number());
             rule.add_expr(&nft_expr!(verdict jump c"asking".to_owned()));
         });
     }
-    let input = add_base_chain(batch, table, c"input", BaseChain::filter(Hook::In));
-    for group in [LinkGroup::IsolatedTap, LinkGroup::AssignedTap, LinkGroup::Vtep] {
-        add_rule(batch, &input, |rule| drop_in_group(rule, GroupOf::Input, group.number()));
+    for group in ASSIGNED {
+        drop_gateway_mac(batch, receive, (GroupOf::Input, group.number()), false);
     }
 }
 
@@ -234,15 +267,37 @@ fn add_asking(batch: &mut Batch, table: &Table) {
         rule.add_expr(&nft_expr!(payload udp dport));
         rule.add_expr(&nft_expr!(cmp == DHCP_SERVER.to_be()));
     });
-    add_rule(batch, &asking, |rule| {
-        rule.add_expr(&nft_expr!(payload ethernet daddr));
+}
+
+/// Adds the rules that keep each node's gateway of an overlay on that node: nothing from or to its MAC address is
+/// received from other nodes or sent to them, and nothing that the node itself sends.
+fn add_gateway_rules(batch: &mut Batch, table: &Table, receive: &Chain<'_>) {
+    const VTEP: u32 = LinkGroup::GatewayVtep.number();
+    let leave = add_base_chain(batch, table, c"leave", BaseChain::filter(Hook::PostRouting));
+    for (chain, of) in [(receive, GroupOf::Input), (&leave, GroupOf::Output)] {
+        drop_gateway_mac(batch, chain, (of, VTEP), false);
+        drop_gateway_mac(batch, chain, (of, VTEP), true);
+    }
+    let output = add_base_chain(batch, table, c"output", BaseChain::filter(Hook::Out));
+    add_rule(batch, &output, |rule| drop_in_group(rule, GroupOf::Output, VTEP));
+}
+
+/// Adds a rule that drops frames to the MAC address of gateways, or from it.
+fn drop_gateway_mac(batch: &mut Batch, chain: &Chain<'_>, (of, group): (GroupOf, u32), is_source: bool) {
+    add_rule(batch, chain, |rule| {
+        in_groups(rule, of, u32::MAX, group);
+        if is_source {
+            rule.add_expr(&nft_expr!(payload ethernet saddr));
+        } else {
+            rule.add_expr(&nft_expr!(payload ethernet daddr));
+        }
         rule.add_expr(&nft_expr!(cmp == GATEWAY_MAC.as_slice()));
         rule.add_expr(&nft_expr!(verdict drop));
     });
 }
 
 /// Adds a set of numbers.
-fn add_numbers<'a, K: SetKey>(
+pub(super) fn add_numbers<'a, K: SetKey>(
     batch: &mut Batch,
     table: &'a Table,
     name: &CStr,

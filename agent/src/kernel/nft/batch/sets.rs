@@ -1,10 +1,11 @@
 //! Keys of sets.
 
 use std::ffi::CStr;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use nftnl::nftnl_sys;
 use nftnl::set::{Set, SetKey};
+use otherix_schemas::value::MacAddress;
 
 use crate::model::firewall::VNI_BLOCK;
 
@@ -23,16 +24,24 @@ impl SetKey for LinkName {
 
 impl LinkName {
     pub(super) fn new(name: &CStr) -> Self {
+        Self::padded(name.to_bytes())
+    }
+
+    pub(super) fn of(name: &str) -> Self {
+        Self::padded(name.as_bytes())
+    }
+
+    fn padded(name: &[u8]) -> Self {
         let mut padded = [0; 16];
-        padded.iter_mut().zip(name.to_bytes().iter().take(15)).for_each(|(to, from)| *to = *from);
+        padded.iter_mut().zip(name.iter().take(15)).for_each(|(to, from)| *to = *from);
         Self(padded)
     }
 }
 
-/// The name of a bridge with the address of its gateway: `ifname . ipv4_addr` of nft.
-pub(super) struct GatewayOn(LinkName, Ipv4Addr);
+/// The name of a link with an address, such as that of a bridge with its gateway's: `ifname . ipv4_addr` of nft.
+pub(super) struct WithAddress(pub(super) LinkName, pub(super) Ipv4Addr);
 
-impl SetKey for GatewayOn {
+impl SetKey for WithAddress {
     const TYPE: u32 = concatenated(LinkName::TYPE, Ipv4Addr::TYPE);
     const LEN: u32 = LinkName::LEN + Ipv4Addr::LEN;
 
@@ -42,9 +51,56 @@ impl SetKey for GatewayOn {
     }
 }
 
-impl GatewayOn {
-    pub(super) fn new(bridge: &CStr, gateway: Ipv4Addr) -> Self {
-        Self(LinkName::new(bridge), gateway)
+/// `ether_addr` of nft.
+const ETHER_ADDR: u32 = 9;
+
+/// The name of a link with a MAC address: `ifname . ether_addr` of nft.
+pub(super) struct WithMac(pub(super) LinkName, pub(super) MacAddress);
+
+impl WithMac {
+    /// The offset of the MAC address.
+    pub(super) const MAC: u32 = LinkName::LEN;
+}
+
+impl SetKey for WithMac {
+    const TYPE: u32 = concatenated(LinkName::TYPE, ETHER_ADDR);
+    const LEN: u32 = Self::MAC + 8;
+
+    fn data(&self) -> Box<[u8]> {
+        let Self(LinkName(name), mac) = self;
+        // Each part is padded to four bytes.
+        [name.as_slice(), &mac.octets(), &[0, 0]].concat().into()
+    }
+}
+
+/// The name of a link with a MAC and an IPv4 address: `ifname . ether_addr . ipv4_addr` of nft.
+pub(super) struct WithAddresses(pub(super) LinkName, pub(super) MacAddress, pub(super) Ipv4Addr);
+
+impl WithAddresses {
+    /// The offset of the IPv4 address.
+    pub(super) const ADDRESS: u32 = WithMac::LEN;
+}
+
+impl SetKey for WithAddresses {
+    const TYPE: u32 = concatenated(WithMac::TYPE, Ipv4Addr::TYPE);
+    const LEN: u32 = Self::ADDRESS + Ipv4Addr::LEN;
+
+    fn data(&self) -> Box<[u8]> {
+        let Self(LinkName(name), mac, address) = self;
+        [name.as_slice(), &mac.octets(), &[0, 0], &address.octets()].concat().into()
+    }
+}
+
+/// The name of a link with an IPv6 address: `ifname . ipv6_addr` of nft.
+pub(super) struct WithIpv6(pub(super) LinkName, pub(super) Ipv6Addr);
+
+impl SetKey for WithIpv6 {
+    const TYPE: u32 = concatenated(LinkName::TYPE, Ipv6Addr::TYPE);
+    const LEN: u32 = LinkName::LEN + Ipv6Addr::LEN;
+
+    fn data(&self) -> Box<[u8]> {
+        let Self(LinkName(name), address) = self;
+        [name.as_slice(), &address.octets()].concat().into()
     }
 }
 
