@@ -1,5 +1,5 @@
-//! The machines of VMs on this node. A task for each VM fetches its image, makes its disk, and supervises its process,
-//! which outlives the agent.
+//! The machines of VMs on this node. A task for each VM fetches its image, makes its disk, and supervises its
+//! process, which outlives the agent.
 //!
 //! The main loop tells what is to be ([`MachinesHandle::set`]), and receives outcomes. `prepare` makes what a machine is
 //! started from, `outcome` says what is reported, `vm` is the task of one VM.
@@ -131,8 +131,8 @@ impl MachinesHandle {
         self.latest.values()
     }
 
-    /// Sets what is to be. `ready` are the NICs whose taps are as they are to be. If `removes_orphans`, what there is of
-    /// VMs that are not in `vms` is removed.
+    /// Sets what is to be. `ready` are the NICs whose taps are as they are to be. If `removes_orphans`, what there is
+    /// of VMs that are not in `vms` is removed.
     pub fn set(&mut self, mut vms: BTreeMap<VmId, DesiredVm>, ready: &BTreeSet<NicId>, removes_orphans: bool) {
         if removes_orphans {
             let nothing = DesiredVm { generation: Position::ZERO, machine: None };

@@ -6,6 +6,9 @@ use otherix_schemas::vm::{CloudInit, MachineDraft};
 
 use crate::resource::args::completes_to;
 
+/// When an image may be fetched.
+const POLICIES: &[&str] = &["if-not-present", "always"];
+
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MachineDefinition {
     /// Virtual processors, 1 to 64 [default: 2]
@@ -25,7 +28,7 @@ pub(crate) struct MachineDefinition {
     pub(crate) image_sha256: Option<String>,
 
     /// When the node fetches the image: if-not-present or always [default: if-not-present]
-    #[arg(long, value_name = "POLICY", value_parser = completes_to(&["if-not-present", "always"]), hide_possible_values = true)]
+    #[arg(long, value_name = "POLICY", value_parser = completes_to(POLICIES), hide_possible_values = true)]
     pub(crate) pull_policy: Option<String>,
 
     /// Give the guest no seed disk for cloud-init

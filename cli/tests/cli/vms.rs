@@ -17,7 +17,7 @@ fn vm(status: &str, error: Option<&str>) -> Value {
             "bridge_name": "br-dev", "mac": "52:54:00:12:34:56", "ip": "10.20.0.2", "tap": "otb2c401987a60",
             "generation": 9, "observed_generation": null, "reconciled_at": null,
         },
-        "status": status, "error": error, "warnings": [], "generation": 8,
+        "machine": null, "status": status, "error": error, "warnings": [], "generation": 8,
         "created_at": "2026-01-02T03:04:05.000006Z", "updated_at": "2026-01-02T03:04:05.000006Z", "deleted_at": null,
     })
 }

@@ -106,7 +106,7 @@ fn requires_referenced_resources_to_exist() {
         let run = workspace.run(&arguments, &all);
         let done = if dry { "would be created" } else { "created" };
         let stderr = "error: stdin:1: cannot create VM `a`: there is no network `nowhere`\n\
-             error: stdin:18: cannot create VM `on-node-9`: there is no node `node-9`\n\
+             error: stdin:20: cannot create VM `on-node-9`: there is no node `node-9`\n\
              error: 2 of 3 documents failed\n\
              hint: run `otherix network list` to see what exists\nhint: run `otherix node list` to see what exists\n";
         run.assert_output(3, &format!("VM on-node-2 {done}\n"), stderr);

@@ -200,7 +200,7 @@ async fn records_vm_nic_and_placement_together() {
     );
     let rows: Vec<(&str, &str)> = rows.lines().filter_map(|row| row.split_once('|')).collect();
     let types: Vec<&str> = rows.iter().map(|(kind, _)| kind.trim_start_matches("dev.otherix.")).collect();
-    let expected = ["vm.created.v2", "nic.attached.v2", "nic.bound.v1", "nic.detached.v1", "vm.deleted.v1"];
+    let expected = ["vm.created.v3", "nic.attached.v2", "nic.bound.v1", "nic.detached.v1", "vm.deleted.v1"];
     assert_eq!(types, expected);
     let causes: BTreeSet<&str> = rows[..3].iter().map(|(_, cause)| *cause).collect();
     assert_eq!(causes.len(), 1, "{rows:?}");

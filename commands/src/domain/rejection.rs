@@ -89,8 +89,8 @@ pub enum Rejection {
     #[error("VM `{name}` belongs to another user: role `{role}` has `{}` for its own VMs only", permission.as_str())]
     NotOwner { name: VmName, role: Role, permission: Permission },
     #[error(
-        "VM `{0}` has no machine that its node runs: it was created for a machine that somebody else runs. Create another \
-         with `machine`"
+        "VM `{0}` has no machine that its node runs: it was created for a machine that somebody else runs. Create \
+         another with `machine`"
     )]
     NoMachine(VmName),
     #[error("cannot {} VM `{vm}`: {}", instruction.as_str(), is_already(*power))]

@@ -58,7 +58,8 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
 fn created(db: &Connection, header: &Header, event: &VmCreated) -> Result<(), ApplyError> {
     execute(
         db,
-        "INSERT INTO vms (id, created_position, name_key, created, node_id, owner_name, generation, created_at, updated_at)
+        "INSERT INTO vms
+             (id, created_position, name_key, created, node_id, owner_name, generation, created_at, updated_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?2, ?7, ?7)",
         params![
             event.vm_id.to_string(),
