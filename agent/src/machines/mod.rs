@@ -1,4 +1,4 @@
-//! The machines of VMs on this node. A task for each VM fetches its image, makes its disk, and supervises its
+//! The machines of VMs on this node. A task for each fetches its image, makes its disk, and supervises its
 //! process, which outlives the agent.
 //!
 //! The main loop tells what is to be ([`MachinesHandle::set`]), and receives outcomes. `prepare` makes what a machine is

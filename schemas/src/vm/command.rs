@@ -54,9 +54,9 @@ impl RequestType for CreateVm {
     const SUMMARY: &'static str = "Create a VM";
     const DESCRIPTION: &'static str = "Places the VM on a node and attaches its NIC, if it names a network. The node \
         creates the NIC's tap and runs `machine` afterwards; `status` of `vm.get` shows whether it has. On a network \
-        with DHCP the NIC gets an address: `ip`, or the lowest that is free. `not_found` if the network or the node does not exist, \
-        `conflict` if the name or the address is in use, all addresses are (`details.addresses`, `details.used`), or \
-        no node is reachable and able to serve the network.";
+        with DHCP the NIC gets an address: `ip`, or the lowest that is free. `not_found` if the network or the node \
+        does not exist, `conflict` if the name or the address is in use, all addresses are (`details.addresses`, \
+        `details.used`), or no node is reachable and able to serve the network.";
     type Body = VmDraft;
     type Answer = VmView;
 }

@@ -113,7 +113,8 @@ impl State {
     }
 
     /// Returns the node of the architecture with the fewest NICs, then the fewest VMs, of those that are reachable and
-    /// not cordoned, and on which the network has not failed. A node that has not told its architecture is not excluded.
+    /// not cordoned, and on which the network has not failed. A node that has not told its architecture is not
+    /// excluded.
     fn choose_node(&self, network_id: Option<NetworkId>, arch: Arch) -> Result<NodeId, Rejection> {
         let network = network_id.and_then(|id| self.live_network(id));
         let has_failed = |node: NodeId| {

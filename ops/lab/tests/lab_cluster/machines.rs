@@ -102,7 +102,9 @@ fn lab_cluster_vms_boot_and_outlive_their_agent() {
          json_each(json_extract(body, '$.data.results')) AS result \
          WHERE position > {events} AND json_extract(result.value, '$.vm_id') IS NOT NULL ORDER BY position"
     );
-    assert_eq!(lab.journal(&query).first().map(String::as_str), Some("starting"));
+    // QEMU may be seen not to answer before it is seen to have ended.
+    let phases = lab.journal(&query);
+    assert!(phases.iter().any(|phase| phase == "starting"), "{phases:?}");
     wait_for_blocking(BOOT, "the guest to answer again", || lab.guest_answers("node-1", "10.60.0.2"));
 
     // Stopped by its power button; what the guest said last is kept.
