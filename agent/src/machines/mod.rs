@@ -1,8 +1,8 @@
 //! The machines of VMs on this node. A task for each fetches its image, makes its disk, and supervises its
 //! process, which outlives the agent.
 //!
-//! The main loop tells what is to be ([`MachinesHandle::set`]), and receives outcomes. `prepare` makes what a machine is
-//! started from, `outcome` says what is reported, `vm` is the task of one VM.
+//! The main loop tells what is to be ([`MachinesHandle::set`]), and receives outcomes. `prepare` makes what a machine
+//! is started from, `outcome` says what is reported, `vm` is the task of one VM.
 
 mod outcome;
 mod prepare;

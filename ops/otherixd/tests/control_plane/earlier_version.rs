@@ -42,7 +42,8 @@ asyncio.run(main())
 /// Removes the fields that later versions have added to views, each of which says that there is no such thing.
 fn remove_added(views: &mut Value) {
     let nothing = json!(false);
-    let added = [("dhcp", nothing.clone()), ("dns", nothing.clone()), ("allow_spoofing", nothing), ("ip", Value::Null)];
+    let mut added = vec![("dhcp", nothing.clone()), ("dns", nothing.clone()), ("allow_spoofing", nothing)];
+    added.extend([("ip", Value::Null), ("machine", Value::Null)]);
     match views {
         Value::Array(views) => views.iter_mut().for_each(remove_added),
         Value::Object(fields) => {
