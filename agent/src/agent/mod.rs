@@ -145,7 +145,7 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
         heartbeat_wanted: Arc::clone(&shared.head_wanted),
     };
     tasks.add(runtime.spawn("witness", witness::follow(inputs)));
-    let machines = MachinesHandle::start(machines, &state, Arc::clone(&runtime)).await;
+    let machines = MachinesHandle::start(machines, &state, Arc::clone(&runtime));
     let handles = Handles { mesh, machines };
     let mut agent = Agent::new(connection, identity, state, handles, MembershipChannel { shared, answers })?;
     (agent.needs, agent.nats_ports) = (needs, nats_ports);
@@ -207,9 +207,9 @@ struct Agent {
     machines: MachinesHandle,
     /// The NICs whose taps are as they are to be.
     ready_nics: BTreeSet<NicId>,
-    /// What the pass that is made found of VMs, and whether others are to be removed. Nothing while the lineage is not
-    /// released: another one never stops a VM.
-    wanted_vms: Option<(BTreeMap<VmId, DesiredVm>, bool)>,
+    /// What the pass that is made found of VMs. Nothing while the lineage is not released: another one never stops a
+    /// VM.
+    wanted_vms: Option<BTreeMap<VmId, DesiredVm>>,
     /// The guests that are to be answered, by the names of their taps.
     answered: BTreeMap<String, Guest>,
     responder: Responder,

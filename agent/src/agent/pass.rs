@@ -46,8 +46,8 @@ impl Agent {
         }
         // After the pass, which has made the taps.
         self.responder.set(&self.answered);
-        if let Some((vms, removes_orphans)) = self.wanted_vms.take() {
-            self.machines.set(vms, &self.ready_nics, removes_orphans);
+        if let Some(vms) = self.wanted_vms.take() {
+            self.machines.set(&vms, &self.ready_nics);
         }
     }
 
@@ -100,7 +100,7 @@ impl Agent {
         // A node that has just joined the mesh is not proven to be reachable yet.
         observe_mesh(&mut self.reconciler, self.mesh.current_faults());
         if is_released {
-            self.wanted_vms = Some((desired.vms.clone(), is_current));
+            self.wanted_vms = Some(desired.vms.clone());
             let former = ledger.former().clone();
             self.hold(HoldState::Nothing);
             let former_pass = self.remove_former(former).await?;

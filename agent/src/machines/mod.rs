@@ -19,7 +19,6 @@ use otherix_runtime::{Runtime, Task};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::{NicId, VmId};
 use otherix_schemas::outcome::{ResourceOutcome, ResourceRef};
-use otherix_schemas::position::Position;
 use otherix_vm::accelerator::{self, Choice, Facts};
 use otherix_vm::launch::cgroup;
 use otherix_vm::process::Launcher;
@@ -73,14 +72,29 @@ struct Host {
     users: Mutex<Users>,
 }
 
+/// What all VMs need, once it is known; or why there is none.
+type OpenedHost = Option<Result<Arc<Host>, String>>;
+
 /// The tasks of VMs.
 pub struct MachinesHandle {
-    host: Result<Arc<Host>, String>,
+    runtime: Arc<dyn Runtime>,
+    /// The folder of VMs.
+    folder: PathBuf,
+    host: watch::Receiver<OpenedHost>,
+    opening: Task<()>,
     tasks: BTreeMap<VmId, RunningVm>,
     outcomes: mpsc::UnboundedSender<ResourceOutcome>,
     received: mpsc::UnboundedReceiver<ResourceOutcome>,
     /// The latest outcome of each VM.
     latest: BTreeMap<VmId, ResourceOutcome>,
+    /// VMs that are not decided, and that this is logged of.
+    unknown: BTreeSet<VmId>,
+}
+
+impl Drop for MachinesHandle {
+    fn drop(&mut self) {
+        self.opening.abort();
+    }
 }
 
 struct RunningVm {
@@ -96,24 +110,32 @@ impl Drop for RunningVm {
 }
 
 impl MachinesHandle {
-    /// Prepares what VMs need. Nothing is started.
-    pub async fn start(options: MachineOptions, state: &Path, runtime: Arc<dyn Runtime>) -> Self {
+    /// Begins to find out what VMs need, which may take long where KVM does not work. Nothing is started.
+    pub fn start(options: MachineOptions, state: &Path, runtime: Arc<dyn Runtime>) -> Self {
         let (outcomes, received) = mpsc::unbounded_channel();
+        let (sender, host) = watch::channel(None);
         let (state, own) = (state.to_owned(), Arc::clone(&runtime));
-        let opened = runtime.run_blocking("machines", move || Host::open(options, &state, own)).await;
-        let host = match opened {
-            Ok(Ok(host)) => Ok(Arc::new(host)),
-            Ok(Err(error)) => Err(Causes(&error).to_string()),
-            Err(error) => Err(Causes(&error).to_string()),
-        };
-        match &host {
-            Ok(host) => {
-                let Choice { accelerator, reason } = &host.accelerator;
-                tracing::info!(?accelerator, reason, qemu = ?host.qemu, limits = host.cgroup.is_some(), "machines");
+        let folder = state.join(VMS);
+        let opening = async move {
+            let blocking = Arc::clone(&own);
+            let opened = own.run_blocking("machines", move || Host::open(options, &state, blocking)).await;
+            let opened = match opened {
+                Ok(Ok(host)) => Ok(Arc::new(host)),
+                Ok(Err(error)) => Err(Causes(&error).to_string()),
+                Err(error) => Err(Causes(&error).to_string()),
+            };
+            match &opened {
+                Ok(host) => {
+                    let Choice { accelerator, reason } = &host.accelerator;
+                    tracing::info!(?accelerator, reason, qemu = ?host.qemu, limits = host.cgroup.is_some(), "machines");
+                }
+                Err(error) => tracing::error!(error, "this node runs no VMs until its agent is restarted"),
             }
-            Err(error) => tracing::error!(error, "this node runs no VMs until its agent is restarted"),
-        }
-        Self { host, tasks: BTreeMap::new(), outcomes, received, latest: BTreeMap::new() }
+            sender.send_replace(Some(opened));
+        };
+        let opening = runtime.spawn("machines", opening);
+        let (tasks, latest, unknown) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { runtime, folder, host, opening, tasks, outcomes, received, latest, unknown }
     }
 
     /// The next outcome.
@@ -131,18 +153,19 @@ impl MachinesHandle {
         self.latest.values()
     }
 
-    /// Sets what is to be. `ready` are the NICs whose taps are as they are to be. If `removes_orphans`, what there is
-    /// of VMs that are not in `vms` is removed.
-    pub fn set(&mut self, mut vms: BTreeMap<VmId, DesiredVm>, ready: &BTreeSet<NicId>, removes_orphans: bool) {
-        if removes_orphans {
-            let nothing = DesiredVm { generation: Position::ZERO, machine: None };
-            for id in self.folders() {
-                let _wanted_or_orphan = vms.entry(id).or_insert_with(|| nothing.clone());
-            }
+    /// Sets what is to be. `ready` are the NICs whose taps are as they are to be.
+    ///
+    /// VMs that are not decided, of another epoch or cluster, are left alone: their disks are all that there is of them.
+    pub fn set(&mut self, vms: &BTreeMap<VmId, DesiredVm>, ready: &BTreeSet<NicId>) {
+        let unknown: BTreeSet<VmId> =
+            prepare::folders(&self.folder).into_iter().filter(|id| !vms.contains_key(id)).collect();
+        for id in unknown.difference(&self.unknown) {
+            tracing::warn!(vm = %id, folder = %self.folder.display(), "there is a VM that the cluster does not know");
         }
+        self.unknown = unknown;
         self.tasks.retain(|id, _| vms.contains_key(id));
         self.latest.retain(|id, _| vms.contains_key(id));
-        for (id, vm) in &vms {
+        for (id, vm) in vms {
             let nic = vm.machine.as_ref().and_then(|machine| machine.nic.as_ref());
             let inputs = VmInputs { vm: vm.clone(), is_nic_ready: nic.is_none_or(|nic| ready.contains(&nic.id)) };
             match self.tasks.get(id) {
@@ -159,23 +182,20 @@ impl MachinesHandle {
     }
 
     fn begin(&mut self, id: VmId, inputs: VmInputs) {
-        let host = match &self.host {
-            Ok(host) => host,
-            Err(error) => {
-                let failed = outcome::failed(id, inputs.vm.generation, format!("this node runs no VMs: {error}"));
-                let _received_by_us = self.outcomes.send(failed);
-                return;
+        let (inputs, receiver) = watch::channel(inputs);
+        let (mut opened, outcomes) = (self.host.clone(), self.outcomes.clone());
+        let task = async move {
+            let Ok(opened) = opened.wait_for(Option::is_some).await.map(|opened| opened.clone()) else { return };
+            match opened {
+                Some(Ok(host)) => VmTask::new(id, host, receiver, outcomes).run().await,
+                Some(Err(error)) => {
+                    vm::refuse(id, &format!("this node runs no VMs: {error}"), receiver, outcomes).await
+                }
+                None => {}
             }
         };
-        let (inputs, receiver) = watch::channel(inputs);
-        let task = VmTask::new(id, Arc::clone(host), receiver, self.outcomes.clone());
-        let task = host.runtime.spawn("vm", task.run());
+        let task = self.runtime.spawn("vm", task);
         self.tasks.insert(id, RunningVm { inputs, task });
-    }
-
-    /// The VMs that have a folder.
-    fn folders(&self) -> Vec<VmId> {
-        self.host.as_ref().map(|host| prepare::folders(&host.folder)).unwrap_or_default()
     }
 }
 

@@ -57,6 +57,23 @@ enum Next {
     Later(Duration),
 }
 
+/// Reports that the VM cannot be run, as often as something else is to be.
+pub(super) async fn refuse(
+    id: VmId,
+    error: &str,
+    mut inputs: watch::Receiver<VmInputs>,
+    outcomes: mpsc::UnboundedSender<ResourceOutcome>,
+) {
+    loop {
+        let generation = inputs.borrow_and_update().vm.generation;
+        // Nobody receives it when the agent ends.
+        let _ended = outcomes.send(outcome::failed(id, generation, error.to_owned()));
+        if inputs.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 impl VmTask {
     pub(super) fn new(
         id: VmId,

@@ -292,6 +292,7 @@ pub async fn remove(folder: &VmFolder, timeout: Duration) -> io::Result<()> {
             Ok(Found::Running(process)) => {
                 process.kill()?;
                 let _late = tokio::time::timeout_at(end, process.ended()).await;
+                process.collect();
             }
             Ok(Found::Changing) => tokio::time::sleep(CHANGE_INTERVAL).await,
         }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
@@ -13,7 +13,7 @@ use crate::folder::{VmFolder, VmLock, start_time, write_json};
 use crate::spec::LaunchSpec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
 mod watch {
     #![expect(unsafe_code, reason = "tokio's `AsyncFd` trusts the caller to keep the descriptor open")]
@@ -161,6 +161,13 @@ impl VmProcess {
         let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
         let mut descriptors = [PollFd::new(&self.pidfd, PollFlags::IN)];
         Ok(poll(&mut descriptors, Some(&timeout))? > 0)
+    }
+
+    /// Reaps it if it has ended and was started by this agent, even by a part of it that is gone: it would remain as a
+    /// zombie.
+    pub fn collect(&self) {
+        // Another agent's is no child of ours.
+        let _not_a_child = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
     }
 
     /// Reaps it if it has ended: without this, an ended process that this agent started remains as a zombie. The exit
