@@ -50,7 +50,7 @@ fn lab_cluster_publishes_every_decision_and_outcome() {
     });
     assert_eq!(live, lab.events(joined + 1));
     let types = lab.journal("SELECT type FROM events ORDER BY position");
-    let reconciled = "dev.otherix.node.reconciled.v2";
+    let reconciled = "dev.otherix.node.reconciled.v3";
     assert_eq!(
         types[joined..],
         [

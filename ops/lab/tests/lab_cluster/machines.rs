@@ -95,16 +95,15 @@ fn lab_cluster_vms_boot_and_outlive_their_agent() {
         rustix::process::Signal::KILL,
     )
     .unwrap();
-    wait_for_blocking(BOOT, "another process", || lab.processes(&created) != [process]);
-    wait_for_blocking(BOOT, "the VM to run", || lab.vm("web")["machine"]["phase"] == "running");
     let query = format!(
         "SELECT json_extract(result.value, '$.machine.phase') FROM events, \
          json_each(json_extract(body, '$.data.results')) AS result \
          WHERE position > {events} AND json_extract(result.value, '$.vm_id') IS NOT NULL ORDER BY position"
     );
     // QEMU may be seen not to answer before it is seen to have ended.
-    let phases = lab.journal(&query);
-    assert!(phases.iter().any(|phase| phase == "starting"), "{phases:?}");
+    wait_for_blocking(BOOT, "the status of the end", || lab.journal(&query).iter().any(|phase| phase == "starting"));
+    wait_for_blocking(BOOT, "the VM to run", || lab.vm("web")["machine"]["phase"] == "running");
+    assert_ne!(lab.processes(&created), [process]);
     wait_for_blocking(BOOT, "the guest to answer again", || lab.guest_answers("node-1", "10.60.0.2"));
 
     // Stopped by its power button; what the guest said last is kept.

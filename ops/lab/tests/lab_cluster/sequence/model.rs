@@ -80,7 +80,7 @@ impl Cluster {
                 self.networks.insert(text(&data["network_id"]), network);
             }
             "network.deleted.v1" => drop(self.networks.remove(data["network_id"].as_str().unwrap()).unwrap()),
-            "vm.created.v2" => drop(self.vms.insert(text(&data["vm_id"]), text(&data["name"]))),
+            "vm.created.v3" => drop(self.vms.insert(text(&data["vm_id"]), text(&data["name"]))),
             "vm.deleted.v1" => drop(self.vms.remove(data["vm_id"].as_str().unwrap()).unwrap()),
             "nic.attached.v2" => {
                 let id = text(&data["nic_id"]);
@@ -94,7 +94,7 @@ impl Cluster {
             }
             "nic.detached.v1" => drop(self.nics.remove(data["nic_id"].as_str().unwrap()).unwrap()),
             // Reports are not decisions and change no state. But no step may fail on a node, not even temporarily.
-            "node.reconciled.v2" => {
+            "node.reconciled.v3" => {
                 let failed = |result: &&Value| result["status"] == "failed";
                 assert_eq!(data["results"].as_array().unwrap().iter().find(failed), None, "{event}");
             }
