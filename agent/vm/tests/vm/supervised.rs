@@ -151,7 +151,8 @@ while True:
     impl Program {
         fn new(script: &str) -> Self {
             let mode = PermissionsExt::from_mode(0o755);
-            let folder = tempfile::Builder::new().permissions(mode).tempdir().unwrap();
+            // The process of a VM has no access to the folder of a test run, if that is its owner's only.
+            let folder = tempfile::Builder::new().permissions(mode).tempdir_in("/tmp").unwrap();
             let path = folder.path().join("program");
             std::fs::write(&path, script).unwrap();
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
