@@ -155,7 +155,8 @@ impl MachinesHandle {
 
     /// Sets what is to be. `ready` are the NICs whose taps are as they are to be.
     ///
-    /// VMs that are not decided, of another epoch or cluster, are left alone: their disks are all that there is of them.
+    /// VMs that are not decided, of another epoch or cluster, are left alone: their disks are all that there is of
+    /// them.
     pub fn set(&mut self, vms: &BTreeMap<VmId, DesiredVm>, ready: &BTreeSet<NicId>) {
         let unknown: BTreeSet<VmId> =
             prepare::folders(&self.folder).into_iter().filter(|id| !vms.contains_key(id)).collect();
