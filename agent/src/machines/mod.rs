@@ -33,9 +33,6 @@ use crate::model::desired::DesiredVm;
 const VMS: &str = "vms";
 const IMAGES: &str = "images";
 
-/// The largest disk that an image may have: that of a VM (`otherix_image::overlay::DISK_MAX`).
-const VIRTUAL_SIZE_MAX: u64 = otherix_image::overlay::DISK_MAX;
-
 /// How long a part of an image is kept that nothing was received into.
 const PART_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
@@ -87,8 +84,8 @@ pub struct MachinesHandle {
     received: mpsc::UnboundedReceiver<ResourceOutcome>,
     /// The latest outcome of each VM.
     latest: BTreeMap<VmId, ResourceOutcome>,
-    /// VMs that are not decided, and that this is logged of.
-    unknown: BTreeSet<VmId>,
+    /// VMs that are not decided were looked for.
+    has_looked: bool,
 }
 
 impl Drop for MachinesHandle {
@@ -134,8 +131,8 @@ impl MachinesHandle {
             sender.send_replace(Some(opened));
         };
         let opening = runtime.spawn("machines", opening);
-        let (tasks, latest, unknown) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { runtime, folder, host, opening, tasks, outcomes, received, latest, unknown }
+        let (tasks, latest) = (BTreeMap::new(), BTreeMap::new());
+        Self { runtime, folder, host, opening, tasks, outcomes, received, latest, has_looked: false }
     }
 
     /// The next outcome.
@@ -158,12 +155,11 @@ impl MachinesHandle {
     /// VMs that are not decided, of another epoch or cluster, are left alone: their disks are all that there is of
     /// them.
     pub fn set(&mut self, vms: &BTreeMap<VmId, DesiredVm>, ready: &BTreeSet<NicId>) {
-        let unknown: BTreeSet<VmId> =
-            prepare::folders(&self.folder).into_iter().filter(|id| !vms.contains_key(id)).collect();
-        for id in unknown.difference(&self.unknown) {
-            tracing::warn!(vm = %id, folder = %self.folder.display(), "there is a VM that the cluster does not know");
+        if !std::mem::replace(&mut self.has_looked, true) {
+            for id in prepare::folders(&self.folder).into_iter().filter(|id| !vms.contains_key(id)) {
+                tracing::warn!(vm = %id, folder = %self.folder.display(), "a VM that the cluster does not know");
+            }
         }
-        self.unknown = unknown;
         self.tasks.retain(|id, _| vms.contains_key(id));
         self.latest.retain(|id, _| vms.contains_key(id));
         for (id, vm) in vms {
@@ -208,7 +204,7 @@ impl Host {
         let images = CacheSettings {
             folder: state.join(IMAGES),
             budget: image_budget,
-            max_virtual_size: VIRTUAL_SIZE_MAX,
+            max_virtual_size: otherix_image::overlay::DISK_MAX,
             part_max_age: PART_MAX_AGE,
         };
         let cache = Cache::open(images, fetch)?;
