@@ -27,7 +27,9 @@ for operation, source, target in [(2, \"0a0100fe\", \"0a010002\"), (1, \"0a01000
     sender.send(bytes.fromhex(frame))
 ";
 
-/// Counts ARP about the gateway, and frames from its MAC address, at a link, before and after our tables.
+/// Counts ARP about the gateway, and frames from its MAC address: at the VTEP before our tables, and from there to the
+/// tap after them. What the node itself sends to its guest is not counted: it is the gateway (its bridge reports by
+/// IGMP, for example, which multicast groups it is in).
 fn count_at(vtep: &str, tap: &str) -> String {
     let about = |hook: &str| {
         format!(
@@ -42,12 +44,12 @@ fn count_at(vtep: &str, tap: &str) -> String {
                 {}
             }}
             chain leaving {{
-                type filter hook postrouting priority 400;
+                type filter hook forward priority 400;
                 {}
             }}
         }}",
         about(&format!("iifname {vtep}")),
-        about(&format!("oifname {tap}")),
+        about(&format!("iifname {vtep} oifname {tap}")),
     )
 }
 
