@@ -8,7 +8,7 @@ SHELL := /bin/bash
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(CARGO_HOME)/bin:/usr/sbin:/sbin
 
-.PHONY: help setup build demo test soak traffic generate conformance audit bench verify-go clean
+.PHONY: help setup build demo test soak traffic machines generate conformance audit bench verify-go clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -32,6 +32,11 @@ soak: build ## Inject faults under load, then check that nothing was lost: FOR=s
 BREAKS ?= 100
 traffic: build ## Break and repair the networks of nodes, judged by traffic: BREAKS=number, SEED=number (root)
 	@.tools/venv/bin/python ops/soak/traffic.py --breaks $(BREAKS) $(if $(SEED),--seed $(SEED))
+
+ROUNDS ?= 100
+VMS ?= 8
+machines: build ## Boot VMs, and kill their agents, processes and nodes at random: ROUNDS=number, VMS=number (root)
+	@.tools/venv/bin/python ops/soak/machines.py --rounds $(ROUNDS) --vms $(VMS) $(if $(SEED),--seed $(SEED))
 
 generate: setup ## Regenerate schemas, samples and reference
 	OTHERIX_GENERATE=1 cargo nextest run --workspace --locked -E 'test(generated)'

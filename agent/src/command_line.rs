@@ -175,6 +175,16 @@ pub(crate) struct RunOptions {
     /// How much disk space images of VMs may have in all, in GiB
     #[arg(long, value_name = "GIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) image_cache_gib: u32,
+    /// How many virtual processors VMs on this node may have in all [default: four for each processor]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) vm_vcpus: Option<u32>,
+    /// How much memory VMs on this node may have in all, in MiB [default: 80 % of it]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) vm_memory_mb: Option<u32>,
+    /// How much disk VMs on this node may have in all, in GiB [default: 90 % of the disk that the state folder is on,
+    /// without what images may have]
+    #[arg(long, value_name = "GIB")]
+    pub(crate) vm_disk_gib: Option<u32>,
 }
 
 /// What executes guests.

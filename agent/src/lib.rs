@@ -16,6 +16,7 @@
 //! 8. [`agent`]: the main loop
 
 pub mod agent;
+pub mod capacity_report;
 pub mod connection;
 pub mod contradiction;
 pub mod control;

@@ -15,7 +15,7 @@ use otherix_agent::contradiction::{self, Contradiction};
 use otherix_agent::join::{self, JoinError};
 use otherix_agent::key_rotation::{self, KeyRotation, KeyRotationError};
 use otherix_agent::left;
-use otherix_agent::machines::MachineOptions;
+use otherix_agent::machines::{MachineOptions, Offer};
 use otherix_agent::release::{self, HeldDevice, ReleaseOutcome};
 use otherix_agent::status;
 use otherix_agent::wireguard::MeshTaskOptions;
@@ -199,6 +199,9 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         qemu,
         accel,
         image_cache_gib,
+        vm_vcpus,
+        vm_memory_mb,
+        vm_disk_gib,
     } = options;
     let overrides = ConnectionOverrides { server: nats, credentials, ca, name };
     let (endpoint, name) = connection::resolve(&state, overrides)?;
@@ -220,6 +223,7 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         image_budget: u64::from(image_cache_gib) << 30,
         fetch: FetchSettings::default(),
         // This program, even if its file was replaced.
+        offer: Offer { vcpus: vm_vcpus, memory_mb: vm_memory_mb, disk_gib: vm_disk_gib },
         launcher: Launcher { program: "/proc/self/exe".into(), arguments: vec!["vm-launch".into()] },
     };
     let config = AgentConfig { endpoint, state, name, mesh, machines };

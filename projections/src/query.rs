@@ -146,6 +146,15 @@ where
     text.map(|text| text.parse().map_err(|error: T::Err| QueryError::Malformed(error.into()))).transpose()
 }
 
+/// The value whose JSON form is in a column; `None` for NULL.
+pub(crate) fn optional_json<T: serde::de::DeserializeOwned>(
+    row: &Row<'_>,
+    column: &str,
+) -> Result<Option<T>, QueryError> {
+    let text = row.get::<_, Option<String>>(column)?;
+    Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
+}
+
 /// The value whose JSON form is a string, which is in a column without its quotes.
 pub(crate) fn unquoted<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<T, QueryError> {
     Ok(serde_json::from_value(text(row, column)?.into())?)

@@ -18,8 +18,9 @@ use otherix_schemas::network::{
 };
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached};
 use otherix_schemas::node::{
-    MeshPeer, NodeChanged, NodeCondition, NodeConditionKind, NodeConditionsChanged, NodeCordoned, NodeDescribed,
-    NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeUncordoned, NodeUnreachable,
+    MeshPeer, NodeAccelerator, NodeCapacity, NodeCapacityReported, NodeChanged, NodeCondition, NodeConditionKind,
+    NodeConditionsChanged, NodeCordoned, NodeDescribed, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved,
+    NodeUncordoned, NodeUnreachable, Resources,
 };
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
@@ -192,8 +193,20 @@ fn node_samples() -> Vec<(Name, Event)> {
         ("node.described.v1", NodeDescribed { node_id, arch: Arch::Arm64 }.into()),
         ("node.cordoned.v1", NodeCordoned { node_id }.into()),
         ("node.uncordoned.v1", NodeUncordoned { node_id }.into()),
+        ("node.capacity-reported.v1", NodeCapacityReported { node_id, capacity: capacity(true) }.into()),
+        ("node.capacity-reported.v1.none", NodeCapacityReported { node_id, capacity: capacity(false) }.into()),
         ("node.removed.v1", NodeRemoved { node_id, name: parse("node-1") }.into()),
     ]
+}
+
+fn capacity(runs_machines: bool) -> NodeCapacity {
+    let (accelerator, reason) = if runs_machines {
+        (Some(NodeAccelerator::Kvm), "a trial guest booted with KVM")
+    } else {
+        (None, "this node has no `qemu-system-x86_64`: install QEMU, and restart the agent")
+    };
+    let resources = Resources { vcpus: 32, memory_mb: 65_536, disk_gib: 1_000 };
+    NodeCapacity { accelerator, reason: reason.to_owned(), resources }
 }
 
 fn conditions() -> Vec<NodeCondition> {

@@ -40,6 +40,7 @@ use tokio::time::Instant;
 use self::contact::ContactGuard;
 use self::decisions::{DecisionFeed, LedgerMode};
 use self::needs::NodeNeeds;
+use crate::capacity_report;
 use crate::contradiction::{self, Contradiction};
 use crate::control::{self, Heartbeats, JoiningNode, MembershipAnswer, SharedState};
 use crate::device::{self, KINDS};
@@ -146,6 +147,8 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     };
     tasks.add(runtime.spawn("witness", witness::follow(inputs)));
     let machines = MachinesHandle::start(machines, &state, Arc::clone(&runtime));
+    let capacities = capacity_report::report(connection.clone(), node_id, machines.capacity());
+    tasks.add(runtime.spawn("capacity report", capacities));
     let handles = Handles { mesh, machines };
     let mut agent = Agent::new(connection, identity, state, handles, MembershipChannel { shared, answers })?;
     (agent.needs, agent.nats_ports) = (needs, nats_ports);

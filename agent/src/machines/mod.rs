@@ -4,6 +4,7 @@
 //! The main loop tells what is to be ([`MachinesHandle::set`]), and receives outcomes. `prepare` makes what a machine
 //! is started from, `outcome` says what is reported, `vm` is the task of one VM.
 
+mod capacity;
 mod outcome;
 mod prepare;
 mod vm;
@@ -18,6 +19,7 @@ use otherix_image::fetch::FetchSettings;
 use otherix_runtime::{Runtime, Task};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::{NicId, VmId};
+use otherix_schemas::node::NodeCapacity;
 use otherix_schemas::outcome::{ResourceOutcome, ResourceRef};
 use otherix_vm::accelerator::{self, Choice, Facts};
 use otherix_vm::launch::cgroup;
@@ -25,6 +27,7 @@ use otherix_vm::process::Launcher;
 use otherix_vm::spec::Accelerator;
 use tokio::sync::{mpsc, watch};
 
+pub use self::capacity::Offer;
 use self::prepare::Users;
 use self::vm::{VmInputs, VmTask};
 use crate::model::desired::DesiredVm;
@@ -50,6 +53,7 @@ pub struct MachineOptions {
     pub image_budget: u64,
     pub fetch: FetchSettings,
     pub launcher: Launcher,
+    pub offer: Offer,
 }
 
 /// What all VMs need.
@@ -78,6 +82,7 @@ pub struct MachinesHandle {
     /// The folder of VMs.
     folder: PathBuf,
     host: watch::Receiver<OpenedHost>,
+    capacity: watch::Receiver<Option<NodeCapacity>>,
     opening: Task<()>,
     tasks: BTreeMap<VmId, RunningVm>,
     outcomes: mpsc::UnboundedSender<ResourceOutcome>,
@@ -111,16 +116,21 @@ impl MachinesHandle {
     pub fn start(options: MachineOptions, state: &Path, runtime: Arc<dyn Runtime>) -> Self {
         let (outcomes, received) = mpsc::unbounded_channel();
         let (sender, host) = watch::channel(None);
+        let (capacity_sender, capacity) = watch::channel(None);
         let (state, own) = (state.to_owned(), Arc::clone(&runtime));
+        let (offer, budget) = (options.offer, options.image_budget);
         let folder = state.join(VMS);
         let opening = async move {
             let blocking = Arc::clone(&own);
-            let opened = own.run_blocking("machines", move || Host::open(options, &state, blocking)).await;
-            let opened = match opened {
-                Ok(Ok(host)) => Ok(Arc::new(host)),
-                Ok(Err(error)) => Err(Causes(&error).to_string()),
-                Err(error) => Err(Causes(&error).to_string()),
+            let work = move || {
+                let opened = Host::open(options, &state, blocking);
+                let opened = opened.map(Arc::new).map_err(|error| Causes(&error).to_string());
+                let runs = opened.as_ref().map_err(String::as_str).and_then(|host| host.runs());
+                capacity_sender.send_replace(Some(capacity::gather(offer, &state, budget, runs)));
+                opened
             };
+            let opened = own.run_blocking("machines", work).await;
+            let opened = opened.unwrap_or_else(|error| Err(Causes(&error).to_string()));
             match &opened {
                 Ok(host) => {
                     let Choice { accelerator, reason } = &host.accelerator;
@@ -132,7 +142,12 @@ impl MachinesHandle {
         };
         let opening = runtime.spawn("machines", opening);
         let (tasks, latest) = (BTreeMap::new(), BTreeMap::new());
-        Self { runtime, folder, host, opening, tasks, outcomes, received, latest, has_looked: false }
+        Self { runtime, folder, host, capacity, opening, tasks, outcomes, received, latest, has_looked: false }
+    }
+
+    /// What the node offers to machines, once it is known.
+    pub fn capacity(&self) -> watch::Receiver<Option<NodeCapacity>> {
+        self.capacity.clone()
     }
 
     /// The next outcome.
@@ -197,8 +212,13 @@ impl MachinesHandle {
 }
 
 impl Host {
+    /// What executes guests, or why nothing does.
+    fn runs(&self) -> Result<&Choice, &str> {
+        self.qemu.as_ref().map(|_| &self.accelerator).map_err(String::as_str)
+    }
+
     fn open(options: MachineOptions, state: &Path, runtime: Arc<dyn Runtime>) -> Result<Self, HostError> {
-        let MachineOptions { qemu, accelerator, image_budget, fetch, launcher } = options;
+        let MachineOptions { qemu, accelerator, image_budget, fetch, launcher, offer: _ } = options;
         let folder = state.join(VMS);
         otherix_runtime::files::create_private_folder(&folder).map_err(HostError::Folder)?;
         let images = CacheSettings {

@@ -195,6 +195,7 @@ impl ClusterView {
             | Event::Node(NodeEvent::ConditionsChanged(_))
             | Event::Node(NodeEvent::Cordoned(_))
             | Event::Node(NodeEvent::Uncordoned(_))
+            | Event::Node(NodeEvent::CapacityReported(_))
             | Event::User(_)
             | Event::Enrollment(_)
             | Event::Cluster(ClusterEvent::Restored(_)) => {}

@@ -1,6 +1,8 @@
 //! The fields of a node, as `get` and `list` show them.
 
-use otherix_schemas::node::{MeshPeerView, NetworkCounts, NodeMesh, NodeNetworkStatus, NodeView};
+use otherix_schemas::node::{
+    MeshPeerView, NetworkCounts, NodeCapacity, NodeMesh, NodeNetworkStatus, NodeView, Resources,
+};
 
 use crate::output::table::{self, optional, table_unless_empty, yes_no};
 
@@ -38,6 +40,10 @@ pub(super) fn details(view: &NodeView) -> String {
         lines.push(("cordoned", "yes: no VMs are placed on it".to_owned()));
     }
     lines.extend(arch.map(|arch| ("arch", arch.to_string())));
+    lines.extend(view.capacity.as_ref().map(|capacity| ("machines", machines(capacity))));
+    lines.extend(
+        view.capacity.as_ref().zip(view.allocated).map(|(capacity, taken)| ("taken", taken_of(capacity, taken))),
+    );
     let networks: Vec<&NodeNetworkStatus> = view.networks.iter().flatten().collect();
     let row = |network: &&NodeNetworkStatus| {
         let NodeNetworkStatus { network_name, status, error, .. } = network;
@@ -50,6 +56,24 @@ pub(super) fn details(view: &NodeView) -> String {
     });
     let warnings: Vec<_> = warnings.iter().cloned().chain(of_networks).collect();
     format!("{}{rows}{mesh}{}", table::fields(&lines), table::warnings(&warnings))
+}
+
+/// What executes guests on the node, and why.
+fn machines(capacity: &NodeCapacity) -> String {
+    let NodeCapacity { accelerator, reason, .. } = capacity;
+    match accelerator {
+        Some(accelerator) => format!("run with {}: {reason}", accelerator.as_str()),
+        None => format!("not run: {reason}"),
+    }
+}
+
+/// What the machines take of what the node offers.
+fn taken_of(capacity: &NodeCapacity, taken: Resources) -> String {
+    let Resources { vcpus, memory_mb, disk_gib } = capacity.resources;
+    format!(
+        "{} of {vcpus} vCPUs, {} of {memory_mb} MiB of memory, {} of {disk_gib} GiB of disk",
+        taken.vcpus, taken.memory_mb, taken.disk_gib
+    )
 }
 
 /// The node's membership in the mesh, and the last reported state of its peers.

@@ -5,7 +5,10 @@ use std::time::Duration;
 use otherix_identity::{Creds, JoinToken, KeyKind, KeyPair};
 use otherix_schemas::enrollment::{EnrollNode, GetEnrolledNode, NewNodeKey, NodeToEnroll};
 use otherix_schemas::id::{NetworkId, NicId, NodeId};
-use otherix_schemas::node::{Heartbeat, JoinNode, JoinRequest, MeshOffer, MeshPeerStatus, NodeReport, ReportNode};
+use otherix_schemas::node::{
+    CapacityReport, Heartbeat, JoinNode, JoinRequest, MeshOffer, MeshPeerStatus, NodeAccelerator, NodeCapacity,
+    NodeReport, ReportCapacity, ReportNode, Resources,
+};
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
 use otherix_schemas::request::Request;
@@ -65,6 +68,14 @@ impl SimulatedNode {
         let node = Self { connection, id, reports: 0, heartbeats: None };
         node.call(Request::of::<JoinNode>(), &JoinRequest { node_id: id, name, mesh, arch: None }).await;
         node
+    }
+
+    /// Reports what the node offers to machines of VMs.
+    pub(crate) async fn offer(&self, resources: Resources) {
+        let accelerator = Some(NodeAccelerator::Tcg);
+        let capacity = NodeCapacity { accelerator, reason: "configured".to_owned(), resources };
+        let report = CapacityReport { node_id: self.id, capacity };
+        self.call(Request::of::<ReportCapacity>(), &report).await;
     }
 
     /// Sends heartbeats from now on.

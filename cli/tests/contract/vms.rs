@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use otherix_schemas::node::Resources;
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::wait::wait_for;
 use serde_json::{Value, json};
@@ -184,6 +185,34 @@ async fn cordons_a_node(control_plane: &ControlPlane) {
     assert_eq!(uncordoned.stdout, "node node-1 uncordoned\n", "{uncordoned:?}");
     assert_eq!(json(control_plane, "node get node-1").await["cordoned"], Value::Null);
     assert_eq!(json(control_plane, &format!("vm create k {FLAGS} --node node-1")).await["node_name"], "node-1");
+}
+
+#[tokio::test]
+async fn places_machines_where_there_is_room() {
+    let control_plane = ControlPlane::start();
+    let one = SimulatedNode::join(&control_plane, 1).await;
+    let created =
+        |name: &str, flags: &str| format!("vm create {name} --arch amd64 --image-url http://192.0.2.9/i {flags}");
+    one.offer(Resources { vcpus: 4, memory_mb: 4096, disk_gib: 20 }).await;
+    let shown = run(&control_plane, "node get node-1").await.stdout;
+    let none = "taken:    0 of 4 vCPUs, 0 of 4096 MiB of memory, 0 of 20 GiB of disk\n";
+    assert!(shown.contains("machines: run with tcg: configured\n") && shown.contains(none), "{shown}");
+    json(&control_plane, &created("a", "--vcpus 3 --memory-mb 1024 --disk-gib 5")).await;
+    let node = json(&control_plane, "node get node-1").await;
+    assert_eq!(node["allocated"], json!({"vcpus": 3, "memory_mb": 1024, "disk_gib": 5}));
+    assert_eq!(node["capacity"]["resources"]["vcpus"], 4, "{node}");
+    // Without a machine it takes nothing.
+    json(&control_plane, &created("tap", "--tap-only")).await;
+    let full = run(&control_plane, &created("b", "--memory-mb 512")).await;
+    let why = "node `node-1` has no room: the machine needs 2 vCPUs, 512 MiB of memory, 0 GiB of disk; free are 1 \
+               vCPUs, 3072 MiB of memory, 15 GiB of disk";
+    assert_eq!(full.code, Some(4), "{full:?}");
+    assert!(full.stderr.contains(why), "{full:?}");
+    json(&control_plane, &created("b", "--vcpus 1 --memory-mb 512 --node node-1")).await;
+    run(&control_plane, "vm delete a").await;
+    json(&control_plane, &created("c", "--vcpus 3 --memory-mb 512")).await;
+    let before = json(&control_plane, "node get node-1 --at 4").await;
+    assert_eq!(before["allocated"]["vcpus"], 0, "{before}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use otherix_schemas::error::{ErrorBody, ErrorCode, LAST_REPORT, REMOVED_NODE};
 use otherix_schemas::id::{JoinTokenId, NetworkId, NodeId, UserUuid, VmId};
-use otherix_schemas::node::{REPORT_NUMBER_MAX, ReportNumber};
+use otherix_schemas::node::{REPORT_NUMBER_MAX, ReportNumber, Resources};
 use otherix_schemas::permission::{Permission, Role};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{
@@ -43,6 +43,15 @@ pub enum Rejection {
     NodeCordoned(NodeName),
     #[error("node `{node}` is {node_arch}, and runs no VMs for {arch}")]
     NodeOfOtherArch { node: NodeName, node_arch: Arch, arch: Arch },
+    #[error("node `{node}` runs no machines of VMs: {reason}")]
+    NodeRunsNoMachines { node: NodeName, reason: String },
+    #[error("node `{node}` has no room: the machine needs {needed}; free are {free}")]
+    NoRoom { node: NodeName, needed: Resources, free: Resources },
+    #[error(
+        "no node has room: the machine needs {needed}; node `{node}`, which of {nodes} has the most memory left, has \
+         {free}"
+    )]
+    NoRoomAnywhere { nodes: usize, node: NodeName, needed: Resources, free: Resources },
     #[error("the NIC's random id has the tap of another: try again")]
     TapTaken,
     #[error("all addresses for NICs are in use: delete VMs that are not needed")]
@@ -156,6 +165,7 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::NoNodeOfArch(_)
             | Rejection::NodeCordoned(_)
             | Rejection::NodeOfOtherArch { .. }
+            | Rejection::NodeRunsNoMachines { .. }
             | Rejection::MacsUsedUp
             | Rejection::AddressTaken { .. }
             | Rejection::AddressNotFree { .. }
@@ -189,6 +199,11 @@ impl From<&Rejection> for ErrorBody {
             Rejection::NoDhcp(_) | Rejection::AddressRefused(_) => return Violations::one("ip", rejection).into(),
             Rejection::AddressesUsedUp { addresses, used, .. } => {
                 return conflict(rejection, &[("addresses", u64::from(*addresses)), ("used", number(*used))]);
+            }
+            Rejection::NoRoom { needed, free, .. } | Rejection::NoRoomAnywhere { needed, free, .. } => {
+                return Self::new(ErrorCode::Conflict, rejection.to_string())
+                    .with_detail("needed", json!(needed))
+                    .with_detail("free", json!(free));
             }
             Rejection::ExpiryPast { .. } | Rejection::JoinTokenTooLong(_) => {
                 return Violations::one("expires_at", rejection).into();

@@ -4,7 +4,7 @@ use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::enrollment::{JoinTokenView, NodeKeyView};
 use otherix_schemas::network::NetworkView;
-use otherix_schemas::node::{CordonView, JoinAnswer, RemovedNodeView, ReportReceipt};
+use otherix_schemas::node::{CapacityReceipt, CordonView, JoinAnswer, RemovedNodeView, ReportReceipt};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::request::{Answer, Meta};
 use otherix_schemas::user::UserView;
@@ -26,6 +26,7 @@ pub enum Reply {
     Joined(JoinAnswer),
     Removed(RemovedNodeView),
     Cordoned(CordonView),
+    Capacity(CapacityReceipt),
     Receipt(ReportReceipt),
     Nothing,
 }

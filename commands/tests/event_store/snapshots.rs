@@ -180,7 +180,7 @@ async fn a_damaged_snapshot_in_sqlite_is_ignored() {
         "UPDATE snapshots SET position = 5",
         "UPDATE snapshots SET cluster = 'x'",
         "UPDATE snapshots SET event_id = 'x'",
-        "UPDATE snapshots SET format = 11",
+        "UPDATE snapshots SET format = format + 1",
     ];
     for damage in damages {
         let backend = Sqlite::new();

@@ -8,7 +8,7 @@ use otherix_schemas::event::{Event, StreamId};
 use otherix_schemas::id::{JoinTokenId, NodeId};
 use otherix_schemas::network::{BridgeSpec, NetworkEvent};
 use otherix_schemas::nic::NicEvent;
-use otherix_schemas::node::{MeshPeer, NodeChanged, NodeCommand, NodeEvent};
+use otherix_schemas::node::{MeshPeer, NodeChanged, NodeCommand, NodeEvent, Resources};
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::{NewUser, UserCommand, UserEvent, UserRole};
@@ -48,6 +48,7 @@ pub(crate) fn membership_command() -> impl Strategy<Value = Command> {
         3 => (0u128..6).prop_map(|id| join_mesh(id, u8::try_from(id).unwrap(), 1)),
         2 => (0u128..6).prop_map(remove),
         2 => (0u128..6, any::<bool>()).prop_map(|(id, cordoned)| cordon(id, cordoned)),
+        2 => (0u128..6, 0u64..5).prop_map(|(id, machines)| report_capacity(capacity(id, machines))),
         4 => (0u128..8, prop::option::of(0u128..8)).prop_map(|(id, network)| create_vm(id, network, None)),
         2 => (0u128..8, 0u128..4, 0u8..8)
             .prop_map(|(id, network, last)| create_vm_at(id, Some(2 * network), None, Some([10, 20, 0, last].into()))),
@@ -101,6 +102,17 @@ pub(crate) fn check_addresses(given: &Given) -> Result<(), TestCaseError> {
         if let Some(ip) = nic.ip {
             prop_assert!(holders.insert((nic.network_id, ip)), "{} of NIC {} was given twice", ip, id);
         }
+    }
+    Ok(())
+}
+
+/// What machines take of each node is the sum of those that are on it.
+pub(crate) fn check_allocated(given: &Given) -> Result<(), TestCaseError> {
+    for (id, node) in given.state.nodes() {
+        let on_it = given.state.vms().values().filter(|vm| vm.node_id == *id);
+        let machines = on_it.filter_map(|vm| vm.machine.as_ref());
+        let sum = machines.map(|machine| Resources::from(&machine.spec)).fold(Resources::default(), Resources::plus);
+        prop_assert_eq!(node.allocated, sum);
     }
     Ok(())
 }

@@ -16,8 +16,8 @@ mod users;
 use builders::*;
 use decisions::{Given, given};
 use machines::{
-    check_addresses, check_enrollments, check_mesh, check_nodes, create_token, enroll, enrollment_command,
-    join_with_key, membership_command, offer_key,
+    check_addresses, check_allocated, check_enrollments, check_mesh, check_nodes, create_token, enroll,
+    enrollment_command, join_with_key, membership_command, offer_key,
 };
 use networks::{check_invariants, check_vms, command};
 use otherix_commands::config::ClusterConfig;
@@ -119,6 +119,7 @@ fn check(commands: Vec<Command>, prepared: fn(&Given, Command) -> Command) -> Re
         check_users(&given)?;
         check_enrollments(&given)?;
         check_addresses(&given)?;
+        check_allocated(&given)?;
     }
     let mut replayed = State::default();
     let mut states = states.iter().peekable();

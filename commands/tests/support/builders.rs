@@ -13,8 +13,9 @@ use otherix_schemas::network::{
 };
 use otherix_schemas::nic::{GeneratedNic, NicAttached, NicBound, NicDetached, NicEvent};
 use otherix_schemas::node::{
-    MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeCordoned, NodeDescribed, NodeEvent, NodeJoined, NodeReachable,
-    NodeReconciled, NodeRemoved, NodeReport, NodeUncordoned, NodeUnreachable, UnreachableNode,
+    MeshOffer, MeshPeer, NodeAccelerator, NodeCapacity, NodeCapacityReported, NodeChanged, NodeCommand, NodeCordoned,
+    NodeDescribed, NodeEvent, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved, NodeReport, NodeUncordoned,
+    NodeUnreachable, Resources, UnreachableNode,
 };
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::Position;
@@ -187,6 +188,17 @@ pub(crate) fn create_machine(id: u128, network: Option<u128>, node: u128) -> Com
         vm.machine = Some(machine());
     }
     command
+}
+
+/// What a node offers: as many processors, and memory and disk for as many machines of [`machine`].
+pub(crate) fn capacity(id: u128, machines: u64) -> NodeCapacityReported {
+    let resources = Resources { vcpus: machines, memory_mb: 64 * machines, disk_gib: machines };
+    let capacity = NodeCapacity { accelerator: Some(NodeAccelerator::Tcg), reason: "a test".to_owned(), resources };
+    NodeCapacityReported { node_id: node_id(id), capacity }
+}
+
+pub(crate) fn report_capacity(reported: NodeCapacityReported) -> Command {
+    Command::Node(NodeCommand::RecordCapacity(reported))
 }
 
 pub(crate) fn machine() -> Machine {

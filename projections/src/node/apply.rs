@@ -4,8 +4,8 @@ use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
-    MeshPeer, NodeChanged, NodeCondition, NodeConditionsChanged, NodeCordoned, NodeDescribed, NodeEvent, NodeJoined,
-    NodeReachable, NodeRemoved, NodeUncordoned, NodeUnreachable,
+    MeshPeer, NodeCapacityReported, NodeChanged, NodeCondition, NodeConditionsChanged, NodeCordoned, NodeDescribed,
+    NodeEvent, NodeJoined, NodeReachable, NodeRemoved, NodeUncordoned, NodeUnreachable,
 };
 use rusqlite::{Connection, params};
 
@@ -25,6 +25,11 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
         Event::Node(NodeEvent::Uncordoned(NodeUncordoned { node_id })) => set_cordoned(db, *node_id, false),
         Event::Node(NodeEvent::Described(NodeDescribed { node_id, arch })) => {
             execute(db, "UPDATE nodes SET arch = ?2 WHERE id = ?1", [&node_id.to_string(), arch.as_str()])?;
+            Ok(())
+        }
+        Event::Node(NodeEvent::CapacityReported(NodeCapacityReported { node_id, capacity })) => {
+            let values = [node_id.to_string(), serde_json::to_string(capacity)?];
+            execute(db, "UPDATE nodes SET capacity = ?2 WHERE id = ?1", values)?;
             Ok(())
         }
         Event::Node(NodeEvent::Removed(NodeRemoved { node_id, .. })) => {

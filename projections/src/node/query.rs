@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
-    MeshPeerView, NetworkCounts, NodeConditionKind, NodeConditionView, NodeMesh, NodeNetworkStatus, NodeView,
+    MeshPeerView, NetworkCounts, NodeCapacity, NodeConditionKind, NodeConditionView, NodeMesh, NodeNetworkStatus,
+    NodeView, Resources,
 };
 use otherix_schemas::value::NodeName;
 use rusqlite::{Connection, Params, Row, params};
 
 use crate::projection::integer;
 use crate::query::{
-    Listed, Page, QueryError, all, count, first, optional_parsed, parsed, position, texts, time, unquoted,
+    Listed, Page, QueryError, all, count, first, optional_json, optional_parsed, parsed, position, texts, time,
+    unquoted,
 };
 
 /// A node with counts of what is on it.
@@ -20,6 +22,9 @@ const SELECT: &str = "
     SELECT nodes.*,
         (SELECT COUNT(*) FROM vms WHERE node_id = nodes.id AND deleted_at IS NULL) AS vms,
         (SELECT COUNT(*) FROM nics WHERE node_id = nodes.id AND NOT detached) AS nics,
+        (SELECT COALESCE(SUM(vcpus), 0) FROM machines WHERE node_id = nodes.id) AS vcpus,
+        (SELECT COALESCE(SUM(memory_mb), 0) FROM machines WHERE node_id = nodes.id) AS memory_mb,
+        (SELECT COALESCE(SUM(disk_gib), 0) FROM machines WHERE node_id = nodes.id) AS disk_gib,
         COALESCE((SELECT ready FROM network_counts WHERE node_id = nodes.id), 0) AS ready,
         COALESCE((SELECT failed FROM network_counts WHERE node_id = nodes.id), 0) AS failed,
         COALESCE((SELECT networks FROM network_total WHERE id = 1), 0) AS networks
@@ -92,6 +97,12 @@ fn network_counts(row: &Row<'_>) -> Result<NetworkCounts, QueryError> {
 }
 
 fn view(row: &Row<'_>) -> Result<NodeView, QueryError> {
+    let capacity = optional_json::<NodeCapacity>(row, "capacity")?;
+    let allocated = Resources {
+        vcpus: count(row, "vcpus")?,
+        memory_mb: count(row, "memory_mb")?,
+        disk_gib: count(row, "disk_gib")?,
+    };
     Ok(NodeView {
         id: parsed(row, "id")?,
         name: parsed(row, "name")?,
@@ -100,6 +111,8 @@ fn view(row: &Row<'_>) -> Result<NodeView, QueryError> {
         joined_at: time(row, "joined_at")?,
         arch: optional_parsed(row, "arch")?,
         cordoned: row.get("cordoned")?,
+        allocated: capacity.as_ref().map(|_| allocated),
+        capacity,
         vms: count(row, "vms")?,
         nics: count(row, "nics")?,
         network_counts: network_counts(row)?,

@@ -3,6 +3,8 @@ CREATE TABLE nodes (
     name TEXT NOT NULL,
     -- NULL if it has not told.
     arch TEXT,
+    -- What it offers to machines, in JSON; NULL if it has not told.
+    capacity TEXT,
     -- Lists are in this order.
     joined_position INTEGER NOT NULL,
     -- Microseconds since 1970.

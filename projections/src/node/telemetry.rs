@@ -100,6 +100,8 @@ mod tests {
             joined_at: second(0),
             arch: None,
             cordoned: false,
+            capacity: None,
+            allocated: None,
             vms: 0,
             nics: 0,
             network_counts: NetworkCounts::default(),

@@ -71,15 +71,19 @@ fn created(db: &Connection, header: &Header, event: &VmCreated) -> Result<(), Ap
             header.time.unix_micros(),
         ],
     )?;
-    if event.machine.is_some() {
+    if let Some(machine) = &event.machine {
         execute(
             db,
-            "INSERT INTO machines (vm_id, node_id, power, machine_generation) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO machines (vm_id, node_id, power, machine_generation, vcpus, memory_mb, disk_gib)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 event.vm_id.to_string(),
                 event.node_id.to_string(),
                 Power::Running.as_str(),
-                integer(header.position)
+                integer(header.position),
+                machine.vcpus,
+                machine.memory_mb,
+                machine.disk_gib.unwrap_or_default(),
             ],
         )?;
     }
@@ -143,7 +147,11 @@ fn deleted(db: &Connection, header: &Header, event: &VmDeleted) -> Result<(), Ap
         params![id, header.time.unix_micros(), integer(header.position)],
     )?;
     let values = params![id, integer(header.position)];
-    execute(db, "UPDATE machines SET machine_generation = ?2 WHERE vm_id = ?1", values)?;
+    execute(
+        db,
+        "UPDATE machines SET machine_generation = ?2, vcpus = 0, memory_mb = 0, disk_gib = 0 WHERE vm_id = ?1",
+        values,
+    )?;
     delete_if_removed(db, &id)
 }
 

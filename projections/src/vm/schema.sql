@@ -26,6 +26,10 @@ CREATE TABLE machines (
     node_id TEXT NOT NULL,
     power TEXT NOT NULL CHECK (power IN ('running', 'paused', 'stopped')),
     machine_generation INTEGER NOT NULL,
+    -- What it takes of its node; nothing once the VM is deleted.
+    vcpus INTEGER NOT NULL,
+    memory_mb INTEGER NOT NULL,
+    disk_gib INTEGER NOT NULL,
     -- What its node reported last; NULL before the first report.
     machine_status TEXT CHECK (machine_status IN ('pending', 'ready', 'failed', 'removed')),
     machine_error TEXT,
@@ -34,6 +38,7 @@ CREATE TABLE machines (
     machine_state TEXT,
     machine_observed INTEGER
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX machines_by_node ON machines (node_id, vcpus, memory_mb, disk_gib);
 
 -- A detached NIC stays until its node has removed its tap.
 CREATE TABLE nics (

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    NodeById, NodeConditionsChanged, NodeReport, REPORT_BYTES_MAX, REPORT_RESULTS_MAX, RemovedNodeView, ReportReceipt,
+    NodeById, NodeCapacityReported, NodeConditionsChanged, NodeReport, REPORT_BYTES_MAX, REPORT_RESULTS_MAX,
+    RemovedNodeView, ReportReceipt,
 };
 use crate::command::{Command, CommandInputs};
 use crate::error::{ErrorBody, ErrorCode};
@@ -40,6 +41,8 @@ pub enum NodeCommand {
     Remove { node_id: NodeId },
     /// Place no VMs on a node, or place VMs on it again.
     Cordon { node_id: NodeId, cordoned: bool },
+    /// Record what a node offers to machines.
+    RecordCapacity(NodeCapacityReported),
     /// Record the outcomes that a node reports.
     RecordReport(NodeReport),
     /// Record changes of nodes' presence. Issued by the control plane itself, never by a client.
@@ -169,7 +172,7 @@ fn report(body: &[u8], inputs: CommandInputs<'_>) -> Result<Command, ErrorBody> 
 }
 
 /// A node speaks for itself only.
-fn check_sender(node: NodeId, caller: &Caller) -> Result<(), ErrorBody> {
+pub(super) fn check_sender(node: NodeId, caller: &Caller) -> Result<(), ErrorBody> {
     if caller.node_id() == Some(node) {
         return Ok(());
     }

@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    NodeConditionsChanged, NodeConditionsChangedV1, NodeCordoned, NodeCordonedV1, NodeUncordoned, NodeUncordonedV1,
+    NodeCapacityReported, NodeCapacityReportedV1, NodeConditionsChanged, NodeConditionsChangedV1, NodeCordoned,
+    NodeCordonedV1, NodeUncordoned, NodeUncordonedV1,
 };
 use crate::event::{
     Assigned, DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape,
@@ -33,6 +34,7 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<NodeConditionsChangedV1>(),
     EventDeclaration::of::<NodeCordonedV1>(),
     EventDeclaration::of::<NodeUncordonedV1>(),
+    EventDeclaration::of::<NodeCapacityReportedV1>(),
 ];
 
 /// An event of a node.
@@ -48,6 +50,7 @@ pub enum NodeEvent {
     ConditionsChanged(NodeConditionsChanged),
     Cordoned(NodeCordoned),
     Uncordoned(NodeUncordoned),
+    CapacityReported(NodeCapacityReported),
 }
 
 impl NodeEvent {
@@ -63,6 +66,7 @@ impl NodeEvent {
             Self::ConditionsChanged(event) => visitor.visit(event),
             Self::Cordoned(event) => visitor.visit(event),
             Self::Uncordoned(event) => visitor.visit(event),
+            Self::CapacityReported(event) => visitor.visit(event),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NodeConditionView;
+use super::{NodeCapacity, NodeConditionView, Resources};
 use crate::id::{NetworkId, NodeId};
 use crate::outcome::OutcomeStatus;
 use crate::position::Position;
@@ -29,6 +29,12 @@ pub struct NodeView {
     /// No VMs are placed on it, for maintenance; absent if they are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cordoned: bool,
+    /// What it offers to machines of VMs; absent if it has not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<NodeCapacity>,
+    /// What the machines of its VMs take of it, whether they run or not; absent if it has not told what it offers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocated: Option<Resources>,
     /// Number of VMs on the node.
     pub vms: u64,
     /// Number of NICs whose taps are on the node.

@@ -122,6 +122,7 @@ impl Request {
             vm::POWER_COMMANDS,
             node::COMMANDS,
             node::CORDON_COMMANDS,
+            node::CAPACITY_COMMANDS,
             user::COMMANDS,
             enrollment::COMMANDS,
         ];

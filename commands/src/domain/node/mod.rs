@@ -1,5 +1,6 @@
 //! Nodes: their state, the decisions about them, and the reply.
 
+mod capacity;
 mod flap_limit;
 mod mesh;
 mod presence;
@@ -13,9 +14,9 @@ use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::{Event, Family};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
-    CordonView, JoinAnswer, MeshOffer, MeshPeer, NodeChanged, NodeCommand, NodeConditionsChanged, NodeCordoned,
-    NodeDescribed, NodeEvent, NodeJoined, NodeReachable, NodeRemoved, NodeUncordoned, NodeUnreachable, RemovedNodeView,
-    ReportNumber, ReportReceipt,
+    CapacityReceipt, CordonView, JoinAnswer, MeshOffer, MeshPeer, NodeCapacity, NodeCapacityReported, NodeChanged,
+    NodeCommand, NodeConditionsChanged, NodeCordoned, NodeDescribed, NodeEvent, NodeJoined, NodeReachable, NodeRemoved,
+    NodeUncordoned, NodeUnreachable, RemovedNodeView, ReportNumber, ReportReceipt, Resources,
 };
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
@@ -51,6 +52,10 @@ pub struct Node {
     pub arch: Option<Arch>,
     /// No VMs are placed on it.
     pub cordoned: bool,
+    /// What it offers to machines, once it has told.
+    pub capacity: Option<NodeCapacity>,
+    /// What the machines of its VMs take.
+    pub allocated: Resources,
 }
 
 impl Node {
@@ -114,13 +119,23 @@ impl Nodes {
     }
 
     fn join(&mut self, header: &Header, event: &NodeJoined) {
-        let NodeJoined { node_id, name } = event.clone();
-        self.by_name.insert(name.key(), node_id);
-        let (version, allowance) = (header.stream_version, FlapAllowance::default());
-        let (last_report, mesh, arch, cordoned) = (None, None, None, false);
-        let node = Node { name, version, last_report, allowance, vms: 0, nics: 0, mesh, arch, cordoned };
-        self.by_load.insert((node.nics, node.vms, node_id));
-        self.by_id.insert(node_id, node);
+        let NodeJoined { node_id, name } = event;
+        self.by_name.insert(name.key(), *node_id);
+        let node = Node {
+            name: name.clone(),
+            version: header.stream_version,
+            last_report: None,
+            allowance: FlapAllowance::default(),
+            vms: 0,
+            nics: 0,
+            mesh: None,
+            arch: None,
+            cordoned: false,
+            capacity: None,
+            allocated: Resources::default(),
+        };
+        self.by_load.insert((node.nics, node.vms, *node_id));
+        self.by_id.insert(*node_id, node);
     }
 
     fn set_presence(&mut self, header: &Header, id: NodeId, is_reachable: bool) {
@@ -192,6 +207,7 @@ impl State {
             }
             NodeEvent::Cordoned(NodeCordoned { node_id }) => self.set_cordoned(header, *node_id, true),
             NodeEvent::Uncordoned(NodeUncordoned { node_id }) => self.set_cordoned(header, *node_id, false),
+            NodeEvent::CapacityReported(event) => self.nodes.capacity_reported(header, event),
             NodeEvent::Described(NodeDescribed { node_id, arch }) => {
                 if let Some(node) = self.nodes.get_mut(*node_id) {
                     node.version = header.stream_version;
@@ -225,6 +241,7 @@ pub(super) fn decide(
         }
         NodeCommand::Remove { node_id } => remove(state, *node_id),
         NodeCommand::Cordon { node_id, cordoned } => cordon(state, *node_id, *cordoned),
+        NodeCommand::RecordCapacity(reported) => capacity::record(state, now, reported),
         NodeCommand::RecordReport(report) => report::record(state, now, report),
         NodeCommand::RecordPresence { unreachable, reachable } => presence::record(state, unreachable, reachable),
         NodeCommand::RecordConditions(changes) => Ok(presence::record_conditions(state, changes)),
@@ -295,6 +312,9 @@ pub(super) fn reply(
         }
         NodeCommand::Remove { .. } => envelopes.iter().find_map(removed).map_or(Reply::Nothing, Reply::Removed),
         NodeCommand::Cordon { node_id, cordoned } => cordon_view(before, *node_id, *cordoned),
+        NodeCommand::RecordCapacity(NodeCapacityReported { node_id, .. }) => {
+            Reply::Capacity(CapacityReceipt { node_id: *node_id })
+        }
         NodeCommand::RecordReport(report) => {
             Reply::Receipt(ReportReceipt { unknown, outdated: report::outdated_by(before, report) })
         }

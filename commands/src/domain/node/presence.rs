@@ -44,7 +44,8 @@ impl Roster {
                 | NodeEvent::Reconciled(_)
                 | NodeEvent::Described(_)
                 | NodeEvent::Cordoned(_)
-                | NodeEvent::Uncordoned(_) => false,
+                | NodeEvent::Uncordoned(_)
+                | NodeEvent::CapacityReported(_) => false,
             },
             Event::Network(_)
             | Event::Vm(_)
@@ -81,7 +82,8 @@ impl Roster {
             | NodeEvent::Reconciled(_)
             | NodeEvent::Described(_)
             | NodeEvent::Cordoned(_)
-            | NodeEvent::Uncordoned(_) => {}
+            | NodeEvent::Uncordoned(_)
+            | NodeEvent::CapacityReported(_) => {}
         }
     }
 

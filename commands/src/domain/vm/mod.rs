@@ -1,14 +1,16 @@
 //! VMs: their state, the decisions about them, and the reply.
 
 mod machine;
+mod placement;
 
 use std::collections::BTreeMap;
 
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::Event;
-use otherix_schemas::id::{NetworkId, NodeId, VmId};
+use otherix_schemas::id::{NodeId, VmId};
 use otherix_schemas::nic::{GeneratedNic, NicView};
-use otherix_schemas::outcome::{Outcome, OutcomeStatus};
+use otherix_schemas::node::Resources;
+use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::permission::Permission;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::RowScope;
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use self::machine::RemovedMachines;
 pub use self::machine::VmMachine;
+use self::placement::Needs;
 use super::codec::micros;
 use super::name_index::NameIndex;
 use super::nic::NewNic;
@@ -85,6 +88,11 @@ impl Vm {
         let (created_at, version) = (header.time, header.stream_version);
         Self { name, image_url, arch, node_id, owner, created_at, machine, version }
     }
+
+    /// What its machine takes of its node, whether it runs or not.
+    fn resources(&self) -> Resources {
+        self.machine.as_ref().map(|machine| Resources::from(&machine.spec)).unwrap_or_default()
+    }
 }
 
 impl State {
@@ -97,37 +105,25 @@ impl State {
         match event {
             VmEvent::Created(event) => {
                 let vm = Vm::created(header, event);
-                let node_id = vm.node_id;
+                let (node_id, taken) = (vm.node_id, vm.resources());
                 self.vms.by_name.insert(vm.name.key(), event.vm_id);
                 self.vms.by_id.insert(event.vm_id, vm);
-                self.nodes.change_load(node_id, |node| node.vms += 1);
+                self.nodes.change_load(node_id, |node| {
+                    node.vms += 1;
+                    node.allocated = node.allocated.plus(taken);
+                });
             }
             VmEvent::Instructed(event) => self.vms.instructed(header, event),
             VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => {
                 let Some(vm) = self.vms.by_id.remove(vm_id) else { return };
                 self.vms.remove_machine(header, *vm_id, &vm);
                 self.vms.by_name.remove(&vm.name.key(), *vm_id);
-                self.nodes.change_load(vm.node_id, |node| node.vms = node.vms.saturating_sub(1));
+                self.nodes.change_load(vm.node_id, |node| {
+                    node.vms = node.vms.saturating_sub(1);
+                    node.allocated = node.allocated.minus(vm.resources());
+                });
             }
         }
-    }
-
-    /// Returns the node of the architecture with the fewest NICs, then the fewest VMs, of those that are reachable and
-    /// not cordoned, and on which the network has not failed. A node that has not told its architecture is not
-    /// excluded.
-    fn choose_node(&self, network_id: Option<NetworkId>, arch: Arch) -> Result<NodeId, Rejection> {
-        let network = network_id.and_then(|id| self.live_network(id));
-        let has_failed = |node: NodeId| {
-            network.is_some_and(|network| {
-                network.outcomes.get(&node).is_some_and(|status| {
-                    status.generation == network.generation && matches!(status.outcome, Outcome::Failed(_))
-                })
-            })
-        };
-        let can_run = |node: &NodeId| self.nodes().get(node).is_some_and(|node| node.can_run(arch));
-        let mut ready = self.nodes.available_by_load().filter(|node| !has_failed(*node)).peekable();
-        let none = ready.peek().map_or(Rejection::NoReadyNode, |_| Rejection::NoNodeOfArch(arch));
-        ready.find(can_run).ok_or(none)
     }
 }
 
@@ -156,19 +152,8 @@ fn create(
     if let Some(network_id) = network_id {
         state.live_network(network_id).ok_or(Rejection::NoSuchNetwork(network_id))?;
     }
-    let node_id = match node_id {
-        Some(node_id) => {
-            let node = state.nodes().get(&node_id).ok_or(Rejection::NoSuchNode(node_id))?;
-            if node.cordoned {
-                return Err(Rejection::NodeCordoned(node.name.clone()));
-            }
-            if let Some(node_arch) = node.arch.filter(|_| !node.can_run(arch)) {
-                return Err(Rejection::NodeOfOtherArch { node: node.name.clone(), node_arch, arch });
-            }
-            node_id
-        }
-        None => state.choose_node(network_id, arch)?,
-    };
+    let resources = machine.as_ref().map(Resources::from);
+    let node_id = state.place(node_id, Needs { arch, network: network_id, resources })?;
     let owner = Some(owner.clone());
     let mut events = vec![VmCreated { vm_id, name, image_url, arch, node_id, owner, machine }.into()];
     if let Some(network_id) = network_id {
