@@ -224,6 +224,22 @@ impl Host {
     }
 }
 
+/// Checks that the header of a VM's disk is the one that it was made with: it names the image, and QEMU never changes
+/// it. A process that a guest had taken over could have named other files of this node.
+pub(super) fn check_disk(spec: &LaunchSpec) -> Result<(), String> {
+    const ADVICE: &str = "restore the disk from a copy, or delete the VM";
+    let header = overlay::read(&spec.disk).map_err(|error| format!("{}: {ADVICE}", Causes(&error)))?;
+    let format = match header.base.format {
+        Format::Qcow2 => ImageFormat::Qcow2,
+        Format::Raw => ImageFormat::Raw,
+    };
+    if header.base.path == spec.base.path && format == spec.base.format {
+        return Ok(());
+    }
+    let (found, image) = (header.base.path.display(), spec.base.path.display());
+    Err(format!("the header of the VM's disk names `{found}`, and not its image `{image}`: {ADVICE}"))
+}
+
 fn owner(id: VmId) -> Result<PinOwner, PrepareError> {
     id.to_string().parse().map_err(|_| PrepareError::Users)
 }

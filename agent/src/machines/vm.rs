@@ -19,7 +19,7 @@ use otherix_vm::spec::LaunchSpec;
 use otherix_vm::supervisor::{self, Desired};
 use tokio::sync::{mpsc, watch};
 
-use super::prepare::{Fetching, PrepareError, folder_of};
+use super::prepare::{Fetching, PrepareError, check_disk, folder_of};
 use super::{Host, outcome};
 use crate::model::desired::{DesiredMachine, DesiredVm, Restart};
 
@@ -213,6 +213,7 @@ impl VmTask {
             folder: self.folder.clone(),
             launcher: self.host.launcher.clone(),
             boot_id: self.host.boot_id.clone(),
+            check_disk,
         };
         // QEMU stops a guest whose console nobody reads, and the log of it is to stay short.
         let _console = Console::start(&self.host.runtime, self.folder.clone());

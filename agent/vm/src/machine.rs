@@ -61,6 +61,9 @@ pub struct VmSetup {
     pub launcher: Launcher,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
+    /// Looks at the disk before each start, while no process of the VM exists: one that a guest had taken over may have
+    /// written anything to it.
+    pub check_disk: fn(&LaunchSpec) -> Result<(), String>,
 }
 
 /// Supervises a VM until the sender of `orders` is dropped: its process then runs on.
@@ -236,8 +239,12 @@ impl Machine {
 
     async fn start(&mut self, spec: &LaunchSpec) {
         let (folder, launcher, spec) = (self.setup.folder.clone(), self.setup.launcher.clone(), spec.clone());
+        let check_disk = self.setup.check_disk;
         let work = move || match process::find(&folder)? {
-            Found::Free(lock) => process::start(lock, &launcher, &spec).map(Some),
+            Found::Free(lock) => {
+                check_disk(&spec).map_err(io::Error::other)?;
+                process::start(lock, &launcher, &spec).map(Some)
+            }
             Found::Running(process) => Ok(Some(process)),
             Found::Changing => Ok(None),
         };

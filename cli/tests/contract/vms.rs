@@ -197,7 +197,7 @@ async fn places_machines_where_there_is_room() {
     let shown = run(&control_plane, "node get node-1").await.stdout;
     let none = "taken:    0 of 4 vCPUs, 0 of 4096 MiB of memory, 0 of 20 GiB of disk\n";
     assert!(shown.contains("machines: run with tcg: configured\n") && shown.contains(none), "{shown}");
-    json(&control_plane, &created("a", "--vcpus 3 --memory-mb 1024 --disk-gib 5")).await;
+    let first = json(&control_plane, &created("a", "--vcpus 3 --memory-mb 1024 --disk-gib 5")).await;
     let node = json(&control_plane, "node get node-1").await;
     assert_eq!(node["allocated"], json!({"vcpus": 3, "memory_mb": 1024, "disk_gib": 5}));
     assert_eq!(node["capacity"]["resources"]["vcpus"], 4, "{node}");
@@ -211,7 +211,8 @@ async fn places_machines_where_there_is_room() {
     json(&control_plane, &created("b", "--vcpus 1 --memory-mb 512 --node node-1")).await;
     run(&control_plane, "vm delete a").await;
     json(&control_plane, &created("c", "--vcpus 3 --memory-mb 512")).await;
-    let before = json(&control_plane, "node get node-1 --at 4").await;
+    let position = first["generation"].as_u64().expect("a position") - 1;
+    let before = json(&control_plane, &format!("node get node-1 --at {position}")).await;
     assert_eq!(before["allocated"]["vcpus"], 0, "{before}");
 }
 

@@ -67,8 +67,13 @@ async fn supervising_agent() {
     let desired = Desired { power: Power::Running, request, restart: None, stop_timeout: SOON };
     let (_orders, orders) = watch::channel(VmOrders { desired, spec });
     let (status, _status) = watch::channel(None);
-    let setup =
-        VmSetup { runtime: SystemRuntime::shared(), folder, launcher: launcher(), boot_id: "this one".to_owned() };
+    let setup = VmSetup {
+        runtime: SystemRuntime::shared(),
+        folder,
+        launcher: launcher(),
+        boot_id: "this one".to_owned(),
+        check_disk: |_| Ok(()),
+    };
     supervise(setup, orders, status).await.unwrap();
 }
 

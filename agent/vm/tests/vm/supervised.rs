@@ -27,7 +27,13 @@ mod in_qemu {
         let (orders, receiver) = watch::channel(VmOrders { desired, spec: vm.spec.clone() });
         let (sender, status) = watch::channel(None);
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-        let setup = VmSetup { runtime: Arc::clone(&runtime), folder: vm.folder.clone(), launcher: launcher(), boot_id };
+        let setup = VmSetup {
+            runtime: Arc::clone(&runtime),
+            folder: vm.folder.clone(),
+            launcher: launcher(),
+            boot_id,
+            check_disk: |_| Ok(()),
+        };
         Supervised { orders, status, task: runtime.spawn("vm", machine::supervise(setup, receiver, sender)) }
     }
 

@@ -1,5 +1,6 @@
 //! VMs that boot: images, disks, processes that outlive agents, addresses by DHCP.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -112,6 +113,22 @@ fn lab_cluster_vms_boot_and_outlive_their_agent() {
     assert_eq!((&stopped["machine"]["phase"], lab.processes(&created)), (&"stopped".into(), Vec::new()));
     assert!(stopped["machine"]["last_line"].as_str().unwrap().contains("Power down"), "{stopped}");
     assert_eq!(lab.otherix(&["vm", "pause", "web"]).status.code(), Some(4));
+
+    // A disk whose header names another file is not started. QEMU never changes it, so its guest has taken QEMU over.
+    let disk = lab.folder().join("node-1/vms").join(stopped["id"].as_str().unwrap()).join("disk.qcow2");
+    let file = std::fs::File::options().read(true).write(true).open(&disk).unwrap();
+    let mut header = [0; 512];
+    file.read_exact_at(&mut header, 0).unwrap();
+    let name_at = usize::try_from(u64::from_be_bytes(*header[8..].first_chunk().unwrap())).unwrap();
+    file.write_all_at(b"/etc/shadow\0", u64::try_from(name_at).unwrap()).unwrap();
+    lab.ok(&["vm", "start", "web"]);
+    wait_for_blocking(BOOT, "the refusal of the disk", || {
+        lab.vm("web")["error"].as_str().is_some_and(|error| error.contains("restore the disk from a copy"))
+    });
+    assert_eq!(lab.processes(&created), Vec::<u32>::new());
+    file.write_all_at(&header, 0).unwrap();
+    wait_for_blocking(BOOT, "the VM to run again", || lab.vm("web")["machine"]["phase"] == "running");
+    lab.ok(&["vm", "stop", "web", "--force", "--wait"]);
 
     // A node that boots runs what was to run, without a control plane.
     lab.ok(&["vm", "start", "web", "--wait", "--wait-timeout", "90s"]);
