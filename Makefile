@@ -8,7 +8,7 @@ SHELL := /bin/bash
 CARGO_HOME ?= $(HOME)/.cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(CARGO_HOME)/bin:/usr/sbin:/sbin
 
-.PHONY: help setup build demo test soak traffic machines generate conformance audit bench verify-go clean
+.PHONY: help setup build demo test soak traffic machines test-debian-image generate conformance audit bench verify-go clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -37,6 +37,11 @@ ROUNDS ?= 100
 VMS ?= 8
 machines: build ## Boot VMs, and kill their agents, processes and nodes at random: ROUNDS=number, VMS=number (root)
 	@.tools/venv/bin/python ops/soak/machines.py --rounds $(ROUNDS) --vms $(VMS) $(if $(SEED),--seed $(SEED))
+
+test-debian-image: build ## Build a Debian image from packages, boot it in a lab and log in; takes minutes (root)
+	@ops/setup debian
+	@ops/image/debian/build
+	@.tools/venv/bin/python ops/image/debian/test.py
 
 generate: setup ## Regenerate schemas, samples and reference
 	OTHERIX_GENERATE=1 cargo nextest run --workspace --locked -E 'test(generated)'
