@@ -201,9 +201,7 @@ impl From<&Rejection> for ErrorBody {
                 return conflict(rejection, &[("addresses", u64::from(*addresses)), ("used", number(*used))]);
             }
             Rejection::NoRoom { needed, free, .. } | Rejection::NoRoomAnywhere { needed, free, .. } => {
-                return Self::new(ErrorCode::Conflict, rejection.to_string())
-                    .with_detail("needed", json!(needed))
-                    .with_detail("free", json!(free));
+                return no_room(rejection, *needed, *free);
             }
             Rejection::ExpiryPast { .. } | Rejection::JoinTokenTooLong(_) => {
                 return Violations::one("expires_at", rejection).into();
@@ -229,6 +227,11 @@ impl From<&Rejection> for ErrorBody {
 /// A request that will be accepted after some milliseconds.
 fn too_early(rejection: &Rejection, retry_after_ms: impl Into<serde_json::Value>) -> ErrorBody {
     ErrorBody::new(ErrorCode::Unavailable, rejection.to_string()).with_detail("retry_after_ms", retry_after_ms.into())
+}
+
+fn no_room(rejection: &Rejection, needed: Resources, free: Resources) -> ErrorBody {
+    let body = ErrorBody::new(ErrorCode::Conflict, rejection.to_string());
+    body.with_detail("needed", json!(needed)).with_detail("free", json!(free))
 }
 
 /// A conflict with numbers as details.
