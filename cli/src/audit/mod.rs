@@ -2,6 +2,7 @@
 //! export and the public key of the log, which comes from elsewhere.
 
 mod attributes;
+mod canonical;
 mod compare;
 mod export;
 mod folder;
