@@ -14,6 +14,7 @@ mod status;
 mod tiles;
 mod verify;
 mod verify_command;
+mod verify_proof;
 
 #[cfg(test)]
 mod tampering_tests;
