@@ -77,8 +77,9 @@ pub(crate) struct VerifyArgs {
 pub(super) const HELP: &str = "\
 Hashes every event again, and compares all of them with the signed checkpoint: any event that was changed, removed, \
 inserted, moved or encoded again is found, and the first position that is wrong is named (exit code 1; a file that is \
-no proof: 2). Needs neither a control plane nor credentials, except with --live. Prints what is not proven: a key alone does not show that the log \
-was cut off, or written anew by whoever has the key; a checkpoint that was kept elsewhere does.
+no proof: 2). Needs neither a control plane nor credentials, except with --live. Prints what is not proven: a key \
+alone does not show that the log was cut off, or written anew by whoever has the key; a checkpoint that was kept \
+elsewhere does.
 
 Examples:
   otherix audit verify export-2 --key \"$(cat log.vkey)\" --checkpoint export-1/checkpoint --max-age 1h
