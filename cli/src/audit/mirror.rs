@@ -72,11 +72,10 @@ fn malformed(text: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::{Arc, Mutex};
 
     use otherix_runtime::SystemRuntime;
     use otherix_transport::memory::{Faults, MemoryNetwork};
-    use otherix_transport::{Headers, Message};
+    use otherix_transport::transport::{Headers, Message};
 
     use super::*;
 
@@ -92,14 +91,13 @@ mod tests {
         let network = MemoryNetwork::new(SystemRuntime::shared(), Faults::NONE);
         let server = network.control("server".parse().unwrap());
         let mut requests = server.subscribe("$JS.events.API.DIRECT.GET.OTHERIX_EVENTS").await.unwrap();
-        let asked = Arc::new(Mutex::new(0));
         let answers = tokio::spawn(async move {
+            let mut asked = 0;
             while let Some(request) = requests.next().await {
-                let mut asked = asked.lock().unwrap();
-                *asked += 1;
+                asked += 1;
                 let body: serde_json::Value = serde_json::from_slice(&request.payload).unwrap();
                 let sequence = body["seq"].as_u64().unwrap();
-                let stored = if *asked > 3 { &later } else { &stored };
+                let stored = if asked > 3 { &later } else { &stored };
                 let mut headers = Headers::new();
                 let payload = match stored.get(&sequence) {
                     Some(payload) => {
@@ -108,7 +106,6 @@ mod tests {
                     }
                     None => Bytes::new(),
                 };
-                drop(asked);
                 server.publish(Message::new(request.reply.unwrap(), payload).with_headers(headers)).await.unwrap();
             }
         });
