@@ -15,6 +15,8 @@ async def main(consumer, count=None):
         inbox_prefix=f"_INBOX_{user}".encode(),
         # The CA of the control plane; None where NATS has no TLS.
         tls=ssl.create_default_context(cafile=os.environ["OTHERIX_CA"]) if "OTHERIX_CA" in os.environ else None,
+        # However long an outage lasts.
+        max_reconnect_attempts=-1,
     )
     events = await client.jetstream(domain="events").pull_subscribe_bind(consumer, stream="OTHERIX_EVENTS")
     while count is None or count > 0:

@@ -19,14 +19,24 @@ const client = await connect({
   inboxPrefix: `_INBOX_${user}`,
   // The CA of the control plane; none where NATS has no TLS.
   ...(OTHERIX_CA ? { tls: { caFile: OTHERIX_CA } } : {}),
+  // However long an outage lasts.
   maxReconnectAttempts: -1,
 });
+
+// The control plane cannot answer now.
+class Unavailable extends Error {}
 
 // The events after a position up to the last one, from the journal, however old they are.
 async function* replay(after) {
   for (;;) {
-    const answer = await client.request(`otherix.req.v1.${user}.event.list`, JSON.stringify({ after }));
+    let answer;
+    try {
+      answer = await client.request(`otherix.req.v1.${user}.event.list`, JSON.stringify({ after }), { timeout: 5_000 });
+    } catch (error) {
+      throw new Unavailable(`no answer: ${error.message}`);
+    }
     const { data, meta, error } = answer.json();
+    if (error?.code === "unavailable") throw new Unavailable(error.message);
     if (error) throw new Error(`${error.code}: ${error.message}`);
     yield* data.events;
     after = data.complete_to;
@@ -60,22 +70,30 @@ await client.flush();
 
 while (left > 0) {
   isNews = false;
-  for await (const document of replay(after)) {
-    const event = HTTP.toEvent({
-      headers: { "content-type": "application/cloudevents+json" },
-      body: JSON.stringify(document),
-    });
-    after = Number(event.sequence);
-    console.log(after, event.type, JSON.stringify(event.data));
-    note(after);
-    left -= 1;
-    if (left === 0) break;
+  try {
+    for await (const document of replay(after)) {
+      const event = HTTP.toEvent({
+        headers: { "content-type": "application/cloudevents+json" },
+        body: JSON.stringify(document),
+      });
+      after = Number(event.sequence);
+      console.log(after, event.type, JSON.stringify(event.data));
+      note(after);
+      left -= 1;
+      if (left === 0) break;
+    }
+  } catch (error) {
+    if (!(error instanceof Unavailable)) throw error;
+    // It goes on where it was.
+    console.error(error.message);
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    continue;
   }
   if (left > 0 && !isNews) {
     // A live message says that there is something to read; whatever was lost is read with it. Without one, look again
     // from time to time: a connection that is lost delivers nothing.
     await new Promise((resolve) => {
-      const timer = setTimeout(resolve, 30_000);
+      const timer = setTimeout(resolve, 10_000);
       wake = () => {
         clearTimeout(timer);
         resolve();

@@ -15,11 +15,21 @@ def user_of(credentials):
     return json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["sub"]
 
 
+class Unavailable(Exception):
+    """The control plane cannot answer now."""
+
+
 async def replay(client, user, after):
     """The events after a position up to the last one, from the journal, however old they are."""
     while True:
         query = json.dumps({"after": after}).encode()
-        reply = json.loads((await client.request(f"otherix.req.v1.{user}.event.list", query, timeout=5)).data)
+        try:
+            answer = await client.request(f"otherix.req.v1.{user}.event.list", query, timeout=5)
+        except (nats.errors.Error, asyncio.TimeoutError) as error:
+            raise Unavailable(f"no answer: {error}") from error
+        reply = json.loads(answer.data)
+        if reply.get("error", {}).get("code") == "unavailable":
+            raise Unavailable(reply["error"]["message"])
         if "error" in reply:
             sys.exit(f"{reply['error']['code']}: {reply['error']['message']}")
         for event in reply["data"]["events"]:
@@ -47,6 +57,8 @@ async def main(path, count=None):
         inbox_prefix=f"_INBOX_{user}".encode(),
         # The CA of the control plane; None where NATS has no TLS.
         tls=ssl.create_default_context(cafile=os.environ["OTHERIX_CA"]) if "OTHERIX_CA" in os.environ else None,
+        # However long an outage lasts.
+        max_reconnect_attempts=-1,
     )
     after = int(open(path).read()) if os.path.exists(path) else 0
     # Before the replay, so that no event is between the two. A role without `audit:read` subscribes to
@@ -54,22 +66,28 @@ async def main(path, count=None):
     live = await client.subscribe("live.otherix.>", pending_msgs_limit=0, pending_bytes_limit=0)
     await client.flush()
     while count is None or count > 0:
-        async for document in replay(client, user, after):
-            event = from_http_event(
-                HTTPMessage({"content-type": "application/cloudevents+json"}, json.dumps(document).encode())
-            )
-            after = int(event.get_extension("sequence"))
-            print(after, event.get_type(), json.dumps(event.get_data()), flush=True)
-            note(path, after)
-            count = count and count - 1
-            if count == 0:
-                break
+        try:
+            async for document in replay(client, user, after):
+                event = from_http_event(
+                    HTTPMessage({"content-type": "application/cloudevents+json"}, json.dumps(document).encode())
+                )
+                after = int(event.get_extension("sequence"))
+                print(after, event.get_type(), json.dumps(event.get_data()), flush=True)
+                note(path, after)
+                count = count and count - 1
+                if count == 0:
+                    break
+        except Unavailable as error:
+            # It goes on where it was.
+            print(error, file=sys.stderr, flush=True)
+            await asyncio.sleep(1)
+            continue
         if count == 0:
             break
         # A live message says that there is something to read; whatever was lost is read with it. Without one, look
         # again from time to time: a connection that is lost delivers nothing.
         try:
-            await live.next_msg(timeout=30)
+            await live.next_msg(timeout=10)
             while live.pending_msgs:
                 await live.next_msg()
         except nats.errors.TimeoutError:

@@ -12,7 +12,9 @@ async def main():
     # The CA of the control plane; without one, those of this machine.
     tls = ssl.create_default_context(cafile=os.environ.get("OTHERIX_CA"))
     credentials = os.environ["OTHERIX_CREDENTIALS"]
-    client = await nats.connect(os.environ["OTHERIX_NATS_URL"], user_credentials=credentials, tls=tls)
+    server = os.environ["OTHERIX_NATS_URL"]
+    # However long an outage lasts: what happens meanwhile is missed (follow.py misses nothing).
+    client = await nats.connect(server, user_credentials=credentials, tls=tls, max_reconnect_attempts=-1)
     events = await client.subscribe("live.otherix.>")
     await client.flush()
     print("subscribed to live.otherix.>", flush=True)

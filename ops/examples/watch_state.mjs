@@ -20,6 +20,8 @@ const client = await connect({
   inboxPrefix: `_INBOX_${user}`,
   // The CA of the control plane; none where NATS has no TLS.
   ...(OTHERIX_CA ? { tls: { caFile: OTHERIX_CA } } : {}),
+  // However long an outage lasts.
+  maxReconnectAttempts: -1,
 });
 const state = await new Kvm(client).open(bucket);
 // Each resource is there under `id.<its id>` and under `name.<its name>`.

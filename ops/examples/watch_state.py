@@ -23,6 +23,8 @@ async def main(bucket="OTHERIX_NETWORKS", count=None):
         inbox_prefix=f"_INBOX_{user_of(credentials)}".encode(),
         # The CA of the control plane; None where NATS has no TLS.
         tls=ssl.create_default_context(cafile=os.environ["OTHERIX_CA"]) if "OTHERIX_CA" in os.environ else None,
+        # However long an outage lasts.
+        max_reconnect_attempts=-1,
     )
     state = await client.jetstream().key_value(bucket)
     # Each resource is there under `id.<its id>` and under `name.<its name>`.

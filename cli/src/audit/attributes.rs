@@ -1,6 +1,7 @@
 //! The attributes of an event that its place depends on.
 //!
-//! All of an event is parsed, so that it is JSON, but nothing else of it is kept. serde's own way to ignore a value
+//! For events that do not have the form of `canonical.rs`. All of an event is parsed, so that it is JSON, but nothing
+//! else of it is kept. serde's own way to ignore a value
 //! looks at each byte of a text by itself; here texts are skipped as they are when they are wanted, some bytes at a
 //! time.
 

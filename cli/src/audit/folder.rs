@@ -25,7 +25,7 @@ const RANGE_MAX: u64 = 42;
 pub(super) const INCOMPLETE: &str = ".incomplete";
 
 /// The longest line that is read: longer ones are faults.
-const LINE_MAX: u64 = 8 * ENTRY_MAX as u64;
+pub(super) const LINE_MAX: u64 = 8 * ENTRY_MAX as u64;
 
 /// A complete export.
 #[derive(Clone, Debug)]
@@ -42,23 +42,15 @@ impl Lines {
         Ok(Self { reader: BufReader::with_capacity(1 << 18, open_regular(path)?), line: Vec::new() })
     }
 
-    /// Adds the next line to `bytes`, and returns whether there was one.
-    pub(super) fn append(&mut self, bytes: &mut Vec<u8>) -> io::Result<bool> {
-        let read = io::Read::take(&mut self.reader, LINE_MAX).read_until(b'\n', bytes)?;
-        // A line that was cut off is no event: it keeps its form, and is refused.
-        if read > 0 && bytes.last() == Some(&b'\n') {
-            bytes.pop();
-        }
-        Ok(read > 0)
-    }
-
     /// The next line; `None` at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<&[u8]>> {
-        let mut line = std::mem::take(&mut self.line);
-        line.clear();
-        let is_line = self.append(&mut line);
-        self.line = line;
-        Ok(is_line?.then_some(self.line.as_slice()))
+        self.line.clear();
+        let read = io::Read::take(&mut self.reader, LINE_MAX).read_until(b'\n', &mut self.line)?;
+        // A line that was cut off is no event: it keeps its form, and is refused.
+        if self.line.last() == Some(&b'\n') {
+            self.line.pop();
+        }
+        Ok((read > 0).then_some(self.line.as_slice()))
     }
 }
 
@@ -89,6 +81,11 @@ impl ExportFolder {
 
     pub(super) fn events(&self) -> io::Result<Lines> {
         Lines::open(&self.0.join(EVENTS))
+    }
+
+    /// The file with the events, to be read in parts.
+    pub(super) fn events_file(&self) -> io::Result<File> {
+        open_regular(&self.0.join(EVENTS))
     }
 
     /// The first and last position, if the export does not have all events.

@@ -2,6 +2,7 @@
 //! export and the public key of the log, which comes from elsewhere.
 
 mod attributes;
+mod canonical;
 mod compare;
 mod export;
 mod folder;
@@ -13,6 +14,7 @@ mod status;
 mod tiles;
 mod verify;
 mod verify_command;
+mod verify_proof;
 
 #[cfg(test)]
 mod tampering_tests;

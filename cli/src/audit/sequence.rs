@@ -6,6 +6,7 @@ use otherix_tlog::tile::ENTRY_MAX;
 use serde::Deserialize;
 
 use super::attributes::Attributes;
+use super::canonical;
 
 #[derive(Deserialize)]
 struct Restored {
@@ -67,8 +68,10 @@ impl Claim {
     pub(super) fn of(body: &[u8], expected_source: &str) -> Result<Self, Malformed> {
         let text =
             std::str::from_utf8(body).map_err(|_| Malformed("it is not an event: it is not UTF-8".to_owned()))?;
-        let Attributes { source, sequence, type_name, time, epoch } =
-            serde_json::from_str(text).map_err(|error| Malformed(format!("it is not an event: {error}")))?;
+        let Attributes { source, sequence, type_name, time, epoch } = match canonical::attributes(text) {
+            Some(attributes) => attributes,
+            None => serde_json::from_str(text).map_err(|error| Malformed(format!("it is not an event: {error}")))?,
+        };
         if body.len() > ENTRY_MAX {
             let text = format!("the event has {} bytes, and at most {ENTRY_MAX} are possible", body.len());
             return Err(Malformed(text));

@@ -11,19 +11,20 @@ use otherix_schemas::id::NodeId;
 use otherix_schemas::log::{LogView, LogWitnesses};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::violations::Violations;
+use otherix_tlog::VerifierKey;
 use otherix_tlog::entry_proof::ENTRY_PROOF_MAX;
-use otherix_tlog::{EntryProof, Policy, VerifierKey};
 use serde_json::json;
 
 use super::compare::{Compared, Comparison};
 use super::folder::ExportFolder;
 use super::sequence::Fault;
 use super::status::nodes;
-use super::verify::{Known, Origin, Report, head_of, kept, verify};
+use super::verify::{Known, Origin, Report, kept, verify};
+use super::verify_proof::{VerifiedProof, verify_proof};
 use super::{export, file, log, mirror, parse_key, replay};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::duration;
-use crate::failure::{self, Failure};
+use crate::failure::Failure;
 use crate::offline;
 use crate::output::Printer;
 use crate::output::format::Format;
@@ -75,9 +76,10 @@ pub(crate) struct VerifyArgs {
 
 pub(super) const HELP: &str = "\
 Hashes every event again, and compares all of them with the signed checkpoint: any event that was changed, removed, \
-inserted, moved or encoded again is found, and the first position that is wrong is named (exit code 1). Needs neither \
-a control plane nor credentials, except with --live. Prints what is not proven: a key alone does not show that the log \
-was cut off, or written anew by whoever has the key; a checkpoint that was kept elsewhere does.
+inserted, moved or encoded again is found, and the first position that is wrong is named (exit code 1; a file that is \
+no proof: 2). Needs neither a control plane nor credentials, except with --live. Prints what is not proven: a key \
+alone does not show that the log was cut off, or written anew by whoever has the key; a checkpoint that was kept \
+elsewhere does.
 
 Examples:
   otherix audit verify export-2 --key \"$(cat log.vkey)\" --checkpoint export-1/checkpoint --max-age 1h
@@ -119,7 +121,9 @@ pub(super) async fn run(global: &GlobalArgs, args: VerifyArgs, printer: &mut Pri
     let known = |key: VerifierKey| Known { key, older: older.clone(), min_size, newest_since, given_up, is_part: part };
     let report = match (path, pinned) {
         (Some(path), Some(key)) if path.is_file() => {
-            return verify_proof(&path, &known(key), output, printer);
+            let known = known(key);
+            let proof = verify_proof(&read(&path)?, &known)?;
+            return print_proof(&proof, &known.key, output, printer);
         }
         (Some(path), Some(key)) => {
             let folder = ExportFolder::open(&path).map_err(|error| file(&error))?;
@@ -223,31 +227,8 @@ async fn verify_live(client: &mut ControlPlaneClient, known: &Known, printer: &m
     Ok(Report { compared, ..report })
 }
 
-fn verify_proof(path: &Path, known: &Known, output: Format, printer: &mut Printer) -> Result<(), Failure> {
-    let refused = |text: String| Failure::from(Fault::somewhere(text));
-    let Known { key, older, min_size, newest_since, given_up, is_part } = known;
-    if newest_since.is_some() || !given_up.is_empty() || *is_part {
-        let text = "--max-age, --given-up and --part are for exports, not for a file with a proof";
-        return Err(Violations::one("path", text).into());
-    }
-    let proof = EntryProof::parse(&read(path)?).map_err(|error| refused(failure::causes(&error)))?;
-    let policy = Policy::of_log(key.clone()).map_err(|error| refused(error.to_string()))?;
-    let verified = proof.verify_extra(&policy).map_err(|error| refused(failure::causes(&error)))?;
-    let head = verified.checkpoint().head();
-    if let Some(min) = min_size.filter(|min| head.size() < *min) {
-        return Err(refused(format!("the log has {} events, and must have {min}", head.size())));
-    }
-    let mut unproven = vec!["that the log has not been written anew since by whoever has the key".to_owned()];
-    for (name, note) in older {
-        let older = head_of(note, key).map_err(|text| refused(format!("`{name}` cannot be used: {text}")))?;
-        if older.size() != head.size() {
-            unproven.push(format!("that the log continues `{name}`: that takes an export"));
-        } else if older.root() != head.root() {
-            return Err(refused(format!("the log was written anew: its events are others than in `{name}`")));
-        }
-    }
-    let event = proof.extra.as_deref().and_then(|event| std::str::from_utf8(event).ok()).unwrap_or_default();
-    let (size, index) = (head.size(), proof.index);
+fn print_proof(proof: &VerifiedProof, key: &VerifierKey, output: Format, printer: &mut Printer) -> Result<(), Failure> {
+    let VerifiedProof { index, size, event, unproven } = proof;
     match output {
         Format::Text => {
             printer.note(&format!("verified: the event is leaf {index} of {size} in the log {}", key.name()));

@@ -88,6 +88,8 @@ Examples:
 #[derive(Serialize)]
 struct Explanation<'a> {
     events: &'a [Value],
+    /// Events that are no JSON objects with a position.
+    unreadable: usize,
     waits: Vec<Wait>,
     /// Null if the control plane has not told them.
     refusals: Option<Refusals>,
@@ -133,7 +135,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: ExplainSubcommand, printer
         Err(failure) => return Err(failure),
     };
     let refusals = RefusalQuery { ids: ids.clone(), named };
-    let events = if ids.is_empty() { Vec::new() } else { events_about(ids, &mut client).await? };
+    let (events, unreadable) = if ids.is_empty() { (Vec::new(), 0) } else { events_about(ids, &mut client).await? };
     client.renew_until(Instant::now() + REFUSALS_LIMIT);
     let refusals = match client.call::<ListRefusals>(&refusals).await {
         Ok(answer) => Some(answer.data),
@@ -149,24 +151,35 @@ pub(crate) async fn run(global: &GlobalArgs, command: ExplainSubcommand, printer
     }
     let waits = waits(&events);
     if output == Format::Json {
-        return printer.data(&Explanation { events: &events, waits, refusals });
+        return printer.data(&Explanation { events: &events, unreadable, waits, refusals });
+    }
+    if unreadable > 0 {
+        printer.note(&format!("{unreadable} events cannot be read, and are not shown"));
     }
     let mut lines = Lines::default();
     lines.names.learn(&events, &mut client).await;
     printer.text(&text(&mut lines, &events, &waits, &refusals.unwrap_or_default()))
 }
 
-/// All events that have one of the ids.
-async fn events_about(ids: Vec<Uuid>, client: &mut ControlPlaneClient) -> Result<Vec<Value>, Failure> {
+/// All events that have one of the ids, and the number of those that cannot be read.
+async fn events_about(ids: Vec<Uuid>, client: &mut ControlPlaneClient) -> Result<(Vec<Value>, usize), Failure> {
     let mut query = EventQuery { names: vec![ids], ..EventQuery::default() };
-    let mut events: Vec<Value> = Vec::new();
+    let (mut events, mut unreadable) = (Vec::new(), 0);
     loop {
         let Page { events: page, is_last } = select::next_page(&mut query, None, client).await?;
-        events.extend(page.iter().filter_map(|event| serde_json::from_str(event).ok()));
+        unreadable += read(&page, &mut events);
         if is_last {
-            return Ok(events);
+            return Ok((events, unreadable));
         }
     }
+}
+
+/// Adds the events of a page, and returns how many of them cannot be read.
+fn read(page: &[String], events: &mut Vec<Value>) -> usize {
+    let before = events.len();
+    let readable = page.iter().filter_map(|event| serde_json::from_str(event).ok());
+    events.extend(readable.filter(|event| position(event).is_some()));
+    page.len() - (events.len() - before)
 }
 
 /// Events and refused commands in the order of their times.
@@ -283,6 +296,16 @@ mod tests {
             .map(|wait| (wait.position.get(), wait.decision.get(), wait.micros, wait.longest))
             .collect();
         assert_eq!(found, [(6, 5, 2_000, false), (7, 5, 8_500, true), (10, 9, 700, false)]);
+    }
+
+    #[test]
+    fn events_that_cannot_be_read_are_counted() {
+        let right = json!({ "sequence": Position::new(7).to_sequence(), "data": {} }).to_string();
+        let page = ["", "{", "[]", "{}", r#"{"sequence":"7"}"#, &right, r#"{"sequence":7}"#].map(str::to_owned);
+        let mut events = vec![json!(1)];
+        assert_eq!(read(&page, &mut events), 6);
+        assert_eq!(events.last().and_then(position), Some(Position::new(7)));
+        assert_eq!(events.len(), 2);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::wait::wait_for;
@@ -213,7 +213,12 @@ fn refuses(export: &Export, all: &str, time: &str) {
     for flags in [format!("--key {key}"), format!("--key {key} --to 2")] {
         refused(&replay(&source, &flags), 1, "not the one that was signed");
     }
-    assert_eq!(alone(&replay(&source, "")).code, Some(0));
+    let unverified = alone(&replay(&source, ""));
+    assert_eq!(unverified.code, Some(0), "{unverified:?}");
+    assert!(unverified.stdout.contains(" unverified events of"), "{unverified:?}");
+    assert!(unverified.stdout.contains("not proven:\n  that these are the events that were signed: that takes --key"));
+    let summary = std::fs::read_to_string(Path::new(&into).join("replay.json")).expect("a file");
+    assert!(summary.contains("\"verified\": false"), "{summary}");
     std::fs::remove_dir_all(&into).expect("a folder");
     std::fs::write(&events, text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>()).expect("a file");
     refused(&replay(&source, ""), 1, "position 1: the event is missing");
@@ -250,6 +255,46 @@ fn killed(source: &str, into: &str, all: &str) {
     assert!((1..40).contains(&complete), "{complete}: some are to be killed before their end, and some after");
 }
 
+/// An export that is killed at any moment leaves nothing that is taken for one, and is whole if it has its name.
+async fn exports_killed(control_plane: &ControlPlane, key: &str) {
+    const KILLS: u32 = 24;
+    let folder = tempdir().expect("a folder");
+    let to = folder.path().join("export");
+    let shown = to.display().to_string();
+    let words = ["audit", "export", &shown].map(str::to_owned);
+    let begin = Instant::now();
+    done(control_plane, &format!("audit export {shown}")).await;
+    let mut whole = begin.elapsed();
+    let (mut killed, mut complete) = (0, 0);
+    while killed < KILLS {
+        if to.exists() {
+            let output = alone(&format!("audit verify {shown} --key {key}"));
+            assert_eq!(output.code, Some(0), "{output:?}");
+            std::fs::remove_dir_all(&to).expect("a folder");
+            complete += 1;
+        } else {
+            for path in [shown.clone(), format!("{shown}.incomplete")] {
+                refused(&format!("audit verify {path} --key {key}"), 3, "not a complete export");
+            }
+        }
+        let mut process = control_plane.command(&words).stdout(std::process::Stdio::null()).spawn().expect("it starts");
+        sleep(whole * (killed + 1) / KILLS);
+        if process.try_wait().expect("a state").is_some() {
+            // It ended by itself: the next ones are killed earlier.
+            whole = whole * 7 / 8;
+            continue;
+        }
+        process.kill().expect("killed");
+        process.wait().expect("ended");
+        killed += 1;
+    }
+    assert!(complete > 0, "none had its name");
+    let _last = std::fs::remove_dir_all(&to);
+    // What was left behind is in nobody's way.
+    done(control_plane, &format!("audit export {shown}")).await;
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+}
+
 /// `audit verify --live`, which must find this, or nothing.
 async fn verify_live(control_plane: &ControlPlane, key: &str, finds: Option<&str>) {
     let output = run(control_plane, &format!("audit verify --live --key {key}")).await;
@@ -283,6 +328,7 @@ async fn what_a_control_plane_shows_is_compared_with_its_events() {
         }
     };
     tokio::join!(verify_live(&control_plane, key, None), commands);
+    exports_killed(&control_plane, key).await;
     let change = "UPDATE outcomes SET error = 'no bridge', status = 'failed'";
     let back = "UPDATE outcomes SET error = NULL, status = 'ready'";
     let name = "UPDATE networks SET created = replace(created, 'br-net-b', 'br-net-x')";

@@ -14,6 +14,7 @@ use otherix_schemas::position::Position;
 use otherix_schemas::request::{Answer, Meta};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::{Caller, Callers};
+use otherix_tlog::tile::ENTRY_MAX;
 use tokio::sync::oneshot;
 
 use super::idempotency::{IdempotencyKeys, PriorUse, oldest_valid};
@@ -171,6 +172,7 @@ impl Decider {
         let time = self.state.time().map_or(now, |last| last.max(now));
         let Decision { events, unknown } = decide(&self.state, &self.config, now, &request.command)?;
         let envelopes = self.envelopes(request, events, time, event_id);
+        self.entries(&envelopes)?;
         let answer = answer(&self.state, self.identity, &request.command, unknown, &envelopes);
         // The position of the events, which are not recorded, is that of another event later.
         let answer = Answer { meta: Meta::at(self.state.position()), ..answer };
@@ -214,12 +216,16 @@ impl Decider {
         envelopes
     }
 
-    /// Encodes the events. If one of them has no JSON form, the command has no effect.
+    /// Encodes the events. If one of them has no JSON form, or is too long, the command has no effect.
     fn entries(&self, envelopes: &[EventEnvelope]) -> Result<Vec<Entry>, Refusal> {
         let mut digest = self.digest;
         let mut entries = Vec::with_capacity(envelopes.len());
         for envelope in envelopes {
-            let entry = Entry::new(envelope, envelope.encode().map_err(unavailable)?.into(), digest);
+            let body = envelope.encode().map_err(unavailable)?;
+            if body.len() > ENTRY_MAX {
+                return Err(Refusal::TooLong(body.len()));
+            }
+            let entry = Entry::new(envelope, body.into(), digest);
             digest = entry.digest;
             entries.push(entry);
         }

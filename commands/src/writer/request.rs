@@ -11,6 +11,7 @@ use otherix_schemas::id::{CorrelationId, EventId};
 use otherix_schemas::node::{NodeEvent, NodeReconciled};
 use otherix_schemas::position::Position;
 use otherix_schemas::user::{Caller, CallerError};
+use otherix_tlog::tile::ENTRY_MAX;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::Rejection;
@@ -74,6 +75,12 @@ pub enum Refusal {
     RoleChanged,
     #[error("the idempotency key was used for another request in the last 24 hours")]
     KeyReused,
+    /// An event of so many bytes fits no entry of the transparency log, and no verifier would take it.
+    #[error(
+        "an event of {0} bytes cannot be recorded, but of at most {ENTRY_MAX}: shorten the texts, in which a line feed, a \
+         quotation mark or a backslash takes two bytes, and another control character six"
+    )]
+    TooLong(usize),
     /// The command had no effect, and can be repeated.
     #[error("nothing was changed: {0}")]
     Unavailable(String),
@@ -88,6 +95,7 @@ impl From<Refusal> for ErrorBody {
             Refusal::Rejected(rejection) => return rejection.into(),
             Refusal::Caller(_) => ErrorCode::Unauthenticated,
             Refusal::RoleChanged => ErrorCode::PermissionDenied,
+            Refusal::TooLong(_) => ErrorCode::ValidationFailed,
             Refusal::KeyReused => ErrorCode::IdempotencyKeyMismatch,
             Refusal::Unavailable(_) | Refusal::Unsettled => ErrorCode::Unavailable,
         };

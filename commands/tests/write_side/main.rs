@@ -24,5 +24,6 @@ mod relay;
 mod relay_repair;
 mod retention;
 mod support;
+mod too_long;
 mod users;
 mod writer;

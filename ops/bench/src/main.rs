@@ -49,6 +49,9 @@ struct BenchArgs {
     /// With --mesh: seconds of each run
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
+    /// With --audit: a folder that keeps the journal and its export; what it has is not created again
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
     /// Folder of otherix's programs; that of the bench when absent
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
@@ -189,7 +192,7 @@ async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
         print(read_models::past::run(args.events).await)?;
     }
     if audit {
-        print(writes::audited(bin_dir, args.events).await)?;
+        print(writes::audited(bin_dir, args.events, args.keep.as_deref()).await)?;
     }
     if all || tlog {
         print(tlog::run(args.events))?;

@@ -54,6 +54,11 @@ fn stored_hashes_are_not_trusted() {
     // Tiles that fit to changed events do not fit to the root, and the events are found out without them.
     let export = Export::with(&other, &other, &note(&all, &key), key.public_key().clone(), None);
     export.assert_fault(None, "not those that were signed; which one cannot be told");
+    // One that only fits below the right ones is named.
+    let export = Export::with(&other, &all, &note(&all, &key), key.public_key().clone(), None);
+    let forged = fs::read(Export::of(&other, &key).path().join("tile/0/001")).unwrap();
+    fs::write(export.path().join("tile/0/001"), forged).unwrap();
+    export.assert_fault(None, "which one cannot be told, as `tile/0/001` is not a tile of the tree");
     // Damaged tiles with the right events are no proof of damage to the events, and are said.
     for tile in ["tile/0/000", "tile/0/001", "tile/1/000.p/2", "tile/0/002.p/88"] {
         let export = Export::of(&all, &key);

@@ -8,6 +8,7 @@ mod checkpoints;
 mod epochs;
 mod events;
 mod parts;
+mod proofs;
 
 use std::fs;
 use std::path::PathBuf;

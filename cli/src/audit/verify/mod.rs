@@ -6,6 +6,7 @@ mod leaves;
 mod parsed;
 mod part;
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ pub(super) use self::kept::{head_of, kept};
 use self::leaves::Leaves;
 use self::parsed::{ParsedEvent, ParsedEvents};
 use super::compare::Compared;
-use super::folder::{ExportFolder, Lines};
+use super::folder::ExportFolder;
 use super::sequence::{Fault, Place, Sequence};
 
 /// What is known from elsewhere.
@@ -166,7 +167,7 @@ pub(super) fn verify_each(
         origin,
     };
     match folder.range()? {
-        None => verification.all(folder.events()?, sink),
+        None => verification.all(folder.events_file()?, sink),
         Some((from, to)) if !known.is_part => Err(Fault::somewhere(format!(
             "the export is said to have the positions {from} to {to} alone: that takes --part"
         ))
@@ -178,19 +179,21 @@ pub(super) fn verify_each(
     }
 }
 
+fn other_event(position: Position) -> Fault {
+    Fault::at(position, "the event is not the one that was signed, byte for byte")
+}
+
 impl Verification<'_> {
     /// Compares the event with the leaf that was signed.
     fn compare(&mut self, index: u64, leaf: Hash, position: Position) -> Result<(), Fault> {
         match self.leaves.get(index) {
-            Some(signed) if signed != leaf => {
-                Err(Fault::at(position, "the event is not the one that was signed, byte for byte"))
-            }
+            Some(signed) if signed != leaf => Err(other_event(position)),
             Some(_) | None => Ok(()),
         }
     }
 
     /// An export with all events.
-    fn all(mut self, events: Lines, sink: &mut EventSink<'_>) -> Result<Report, VerifyError> {
+    fn all(mut self, events: File, sink: &mut EventSink<'_>) -> Result<Report, VerifyError> {
         self.compare_kept()?;
         let (mut is_complete, mut unsigned, mut last) = (self.head.size() == 0, None, Position::ZERO);
         let mut events = ParsedEvents::read(events, self.sequence.source())?;
@@ -206,7 +209,9 @@ impl Verification<'_> {
                 unsigned = Some((first, count + 1));
                 continue;
             }
-            self.compare(self.edge.size(), leaf, position)?;
+            if self.leaves.is_other(self.edge.size(), leaf) {
+                return Err(other_event(position).into());
+            }
             self.edge.append(leaf).map_err(|error| Fault::at(position, error.to_string()))?;
             (self.newest, last) = (Some(time), position);
             self.compare_kept()?;
@@ -219,7 +224,7 @@ impl Verification<'_> {
             return Err(Fault::at(next, text).into());
         }
         if self.edge.head() != self.head {
-            let damage = self.leaves.damage.unwrap_or_default();
+            let damage = self.leaves.first_damage(self.head.size()).unwrap_or_default();
             let text = format!("the events are not those that were signed; which one cannot be told, as {damage}");
             return Err(Fault::somewhere(text).into());
         }

@@ -31,7 +31,7 @@ impl Verification<'_> {
             return Err(Fault::somewhere("the range begins before an epoch that it is said to come after").into());
         }
         self.sequence.skip_to(Position::new(from));
-        let (mut events, mut count) = (ParsedEvents::read(folder.events()?, self.sequence.source())?, 0);
+        let (mut events, mut count) = (ParsedEvents::read(folder.events_file()?, self.sequence.source())?, 0);
         while let Some(ParsedEvent { body, leaf, claim }) = events.next()? {
             let index = self.sequence.count();
             let place = self.sequence.accept(claim)?;

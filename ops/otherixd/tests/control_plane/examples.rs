@@ -2,15 +2,15 @@
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use otherix_testkit::python::{interpreter, modules};
-use otherix_testkit::tempdir;
 use otherix_testkit::wait::wait_for;
+use otherix_testkit::{TempDir, tempdir};
 
-use crate::daemon::{OtherixdProcess, create, list_all, overlay};
+use crate::daemon::{DEADLINE, OtherixdProcess, create, list_all, overlay};
 
 const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -25,6 +25,12 @@ async fn run(daemon: &OtherixdProcess, name: &str, arguments: &[&str]) -> Output
 
 /// Runs an example that also reads the buckets of the state, with this credentials file.
 pub(crate) async fn run_with(daemon: &OtherixdProcess, name: &str, arguments: &[&str], state: &Path) -> Output {
+    let (mut command, _kept) = command(daemon, name, arguments, state).await;
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// The command, and a folder that it needs.
+async fn command(daemon: &OtherixdProcess, name: &str, arguments: &[&str], state: &Path) -> (Command, TempDir) {
     let folder = tempdir().unwrap();
     let mut command = if name.ends_with(".mjs") {
         // Modules are looked up beside the file that imports them.
@@ -44,7 +50,7 @@ pub(crate) async fn run_with(daemon: &OtherixdProcess, name: &str, arguments: &[
     command.args(arguments).env("OTHERIX_NATS_URL", daemon.url().await);
     command.env("OTHERIX_CREDENTIALS", daemon.credentials("admin")).env_remove("OTHERIX_CA");
     command.env("OTHERIX_STATE_CREDENTIALS", state);
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    (command, folder)
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -79,6 +85,53 @@ async fn events_are_followed_live_and_after_the_stream_has_deleted_them() {
         let (found, ()) = tokio::join!(waiting, next);
         assert_eq!(found, [first + 1, first + 2, first + 3], "{name}");
         assert_eq!(std::fs::read_to_string(&note).unwrap().trim(), (first + 3).to_string());
+    }
+}
+
+/// The control plane and its server are killed while programs follow events, and are away for so long that
+/// requests of them fail.
+#[tokio::test]
+async fn programs_that_follow_events_go_on_after_an_outage() {
+    let mut daemon = OtherixdProcess::start().await;
+    let notes = tempdir().unwrap();
+    let mut followers = Vec::new();
+    for name in ["follow.py", "follow.mjs"] {
+        let path = notes.path().join(name);
+        let first = usize::try_from(daemon.position(0)).unwrap();
+        // What there is, one before the outage, two after it.
+        let arguments = [path.to_str().unwrap(), &(first + 3).to_string()];
+        let (command, kept) = command(&daemon, name, &arguments, Path::new("none")).await;
+        let mut command = tokio::process::Command::from(command);
+        let child = command.kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        followers.push((path, child, kept));
+    }
+    let admin = daemon.connect("admin").await;
+    create(&admin, &overlay("before")).await;
+    let last = daemon.position(1).to_string();
+    for (path, ..) in &followers {
+        wait_for(DEADLINE, "the event before the outage", async || {
+            let note = std::fs::read_to_string(path).unwrap_or_default();
+            if note.trim() == last { Ok(()) } else { Err(note) }
+        })
+        .await;
+    }
+    daemon.kill();
+    daemon.wait_for_no_servers().await;
+    // They look for events after 10 s without one, and wait for an answer for 5 s.
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    daemon.start_again().await;
+    let admin = daemon.connect("admin").await;
+    for name in ["after", "last"] {
+        create(&admin, &overlay(name)).await;
+    }
+    let expected: Vec<u64> = (1..=daemon.position(3)).collect();
+    for (path, child, _kept) in followers {
+        let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "{}: {}", path.display(), text(&output.stderr));
+        assert!(text(&output.stderr).contains("no answer"), "{}: the outage was too short", path.display());
+        let stdout = text(&output.stdout);
+        let found: Vec<u64> = stdout.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
+        assert_eq!(found, expected, "{}", path.display());
     }
 }
 

@@ -89,6 +89,58 @@ async fn checkpoints_are_those_of_the_journal_and_survive_kills() {
     daemon.assert_stream_is_copy().await;
 }
 
+/// The newest checkpoint in `log.db` of a control plane that was killed, which is of the events that the journal has.
+fn stored_head(daemon: &OtherixdProcess, key: &str) -> TreeHead {
+    let sql = |sql: &str| {
+        let log = daemon.state().join("log.db");
+        let output = std::process::Command::new("sqlite3").arg(log).arg(sql).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let note = sql("SELECT note FROM checkpoints");
+    let policy = Policy::of_log(key.parse().unwrap()).unwrap();
+    // `sqlite3` adds a line feed.
+    let note = note.strip_suffix('\n').unwrap();
+    let head = *policy.verify(note.as_bytes()).unwrap().checkpoint().head();
+    let bodies = bodies(daemon);
+    let size = usize::try_from(head.size()).unwrap();
+    let signed = bodies.get(..size).unwrap();
+    assert_eq!(head, tree_of(signed));
+    let stored = sql("SELECT hex(hashes) FROM tiles WHERE level = 0 ORDER BY number").replace('\n', "");
+    let leaves = signed.iter().flat_map(|body| *Hash::of_leaf(body.as_bytes()).as_bytes());
+    let leaves: String = leaves.map(|byte| format!("{byte:02X}")).collect();
+    assert!(stored.starts_with(&leaves), "the tiles are those of the checkpoint");
+    head
+}
+
+/// It stores checkpoints all the time, so that it is killed while it does.
+#[tokio::test]
+async fn a_sigkill_while_checkpoints_are_stored_leaves_a_whole_one() {
+    let mut daemon = OtherixdProcess::start_with(&["--checkpoint-interval-ms", "1"]).await;
+    let mut before = TreeHead::EMPTY;
+    for round in 0..3_u64 {
+        let admin = daemon.connect("admin").await;
+        // It signs nothing in the first 15 s.
+        create(&admin, &overlay(&format!("first-{round}"))).await;
+        let key = signed(&daemon, &admin).await.key;
+        let commands = async {
+            for number in 0.. {
+                create(&admin, &overlay(&format!("net-{round}-{number}"))).await;
+            }
+        };
+        // Any moment will do: it is not known which is the worst.
+        let moment = Duration::from_millis(150 + 170 * round);
+        tokio::time::timeout(moment, commands).await.unwrap_err();
+        daemon.kill();
+        let head = stored_head(&daemon, &key);
+        assert!(head.size() > before.size(), "{head:?}");
+        before = head;
+        daemon.start_again().await;
+    }
+    let admin = daemon.connect("admin").await;
+    let view = signed(&daemon, &admin).await;
+    assert_eq!((head_of(&view), view.stopped.as_deref()), (tree_of(&bodies(&daemon)), None));
+}
+
 #[tokio::test]
 async fn commands_do_not_depend_on_the_log() {
     let mut daemon = OtherixdProcess::start().await;

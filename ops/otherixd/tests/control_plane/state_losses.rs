@@ -12,6 +12,9 @@ use otherix_schemas::bucket::{Bucket, key_of_id, key_of_name};
 use otherix_schemas::id::NodeId;
 use otherix_schemas::network::{ListNetworks, NetworkView};
 use otherix_schemas::node::{JoinNode, ListNodes};
+use otherix_schemas::projection::{
+    AllProjections, ProjectionStatus, ProjectionsView, RebuildProjections, RebuildState, RebuildView,
+};
 use otherix_schemas::request::Request;
 use otherix_schemas::user::UserRole;
 use otherix_schemas::vm::{CreateVm, DeleteVm, ListVms, VmById, VmView};
@@ -126,6 +129,52 @@ async fn buckets_equal_the_answers_whatever_is_lost_meanwhile() {
         }
         assert_equal(&daemon, &file).await;
     }
+}
+
+/// A bucket that is lost while the read models are rebuilt is written again from whole ones, the old or the new.
+#[tokio::test]
+async fn a_bucket_is_whole_while_read_models_are_rebuilt() {
+    const NETWORKS: u64 = 1_000;
+    let daemon = OtherixdProcess::start().await;
+    let admin = daemon.connect("admin").await;
+    let [control, _] = contexts(&daemon).await;
+    let count = async || {
+        let stream = control.get_stream(Bucket::Networks.stream()).await.ok()?;
+        Some(stream.cached_info().state.messages)
+    };
+    let entries = async |wanted: u64| {
+        wait_for(DEADLINE, "the entries", async || {
+            let found = count().await;
+            if found == Some(wanted) { Ok(()) } else { Err(found) }
+        })
+        .await;
+    };
+    let rebuild = async || {
+        let status = Request::of::<ProjectionStatus>();
+        let status: ProjectionsView = call(&admin, status, &AllProjections {}, None).await.unwrap().data;
+        status.rebuild.unwrap()
+    };
+    let names: Vec<String> = (0..NETWORKS).map(|number| format!("net-{number}")).collect();
+    for chunk in names.chunks(100) {
+        let created = chunk.iter().map(|name| async { create(&admin, &overlay(name)).await });
+        futures::future::join_all(created).await;
+    }
+    entries(2 * NETWORKS).await;
+    let begin = Request::of::<RebuildProjections>();
+    let _: RebuildView = call(&admin, begin, &AllProjections {}, None).await.unwrap().data;
+    control.delete_stream(Bucket::Networks.stream()).await.unwrap();
+    assert_eq!(rebuild().await.state, RebuildState::Running, "it was too fast for this test");
+    entries(2 * NETWORKS).await;
+    // Whatever takes the place of what: nothing is taken away.
+    loop {
+        let is_running = rebuild().await.state == RebuildState::Running;
+        assert_eq!(count().await, Some(2 * NETWORKS));
+        if !is_running {
+            break;
+        }
+    }
+    create(&admin, &overlay("after")).await;
+    entries(2 * (NETWORKS + 1)).await;
 }
 
 /// A measurement: `cargo nextest run --run-ignored only`.

@@ -108,6 +108,21 @@ impl<S: TileSource> VerifiedTiles<S> {
         hashes.map(Vec::as_slice).ok_or(TileError::Node)
     }
 
+    /// The hashes of a tile of leaves as they are stored. If the tile is full, it is not verified, unlike those above it:
+    /// that they are the tree's leaves is known to whoever makes the same tree of them.
+    ///
+    /// # Errors
+    /// If the tree has no such tile, it or one above it cannot be read, or one above it is not the tree's.
+    pub fn claimed_leaves(&mut self, index: u64) -> Result<Vec<Hash>, TileError<S::Error>> {
+        let (full, _) = tiles_at(0, self.edge.size());
+        if index >= full {
+            return self.hashes(0, index).map(<[Hash]>::to_vec);
+        }
+        self.hashes(1, index / u64::from(TILE_WIDTH))?;
+        let tile = Tile::new(0, index, TILE_WIDTH).ok_or(TileError::Node)?;
+        read(&mut self.source, tile)
+    }
+
     /// Reads a full tile and verifies it, unless it is kept. At most 7 tiles are read: those above it that are full.
     fn load(&mut self, level: u8, index: u64) -> Result<(), TileError<S::Error>> {
         if self.full.contains_key(&(level, index)) {

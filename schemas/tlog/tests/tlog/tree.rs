@@ -151,6 +151,33 @@ proptest! {
     }
 }
 
+/// They are as they are stored, but no tile above them is believed.
+#[test]
+fn claimed_leaves_are_those_stored_below_tiles_of_the_tree() {
+    let leaves = leaves(66_000);
+    let (head, good) = (head(&leaves), MemoryTiles::of(&leaves, &[66_000]));
+    let claimed = |tiles: &MemoryTiles, index| VerifiedTiles::open(&head, tiles.clone())?.claimed_leaves(index);
+    for index in [0, 255, 256, 257] {
+        let first = index as usize * 256;
+        assert_eq!(claimed(&good, index).unwrap(), leaves[first..leaves.len().min(first + 256)]);
+    }
+    assert_eq!(claimed(&good, 258), Err(TileError::Node));
+    let changed = |tile: Tile| {
+        let mut tiles = good.clone();
+        tiles.0.get_mut(&tile).unwrap()[40] ^= 1;
+        tiles
+    };
+    let [stored, above] = [(0, 3), (1, 0)].map(|(level, index)| Tile::new(level, index, TILE_WIDTH).unwrap());
+    let read = claimed(&changed(stored), 3).unwrap();
+    assert!(read[0] == leaves[768] && read[1] != leaves[769]);
+    assert_eq!(claimed(&changed(above), 3), Err(TileError::Tile(above)));
+    let short = MemoryTiles(good.0.iter().map(|(tile, bytes)| (*tile, bytes[32..].to_vec())).collect());
+    assert!(claimed(&short, 3).is_err());
+    let mut missing = good.clone();
+    missing.0.remove(&stored).unwrap();
+    assert_eq!(claimed(&missing, 3), Err(TileError::Missing(stored)));
+}
+
 #[test]
 fn swapped_short_and_missing_tiles_are_found() {
     let leaves = leaves(1000);

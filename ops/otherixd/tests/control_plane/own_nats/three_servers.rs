@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use otherix_identity::Creds;
 use otherix_schemas::consumer::{ConsumerDraft, ConsumerView, CreateConsumer};
+use otherix_schemas::log::CHECKPOINT_STREAM;
 use otherix_schemas::user::{RevokeUser, UserById, UserRole};
 use otherix_testkit::nats::NatsServer;
 use otherix_testkit::wait::wait_for;
@@ -126,9 +127,14 @@ async fn program(name: &str, daemon: &OwnDaemon, arguments: &[&str]) {
 
 /// Which server leads the stream of the account that these credentials are of.
 async fn leader(nats: &OwnNats, creds: &Creds) -> usize {
+    leader_of(nats, creds, STREAM).await
+}
+
+/// Which server leads a stream, of which each has a replica.
+async fn leader_of(nats: &OwnNats, creds: &Creds, stream: &str) -> usize {
     let context = jetstream(nats, creds).await;
     wait_for(DEADLINE, "a leader", async || {
-        let stream = context.get_stream(STREAM).await.map_err(|error| error.to_string())?;
+        let stream = context.get_stream(stream).await.map_err(|error| error.to_string())?;
         let cluster = stream.cached_info().cluster.clone().ok_or("no cluster")?;
         assert_eq!(cluster.replicas.len() + 1, SERVERS, "{cluster:?}");
         let name = cluster.leader.ok_or("no leader")?;
@@ -162,6 +168,13 @@ async fn a_cluster_is_used_as_one_server_is() {
     daemon.assert_stream_is_copy(&nats).await;
     let (relay, mirror) = (daemon.sign("relay", "control"), daemon.sign("mirror", "events"));
     let _three_replicas = (leader(&nats, &relay).await, leader(&nats, &mirror).await);
+    // So do the checkpoints, the buckets of the state and their mirrors.
+    leader_of(&nats, &mirror, CHECKPOINT_STREAM).await;
+    for bucket in ["KV_OTHERIX_NETWORKS", "KV_OTHERIX_VMS", "KV_OTHERIX_NODES"] {
+        for (role, account) in [("state", "control"), ("state-mirrors", "state")] {
+            leader_of(&nats, &daemon.sign(role, account), bucket).await;
+        }
+    }
 
     // Nothing is forged, on whichever server who is.
     let (ann, creds) = register(&admin, "ann", UserRole::Operator).await;
