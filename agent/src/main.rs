@@ -199,6 +199,7 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         qemu,
         accel,
         image_cache_gib,
+        dns_upstreams,
     } = options;
     let overrides = ConnectionOverrides { server: nats, credentials, ca, name };
     let (endpoint, name) = connection::resolve(&state, overrides)?;
@@ -222,7 +223,8 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         // This program, even if its file was replaced.
         launcher: Launcher { program: "/proc/self/exe".into(), arguments: vec!["vm-launch".into()] },
     };
-    let config = AgentConfig { endpoint, state, name, mesh, machines };
+    let resolvers = dns_upstreams.into_iter().map(|upstream| upstream.0).collect();
+    let config = AgentConfig { endpoint, state, name, mesh, machines, resolvers };
     let runtime = runtime()?;
     let ran = runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
