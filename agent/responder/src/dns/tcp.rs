@@ -25,6 +25,9 @@ const IDLE: Duration = Duration::from_secs(10);
 /// How long until a socket is opened again that could not be: its bridge may have no address yet.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// How long a socket rests after an error.
+const REST: Duration = Duration::from_millis(100);
+
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 128;
 
@@ -59,8 +62,8 @@ pub(crate) async fn serve(runtime: Arc<dyn Runtime>, device: String, gateway: Ga
             Some(_) = connections.join_next() => continue,
         };
         let Ok((stream, SocketAddr::V4(peer))) = accepted else {
-            // There are too many files open.
-            sleep(RETRY).await;
+            // The client has given up, or there are too many files open.
+            sleep(REST).await;
             continue;
         };
         let client = gateway.zone.client(*peer.ip());
