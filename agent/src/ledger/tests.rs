@@ -209,7 +209,7 @@ fn without_names_of_vms_decisions_are_read_again_where_they_are_resolved() {
     let read = format::decode(&without_names(&ledger)).unwrap();
     assert_eq!(read, ledger, "no network resolves names");
     let mut resolving = ledger;
-    let subnet = GatewaySubnet::new("10.9.0.0/24".parse().unwrap(), None).unwrap();
+    let subnet = GatewaySubnet::new("10.1.0.0/24".parse().unwrap(), None).unwrap();
     let Event::Network(NetworkEvent::Created(mut event)) = created(2) else { unreachable!() };
     let NetworkSpec::Bridge(spec) = &mut event.spec else { unreachable!() };
     spec.dhcp = Some(otherix_schemas::network::Dhcp { subnet, dns: true });
