@@ -62,7 +62,8 @@ pub(crate) async fn run() -> Result<String, BenchError> {
         format!("{:<52}{:>10.3}{:>10.3}", "  while another guest asks as much as it can", flooded.p50, flooded.p99),
         String::new(),
         format!(
-            "{rate:.0} questions a second on one core (at least {RATE}: {}); DHCP p99 {:.2} ms (at most {LEASE_MS}: {}), \
+            "{rate:.0} questions a second on one core (at least {RATE}: {}); DHCP p99 {:.2} ms (at most {LEASE_MS}: \
+             {}), \
              beside a flood {:.2} ms",
             target_result(rate >= RATE),
             idle.p99,

@@ -112,7 +112,8 @@ mod tests {
     #[test]
     fn resolvers_of_a_file() {
         let text = "# a comment\nnameserver 192.0.2.1 # one\n;nameserver 192.0.2.9\nsearch nameserver 192.0.2.8\n\
-                    nameserver\nnameserver none\n  nameserver\t2001:db8::1\nnameserver fe80::1%lo\nnameserver 192.0.2.4";
+                    nameserver\nnameserver none\n  nameserver\t2001:db8::1\nnameserver fe80::1%lo\n\
+                    nameserver 192.0.2.4";
         let expected = ["192.0.2.1:53", "[2001:db8::1]:53", "[fe80::1%1]:53"].map(|text| text.parse().unwrap());
         assert_eq!(parse(text), expected);
         assert_eq!(parse(""), []);
