@@ -63,8 +63,7 @@ pub(crate) async fn run() -> Result<String, BenchError> {
         String::new(),
         format!(
             "{rate:.0} questions a second on one core (at least {RATE}: {}); DHCP p99 {:.2} ms (at most {LEASE_MS}: \
-             {}), \
-             beside a flood {:.2} ms",
+             {}), beside a flood {:.2} ms",
             target_result(rate >= RATE),
             idle.p99,
             target_result(idle.p99 <= LEASE_MS),
