@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How much a guest may ask. A node answers some 30,000 questions a second on a core, so one that floods costs it a few
-/// percent of that; busy mail servers ask some hundred.
+/// How much a guest may ask. A question costs its node some 10 µs of processor time (`otherix-bench --names`), so a guest
+/// that floods costs a hundredth of a core, apart from what the kernel does; busy mail servers ask some hundred times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Questions in a second, at least one.
