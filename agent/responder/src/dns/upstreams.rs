@@ -105,7 +105,6 @@ fn resolver(text: &str) -> Option<SocketAddr> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
 mod tests {
     use super::*;
 
