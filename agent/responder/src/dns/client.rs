@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How much a guest may ask. A question costs its node some 10 µs of processor time (`otherix-bench --names`), so a guest
+/// How much a guest may ask. A question costs its node some 10 µs of processor time (`otherix-bench --names`), so one
 /// that floods costs a hundredth of a core, apart from what the kernel does; busy mail servers ask some hundred times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
