@@ -1,10 +1,13 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use otherix_agent::wireguard::Backend;
 use otherix_mesh::args::MeshArgs;
+use otherix_responder::dns::PORT;
 use otherix_schemas::value::{self, NodeName};
 use otherix_vm::spec::Accelerator;
 
@@ -185,6 +188,29 @@ pub(crate) struct RunOptions {
     /// without what images may have]
     #[arg(long, value_name = "GIB")]
     pub(crate) vm_disk_gib: Option<u32>,
+    /// A resolver of other names than those of VMs, for guests on networks with --dns and NAT egress; may be repeated
+    /// [default: those of /etc/resolv.conf, as it is at the time]
+    #[arg(long = "dns-upstream", value_name = "ADDRESS[:PORT]")]
+    pub(crate) dns_upstreams: Vec<DnsUpstream>,
+}
+
+/// A resolver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DnsUpstream(pub(crate) SocketAddr);
+
+impl FromStr for DnsUpstream {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        let resolver = bare.parse().map(|address| SocketAddr::new(address, PORT)).or_else(|_| text.parse());
+        let resolver: SocketAddr =
+            resolver.map_err(|_| "must be an address: 192.0.2.53, 192.0.2.53:5353 or [2001:db8::1]:53")?;
+        if resolver.ip().is_unspecified() || resolver.ip().is_multicast() || resolver.port() == 0 {
+            return Err("must be the address of a host, and a port other than 0");
+        }
+        Ok(Self(resolver))
+    }
 }
 
 /// What executes guests.
@@ -280,4 +306,28 @@ pub(crate) struct LeaveOptions {
 pub(crate) struct StatusOptions {
     #[command(flatten)]
     pub(crate) state: StateFolder,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolvers_have_an_address_and_may_have_a_port() {
+        for (text, expected) in [
+            ("192.0.2.53", Some("192.0.2.53:53")),
+            ("192.0.2.53:5353", Some("192.0.2.53:5353")),
+            ("2001:db8::1", Some("[2001:db8::1]:53")),
+            ("[2001:db8::1]", Some("[2001:db8::1]:53")),
+            ("[2001:db8::1]:54", Some("[2001:db8::1]:54")),
+            ("dns.example", None),
+            ("192.0.2.53:0", None),
+            ("0.0.0.0", None),
+            ("224.0.0.1", None),
+            ("", None),
+        ] {
+            let parsed = text.parse().map(|DnsUpstream(address)| address.to_string()).ok();
+            assert_eq!(parsed.as_deref(), expected, "{text}");
+        }
+    }
 }

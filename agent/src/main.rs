@@ -28,6 +28,7 @@ use otherix_runtime::files::PrivateFileError;
 use otherix_runtime::{ClockError, SystemRuntime, check_clock, files};
 use otherix_schemas::error::Causes;
 use otherix_vm::process::Launcher;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
@@ -184,7 +185,21 @@ fn rotate_key(options: &RotateKeyOptions) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// How many files the agent may have open, if it is permitted: each guest takes some, and so do relayed questions.
+const OPEN_FILES: u64 = 65_536;
+
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if limit.current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
+    {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
 fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
+    raise_open_files();
     let RunOptions {
         nats,
         credentials,
@@ -202,6 +217,7 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         vm_vcpus,
         vm_memory_mb,
         vm_disk_gib,
+        dns_upstreams,
     } = options;
     let overrides = ConnectionOverrides { server: nats, credentials, ca, name };
     let (endpoint, name) = connection::resolve(&state, overrides)?;
@@ -226,7 +242,8 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         offer: Offer { vcpus: vm_vcpus, memory_mb: vm_memory_mb, disk_gib: vm_disk_gib },
         launcher: Launcher { program: "/proc/self/exe".into(), arguments: vec!["vm-launch".into()] },
     };
-    let config = AgentConfig { endpoint, state, name, mesh, machines };
+    let resolvers = dns_upstreams.into_iter().map(|upstream| upstream.0).collect();
+    let config = AgentConfig { endpoint, state, name, mesh, machines, resolvers };
     let runtime = runtime()?;
     let ran = runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -4,6 +4,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use crate::answer::GuestNames;
+use crate::dns;
 use crate::frame::Mac;
 
 /// How long a lease is valid. A guest asks again after half of it, and keeps its address while the node does not answer
@@ -13,6 +15,8 @@ const LEASE: Duration = Duration::from_secs(3600);
 /// The size of the fixed part with the magic cookie, and what clients of BOOTP expect at least, in bytes.
 const FIXED: usize = 240;
 const MESSAGE_MIN: usize = 300;
+/// The longest message that all clients receive: what an IPv4 packet of 576 bytes has room for (RFC 2131).
+const MESSAGE_MAX: usize = 548;
 
 const MAGIC: [u8; 4] = [99, 130, 83, 99];
 const BOOT_REQUEST: u8 = 1;
@@ -26,6 +30,9 @@ mod option {
     pub(super) const PAD: u8 = 0;
     pub(super) const NETMASK: u8 = 1;
     pub(super) const ROUTER: u8 = 3;
+    pub(super) const RESOLVER: u8 = 6;
+    pub(super) const HOST: u8 = 12;
+    pub(super) const DOMAIN: u8 = 15;
     pub(super) const MTU: u8 = 26;
     pub(super) const REQUESTED: u8 = 50;
     pub(super) const LEASE: u8 = 51;
@@ -35,6 +42,7 @@ mod option {
     pub(super) const RENEWAL: u8 = 58;
     pub(super) const REBINDING: u8 = 59;
     pub(super) const CLIENT: u8 = 61;
+    pub(super) const SEARCH: u8 = 119;
     pub(super) const ROUTES: u8 = 121;
     pub(super) const END: u8 = 255;
 }
@@ -86,7 +94,8 @@ struct Message<'a> {
     requested: Option<Ipv4Addr>,
     server: Option<Ipv4Addr>,
     client: Option<&'a [u8]>,
-    wants_routes: bool,
+    /// The numbers of options that the client asks for.
+    wanted: &'a [u8],
 }
 
 impl<'a> Message<'a> {
@@ -104,7 +113,7 @@ impl<'a> Message<'a> {
             return None;
         }
         let mut options = Options(options);
-        let (mut kind, mut requested, mut server, mut client, mut wants_routes) = (None, None, None, None, false);
+        let (mut kind, mut requested, mut server, mut client, mut wanted) = (None, None, None, None, [].as_slice());
         while let Some((number, value)) = options.next()? {
             let address = || <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from);
             match number {
@@ -120,12 +129,12 @@ impl<'a> Message<'a> {
                 option::REQUESTED => requested = Some(address()?),
                 option::SERVER => server = Some(address()?),
                 option::CLIENT => client = Some(value),
-                option::PARAMETERS => wants_routes = value.contains(&option::ROUTES),
+                option::PARAMETERS => wanted = value,
                 _ => {}
             }
         }
         let client_address = (*client_address).into();
-        Some(Self { kind: kind?, head: *head, client_address, requested, server, client, wants_routes })
+        Some(Self { kind: kind?, head: *head, client_address, requested, server, client, wanted })
     }
 
     /// Returns what the client is answered; `None` if it asks another server, or nothing that can be answered.
@@ -170,7 +179,7 @@ impl<'a> Options<'a> {
 }
 
 /// Returns the answer to a message of the guest with this MAC address, if there is one.
-pub(crate) fn answer(bytes: &[u8], mac: Mac, lease: &Lease) -> Option<Reply> {
+pub(crate) fn answer(bytes: &[u8], mac: Mac, lease: &Lease, names: Option<&GuestNames>) -> Option<Reply> {
     let request = Message::parse(bytes, mac)?;
     let kind = request.answer(lease)?;
     let Message { head, client_address, .. } = request;
@@ -189,17 +198,41 @@ pub(crate) fn answer(bytes: &[u8], mac: Mac, lease: &Lease) -> Option<Reply> {
     message.resize(FIXED - MAGIC.len(), 0);
     message.extend(MAGIC);
     options(&request, kind, lease, &mut message);
+    if let Some(names) = names.filter(|_| !is_nak) {
+        name_options(&request, names, lease, &mut message);
+    }
+    message.push(option::END);
     message.resize(message.len().max(MESSAGE_MIN), option::PAD);
     Some(Reply { message, to })
 }
 
-fn options(request: &Message<'_>, kind: ReplyKind, lease: &Lease, message: &mut Vec<u8>) {
-    let mut add = |number: u8, value: &[u8]| {
-        if let Ok(length) = u8::try_from(value.len()) {
-            message.extend([number, length]);
-            message.extend(value);
+fn push(message: &mut Vec<u8>, number: u8, value: &[u8]) {
+    if let Ok(length) = u8::try_from(value.len()) {
+        message.extend([number, length]);
+        message.extend(value);
+    }
+}
+
+/// Adds the resolver, the domain, and what else the client asks for about names, as far as there is room: a client may
+/// have an identifier of 255 bytes, which it gets back.
+fn name_options(request: &Message<'_>, names: &GuestNames, lease: &Lease, message: &mut Vec<u8>) {
+    let domain = names.zone.domain();
+    let is_wanted = |number: u8| request.wanted.contains(&number);
+    for (number, value, is_sent) in [
+        (option::RESOLVER, lease.server.octets().to_vec(), true),
+        (option::DOMAIN, domain.join(".").into_bytes(), true),
+        (option::HOST, names.host.clone().into_bytes(), is_wanted(option::HOST)),
+        (option::SEARCH, dns::wire(&domain), is_wanted(option::SEARCH)),
+    ] {
+        // With the end.
+        if is_sent && message.len() + 3 + value.len() <= MESSAGE_MAX {
+            push(message, number, &value);
         }
-    };
+    }
+}
+
+fn options(request: &Message<'_>, kind: ReplyKind, lease: &Lease, message: &mut Vec<u8>) {
+    let mut add = |number: u8, value: &[u8]| push(message, number, value);
     add(option::TYPE, &[kind as u8]);
     add(option::SERVER, &lease.server.octets());
     if let Some(client) = request.client {
@@ -216,13 +249,12 @@ fn options(request: &Message<'_>, kind: ReplyKind, lease: &Lease, message: &mut 
         add(option::MTU, &lease.mtu.to_be_bytes());
         if lease.is_router {
             add(option::ROUTER, &lease.server.octets());
-            if request.wants_routes {
+            if request.wanted.contains(&option::ROUTES) {
                 // Of a destination with a prefix of no bits. Clients that ask for routes ignore the router.
                 add(option::ROUTES, &[&[0], &lease.server.octets()[..]].concat());
             }
         }
     }
-    message.push(option::END);
 }
 
 #[cfg(test)]

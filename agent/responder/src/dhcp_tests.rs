@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::answer::Guest;
+use crate::dns::Zone;
 
 const MAC: Mac = [0x52, 0x54, 0, 1, 2, 3];
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 5);
@@ -14,6 +15,13 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 9);
 
 fn lease() -> Lease {
     Lease { address: ADDRESS, netmask: Ipv4Addr::new(255, 255, 255, 0), server: GATEWAY, is_router: true, mtu: 1390 }
+}
+
+/// The longest names that there can be.
+fn names() -> Option<GuestNames> {
+    let label = "n".repeat(63);
+    let zone = Zone::new(label.clone(), (Ipv4Addr::new(10, 20, 0, 0), 24), None);
+    Some(GuestNames { host: label, zone: zone.into() })
 }
 
 fn message(kind: MessageType) -> v4::Message {
@@ -39,7 +47,7 @@ fn bytes(message: &v4::Message) -> Vec<u8> {
 
 /// Returns the decoded answer, and where it is sent.
 fn answered(message: &v4::Message) -> Option<(v4::Message, Option<Ipv4Addr>)> {
-    let Reply { message: reply, to } = answer(&bytes(message), MAC, &lease())?;
+    let Reply { message: reply, to } = answer(&bytes(message), MAC, &lease(), None)?;
     assert!(reply.len() >= 300, "{}", reply.len());
     let reply = v4::Message::decode(&mut Decoder::new(&reply)).unwrap();
     assert_eq!((reply.opcode(), reply.xid(), reply.chaddr()), (v4::Opcode::BootReply, 0x1234_5678, &MAC[..]));
@@ -74,10 +82,52 @@ fn offers_the_address_with_all_that_a_guest_needs() {
     let (offer, _) = answered(&message(MessageType::Discover)).unwrap();
     assert_eq!(offer.opts().get(OptionCode::ClasslessStaticRoute), None, "not asked for");
     let isolated = Lease { is_router: false, ..lease() };
-    let reply = answer(&bytes(&discover), MAC, &isolated).unwrap().message;
+    let reply = answer(&bytes(&discover), MAC, &isolated, None).unwrap().message;
     let reply = v4::Message::decode(&mut Decoder::new(&reply)).unwrap();
     for code in [OptionCode::Router, OptionCode::ClasslessStaticRoute] {
         assert_eq!(reply.opts().get(code), None, "a gateway that is no router");
+    }
+}
+
+#[test]
+fn a_client_learns_its_resolver_and_its_names() {
+    let zone = Zone::new("app".to_owned(), (Ipv4Addr::new(10, 20, 0, 0), 24), None);
+    let names = GuestNames { host: "web-1".to_owned(), zone: zone.into() };
+    let options = |kind, parameters: Vec<OptionCode>, names: Option<&GuestNames>| {
+        let discover = with(message(kind), [DhcpOption::ParameterRequestList(parameters)]);
+        let reply = answer(&bytes(&discover), MAC, &lease(), names).unwrap().message;
+        v4::Message::decode(&mut Decoder::new(&reply)).unwrap().opts().clone()
+    };
+    let all = || vec![OptionCode::Hostname, OptionCode::DomainSearch];
+    let given = options(MessageType::Discover, all(), Some(&names));
+    assert_eq!(given.get(OptionCode::DomainNameServer), Some(&DhcpOption::DomainNameServer(vec![GATEWAY])));
+    let domain = "app.otherix.internal";
+    assert_eq!(given.get(OptionCode::DomainName), Some(&DhcpOption::DomainName(domain.into())));
+    assert_eq!(given.get(OptionCode::Hostname), Some(&DhcpOption::Hostname("web-1".into())));
+    let Some(DhcpOption::DomainSearch(search)) = given.get(OptionCode::DomainSearch) else { panic!("no search list") };
+    let search: Vec<_> = search.iter().map(|domain| domain.to_string()).collect();
+    assert_eq!(search.concat().trim_end_matches('.'), domain);
+    let unasked = options(MessageType::Discover, Vec::new(), Some(&names));
+    assert!(unasked.get(OptionCode::DomainNameServer).is_some() && unasked.get(OptionCode::DomainName).is_some());
+    for code in all() {
+        assert_eq!(unasked.get(code), None, "not asked for");
+    }
+    let without = options(MessageType::Discover, all(), None);
+    for code in all().into_iter().chain([OptionCode::DomainNameServer, OptionCode::DomainName]) {
+        assert_eq!(without.get(code), None, "a network that resolves no names");
+    }
+}
+
+#[test]
+fn no_client_gets_more_than_it_must_receive() {
+    let parameters = DhcpOption::ParameterRequestList(vec![OptionCode::Hostname, OptionCode::DomainSearch]);
+    for length in [1, 100, 255] {
+        let client = DhcpOption::ClientIdentifier(vec![7; length]);
+        let request = bytes(&with(message(MessageType::Discover), [client, parameters.clone()]));
+        let reply = answer(&request, MAC, &lease(), names().as_ref()).unwrap().message;
+        assert!(reply.len() <= 548 + length, "{} with {length}", reply.len());
+        let reply = v4::Message::decode(&mut Decoder::new(&reply)).unwrap();
+        assert_eq!(reply.opts().get(OptionCode::DomainNameServer), Some(&DhcpOption::DomainNameServer(vec![GATEWAY])));
     }
 }
 
@@ -172,17 +222,18 @@ fn what_is_no_question_of_the_guest_is_not_answered() {
     for (what, at, byte) in [("another cookie", 236, 0), ("no Ethernet", 1, 6), ("a long address", 2, 16)] {
         let mut bad = good.clone();
         bad[at] = byte;
-        assert_eq!(answer(&bad, MAC, &lease()), None, "{what}");
+        assert_eq!(answer(&bad, MAC, &lease(), None), None, "{what}");
     }
     for length in 0..243 {
-        assert_eq!(answer(&good[..length], MAC, &lease()), None, "{length} bytes");
+        assert_eq!(answer(&good[..length], MAC, &lease(), None), None, "{length} bytes");
     }
-    assert!(answer(&good[..243], MAC, &lease()).is_some(), "without an end");
+    assert!(answer(&good[..243], MAC, &lease(), None).is_some(), "without an end");
 }
 
 #[test]
 fn answers_are_frames_that_others_can_read() {
-    let guest = Guest { mac: MAC, lease: lease(), gateway_mac: [2, 0, 0, 0, 0, 1], answers_for_gateway: true };
+    let guest =
+        Guest { mac: MAC, lease: lease(), gateway_mac: [2, 0, 0, 0, 0, 1], answers_for_gateway: true, names: None };
     let datagram = bytes(&message(MessageType::Discover));
     let length = u16::try_from(datagram.len()).unwrap();
     let [from, to] = [CLIENT_PORT, SERVER_PORT].map(u16::to_be_bytes);
@@ -212,7 +263,8 @@ fn answers_are_frames_that_others_can_read() {
 proptest! {
     #[test]
     fn no_frame_causes_a_panic(frame in prop::collection::vec(any::<u8>(), 0..600), for_gateway: bool) {
-        let guest = Guest { mac: MAC, lease: lease(), gateway_mac: [2; 6], answers_for_gateway: for_gateway };
+        let gateway_mac = [2; 6];
+        let guest = Guest { mac: MAC, lease: lease(), gateway_mac, answers_for_gateway: for_gateway, names: names() };
         let _answer = guest.answer(&frame);
     }
 
@@ -231,7 +283,7 @@ proptest! {
             }
         }
         message.truncate(length.max(230));
-        if let Some(Reply { message: reply, .. }) = answer(&message, MAC, &lease()) {
+        if let Some(Reply { message: reply, .. }) = answer(&message, MAC, &lease(), names().as_ref()) {
             prop_assert_eq!(&reply[28..34], &MAC[..]);
             prop_assert!(reply.len() < 600, "{}", reply.len());
         }

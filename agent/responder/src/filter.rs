@@ -1,8 +1,8 @@
-//! The filter of a tap's packet socket, in classic BPF: only what may be answered wakes the agent. It decides by fields
-//! at fixed offsets; [`Guest::answer`] checks everything again.
+//! The filters of a tap's packet sockets, in classic BPF: only what may be answered wakes the agent. They decide by
+//! fields at fixed offsets; everything is checked again by [`Guest::answer`], and for questions about names in `dns`.
 
 use crate::answer::Guest;
-use crate::frame::{ARP, ECHO_REQUEST, ICMP, IPV4, SERVER, UDP};
+use crate::frame::{ARP, DNS, ECHO_REQUEST, ICMP, IPV4, SERVER, UDP};
 
 /// An instruction as the kernel has it (`struct sock_filter`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,41 @@ pub fn program(guest: &Guest) -> Vec<Instruction> {
         require(IS_EQUAL, 1),
         Line::Run(LOAD_WORD, PACKET + 24),
         accept_if(gateway),
+        Line::At(Label::Drop),
+        Line::Run(RETURN, 0),
+        Line::At(Label::Accept),
+        Line::Run(RETURN, RECEIVED_MAX),
+    ])
+}
+
+/// Returns the program that accepts the guest's questions about names: datagrams from its address to port 53 of its
+/// gateway, from its MAC address to that of the gateway.
+pub fn dns_program(guest: &Guest) -> Vec<Instruction> {
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (guest.gateway_mac, guest.mac);
+    let require = |value| Line::Jump { condition: IS_EQUAL, value, then: Label::Next, or_else: Label::Drop };
+    assemble(&[
+        Line::Run(LOAD_WORD, HAS_VLAN_TAG),
+        require(0),
+        Line::Run(LOAD_WORD, 0),
+        require(u32::from_be_bytes([a, b, c, d])),
+        Line::Run(LOAD_WORD, 4),
+        require(u32::from_be_bytes([e, f, g, h])),
+        Line::Run(LOAD_WORD, 8),
+        require(u32::from_be_bytes([i, j, k, l])),
+        Line::Run(LOAD_HALF, TYPE),
+        require(IPV4.into()),
+        // No fragments.
+        Line::Run(LOAD_HALF, PACKET + 6),
+        Line::Jump { condition: HAS_BITS, value: 0x3fff, then: Label::Drop, or_else: Label::Next },
+        Line::Run(LOAD_BYTE, PACKET + 9),
+        require(UDP.into()),
+        Line::Run(LOAD_WORD, PACKET + 12),
+        require(guest.lease.address.to_bits()),
+        Line::Run(LOAD_WORD, PACKET + 16),
+        require(guest.lease.server.to_bits()),
+        Line::Run(LOAD_HEADER_SIZE, PACKET),
+        Line::Run(LOAD_HALF_AFTER, PACKET + 2),
+        Line::Jump { condition: IS_EQUAL, value: DNS.into(), then: Label::Accept, or_else: Label::Drop },
         Line::At(Label::Drop),
         Line::Run(RETURN, 0),
         Line::At(Label::Accept),

@@ -18,7 +18,7 @@ fn guest(answers_for_gateway: bool) -> Guest {
         is_router: true,
         mtu: 1500,
     };
-    Guest { mac: MAC, lease, gateway_mac: [2, 0, 0, 0, 0, 1], answers_for_gateway }
+    Guest { mac: MAC, lease, gateway_mac: [2, 0, 0, 0, 0, 1], answers_for_gateway, names: None }
 }
 
 /// Runs the program as the kernel does: a load outside of the frame drops it.
@@ -77,6 +77,41 @@ const WITH_OPTIONS: &str =
     "0800 47000024 00000000 40110000 00000000 ffffffff 0101010101010101 0044 0043 0010 0000 0000000000000000";
 const ECHO: &str = "0800 45000020 00000000 40010000 0a140005 0a140001 0800 0000 0000000000000000";
 const ARP_REQUEST: &str = "0806 0001 0800 06 04 0001 525400010203 0a140005 000000000000 0a140001";
+
+const QUESTION: &str =
+    "0800 45000024 00000000 40110000 0a140005 0a140001 c000 0035 0010 0000 0000000000000000 0000000000000000";
+
+#[test]
+fn accepts_questions_for_the_gateway_and_nothing_else() {
+    let program = dns_program(&guest(true));
+    let to_gateway = |hex: &str| [&[2, 0, 0, 0, 0, 1][..], &frame(hex)[6..]].concat();
+    let with_options = QUESTION.replace("0800 45", "0800 47").replace("0a140001 ", "0a140001 0101010101010101 ");
+    for hex in [QUESTION, &with_options] {
+        assert!(accepts(&program, &to_gateway(hex), false), "{hex}");
+        assert!(!accepts(&program, &to_gateway(hex), true), "with a tag");
+        assert!(!accepts(&program, &frame(hex), false), "to all hosts");
+    }
+    let mut of_another = to_gateway(QUESTION);
+    of_another[11] ^= 1;
+    assert!(!accepts(&program, &of_another, false), "from another MAC address");
+    for (what, hex) in [
+        ("another port", QUESTION.replace("c000 0035", "c000 0043")),
+        ("from the port", QUESTION.replace("c000 0035", "0035 c000")),
+        ("another source", QUESTION.replace("0a140005", "0a140006")),
+        ("no source", QUESTION.replace("0a140005", "00000000")),
+        ("another destination", QUESTION.replace("0a140001", "0a140002")),
+        ("a first fragment", QUESTION.replace("00000000 4011", "00002000 4011")),
+        ("another fragment", QUESTION.replace("00000000 4011", "00000001 4011")),
+        ("TCP", QUESTION.replace("4011", "4006")),
+        ("IPv6", QUESTION.replace("0800 45", "86dd 45")),
+        ("DHCP", DISCOVER.to_owned()),
+    ] {
+        assert!(!accepts(&program, &to_gateway(&hex), false), "{what}");
+    }
+    for length in 0..38 {
+        assert!(!accepts(&program, &to_gateway(QUESTION)[..length], false), "{length} bytes");
+    }
+}
 
 #[test]
 fn accepts_what_is_answered_and_nothing_else() {

@@ -17,6 +17,8 @@ pub(crate) const ECHO_REQUEST: u8 = 8;
 /// The ports of DHCP.
 pub(crate) const SERVER: u16 = 67;
 const CLIENT: u16 = 68;
+/// The port of DNS.
+pub(crate) const DNS: u16 = 53;
 
 /// Hardware type Ethernet, protocol IPv4, and the lengths of their addresses.
 const ARP_OF_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
@@ -26,6 +28,9 @@ const ARP_REPLY: [u8; 2] = [0, 2];
 /// The size of headers in bytes, without options.
 const IPV4_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
+
+/// The headers of a datagram in an answer.
+pub(crate) const HEADERS: usize = IPV4_HEADER + UDP_HEADER;
 
 /// Time to live of answers. They are never forwarded: the guest is on the link.
 const TTL: u8 = 64;
@@ -76,6 +81,31 @@ impl<'a> Request<'a> {
     }
 
     fn parse_ipv4(packet: &'a [u8]) -> Option<Self> {
+        let Ipv4 { protocol, source, destination, payload } = Ipv4::parse(packet)?;
+        match protocol {
+            ICMP => {
+                let ([kind, code, _, _], rest) = payload.split_first_chunk::<4>()?;
+                (*kind == ECHO_REQUEST && *code == 0).then_some(Self::Echo { source, destination, rest })
+            }
+            UDP => {
+                let (_, to, message) = parse_udp(payload)?;
+                (to == SERVER).then_some(Self::Dhcp { message })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A packet that is no fragment.
+struct Ipv4<'a> {
+    protocol: u8,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    payload: &'a [u8],
+}
+
+impl<'a> Ipv4<'a> {
+    fn parse(packet: &'a [u8]) -> Option<Self> {
         let (header, _) = packet.split_first_chunk::<IPV4_HEADER>()?;
         let [version, _, size @ ..] = *header;
         let [a, b, _, _, flags, offset, _, protocol, _, _, s1, s2, s3, s4, d1, d2, d3, d4] = size;
@@ -85,19 +115,33 @@ impl<'a> Request<'a> {
             return None;
         }
         let payload = packet.get(length..total)?;
-        match protocol {
-            ICMP => {
-                let ([kind, code, _, _], rest) = payload.split_first_chunk::<4>()?;
-                let (source, destination) = (Ipv4Addr::new(s1, s2, s3, s4), Ipv4Addr::new(d1, d2, d3, d4));
-                (*kind == ECHO_REQUEST && *code == 0).then_some(Self::Echo { source, destination, rest })
-            }
-            UDP => {
-                let ([_, _, p1, p2, l1, l2, _, _], _) = payload.split_first_chunk::<UDP_HEADER>()?;
-                let message = payload.get(UDP_HEADER..usize::from(u16::from_be_bytes([*l1, *l2])))?;
-                (u16::from_be_bytes([*p1, *p2]) == SERVER).then_some(Self::Dhcp { message })
-            }
-            _ => None,
-        }
+        let (source, destination) = (Ipv4Addr::new(s1, s2, s3, s4), Ipv4Addr::new(d1, d2, d3, d4));
+        Some(Self { protocol, source, destination, payload })
+    }
+}
+
+/// Returns the ports and the payload of a datagram.
+fn parse_udp(datagram: &[u8]) -> Option<(u16, u16, &[u8])> {
+    let ([f1, f2, t1, t2, l1, l2, _, _], _) = datagram.split_first_chunk::<UDP_HEADER>()?;
+    let payload = datagram.get(UDP_HEADER..usize::from(u16::from_be_bytes([*l1, *l2])))?;
+    Some((u16::from_be_bytes([*f1, *f2]), u16::from_be_bytes([*t1, *t2]), payload))
+}
+
+/// A datagram of a guest, with the addresses and ports of both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Datagram<'a> {
+    pub(crate) from: (Ipv4Addr, u16),
+    pub(crate) to: (Ipv4Addr, u16),
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Datagram<'a> {
+    /// Returns the datagram in a frame with these addresses, if it is one.
+    pub(crate) fn parse(frame: &'a [u8], destination: Mac, source: Mac) -> Option<Self> {
+        let packet = frame.strip_prefix(&destination)?.strip_prefix(&source)?.strip_prefix(&IPV4.to_be_bytes())?;
+        let packet = Ipv4::parse(packet).filter(|packet| packet.protocol == UDP)?;
+        let (from, to, payload) = parse_udp(packet.payload)?;
+        Some(Self { from: (packet.source, from), to: (packet.destination, to), payload })
     }
 }
 
@@ -127,15 +171,20 @@ pub(crate) fn echo_reply(addresses: Addresses, rest: &[u8]) -> Vec<u8> {
 
 /// Returns the frame of a DHCP server's message.
 pub(crate) fn dhcp_reply(addresses: Addresses, message: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(UDP_HEADER + message.len()).unwrap_or(u16::MAX).to_be_bytes();
-    let [from, to] = [SERVER.to_be_bytes(), CLIENT.to_be_bytes()];
+    udp(addresses, (SERVER, CLIENT), message)
+}
+
+/// Returns the frame of a datagram from the first port to the second.
+pub(crate) fn udp(addresses: Addresses, (from, to): (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(UDP_HEADER + payload.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let [from, to] = [from.to_be_bytes(), to.to_be_bytes()];
     let pseudo = [&addresses.from.1.octets()[..], &addresses.to.1.octets(), &[0, UDP], &length].concat();
-    let sum = match checksum(&[&pseudo, &from, &to, &length, &[0, 0], message]) {
+    let sum = match checksum(&[&pseudo, &from, &to, &length, &[0, 0], payload]) {
         // Zero would mean that there is none.
         0 => u16::MAX,
         sum => sum,
     };
-    ipv4(addresses, UDP, &[&from[..], &to, &length, &sum.to_be_bytes(), message].concat())
+    ipv4(addresses, UDP, &[&from[..], &to, &length, &sum.to_be_bytes(), payload].concat())
 }
 
 fn ipv4(addresses: Addresses, protocol: u8, payload: &[u8]) -> Vec<u8> {

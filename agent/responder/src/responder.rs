@@ -1,19 +1,23 @@
-//! A task for each guest, which answers it while its tap exists.
+//! Tasks for each guest, which answer it while its tap exists, and for each gateway that answers over TCP.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
-use otherix_runtime::{LogLimit, Runtime, Task};
+use otherix_runtime::{LogLimit, Runtime, TaskSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::answer::Guest;
+use crate::dns::client::Client;
+use crate::dns::udp::Asking;
+use crate::dns::{self, Gateway, Limits};
 use crate::filter::{self, RECEIVED_MAX};
-use crate::socket::TapSocket;
+use crate::socket::{DHCP_BUFFER, DNS_BUFFER, TapSocket};
 
-/// How many frames of a guest are read in how much time; what is more waits, and is lost when the socket's buffer is
-/// full. A guest that sends as much as it can costs the node this much.
+/// How many frames of a guest are read in how much time, apart from questions about names; what is more waits, and is
+/// lost when the socket's buffer is full. A guest that sends as much as it can costs the node this much.
 const FRAMES: u32 = 20;
 const WINDOW: Duration = Duration::from_millis(100);
 
@@ -24,62 +28,102 @@ const REST: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Responder {
     runtime: Arc<dyn Runtime>,
+    limits: Limits,
     /// By the name of the tap.
-    answered: BTreeMap<String, AnsweredGuest>,
+    guests: BTreeMap<String, Answered<Guest>>,
+    /// By the name of the bridge.
+    gateways: BTreeMap<String, Answered<Gateway>>,
 }
 
+/// What is answered, as long as this is kept.
 #[derive(Debug)]
-struct AnsweredGuest {
-    guest: Guest,
-    /// The index of its tap.
+struct Answered<T> {
+    what: T,
+    /// The index of its device.
     index: u32,
-    task: Task<()>,
-}
-
-impl Drop for AnsweredGuest {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _tasks: TaskSet<()>,
 }
 
 impl Responder {
     /// Returns a responder for no guests.
     pub fn new(runtime: Arc<dyn Runtime>) -> Self {
-        Self { runtime, answered: BTreeMap::new() }
+        Self::with_limits(runtime, Limits::default())
+    }
+
+    /// Returns a responder for no guests, whose guests may ask for as many names.
+    pub fn with_limits(runtime: Arc<dyn Runtime>, limits: Limits) -> Self {
+        Self { runtime, limits, guests: BTreeMap::new(), gateways: BTreeMap::new() }
     }
 
     /// Answers these guests, by the names of their taps, and no others. To be called again when a tap may have been
     /// created: one that does not exist is left out. Changes nothing for guests that are answered already.
     pub fn set(&mut self, guests: &BTreeMap<String, Guest>) {
-        self.answered.retain(|tap, _| guests.contains_key(tap));
-        for (tap, guest) in guests {
-            let Ok(index) = if_nametoindex(tap.as_str()) else {
-                self.answered.remove(tap);
-                continue;
-            };
-            if self.answered.get(tap).is_some_and(|answered| answered.guest == *guest && answered.index == index) {
-                continue;
-            }
-            self.answered.remove(tap);
-            match TapSocket::open(index, &filter::program(guest)) {
-                Ok(socket) => {
-                    let task = self.runtime.spawn("responder", serve(socket, *guest));
-                    self.answered.insert(tap.clone(), AnsweredGuest { guest: *guest, index, task });
-                }
-                Err(error) => {
-                    static FAILED: LogLimit = LogLimit::new();
-                    if let Some(hits) = FAILED.hit() {
-                        tracing::error!(tap, %error, hits, "cannot answer the DHCP of a guest");
-                    }
+        let (runtime, limits) = (&self.runtime, self.limits);
+        update(&mut self.guests, guests, |tap, index, guest| {
+            let tasks = answer(runtime, limits, index, guest);
+            if let Err(error) = &tasks {
+                static FAILED: LogLimit = LogLimit::new();
+                if let Some(hits) = FAILED.hit() {
+                    tracing::error!(tap, %error, hits, "cannot answer the DHCP and DNS of a guest");
                 }
             }
-        }
+            tasks.ok()
+        });
+    }
+
+    /// Answers questions about names over TCP at these gateways, by the names of their bridges, and no others. As
+    /// [`Responder::set`].
+    pub fn set_gateways(&mut self, gateways: &BTreeMap<String, Gateway>) {
+        let runtime = &self.runtime;
+        update(&mut self.gateways, gateways, |bridge, _, gateway| {
+            let mut tasks = TaskSet::default();
+            let served = dns::tcp::serve(Arc::clone(runtime), bridge.to_owned(), gateway.clone());
+            tasks.add(runtime.spawn("names over TCP", served));
+            Some(tasks)
+        });
     }
 
     /// Returns how many guests are answered.
     pub fn count(&self) -> usize {
-        self.answered.len()
+        self.guests.len()
     }
+}
+
+/// Ends what is not wanted any more or changed, and begins what is new, if its device exists.
+fn update<T: Clone + PartialEq>(
+    answered: &mut BTreeMap<String, Answered<T>>,
+    wanted: &BTreeMap<String, T>,
+    mut begin: impl FnMut(&str, u32, &T) -> Option<TaskSet<()>>,
+) {
+    answered.retain(|name, _| wanted.contains_key(name));
+    for (name, what) in wanted {
+        let Ok(index) = if_nametoindex(name.as_str()) else {
+            answered.remove(name);
+            continue;
+        };
+        if answered.get(name).is_some_and(|answered| answered.what == *what && answered.index == index) {
+            continue;
+        }
+        answered.remove(name);
+        if let Some(tasks) = begin(name, index, what) {
+            answered.insert(name.clone(), Answered { what: what.clone(), index, _tasks: tasks });
+        }
+    }
+}
+
+/// Begins to answer a guest, whose tap has this index.
+fn answer(runtime: &Arc<dyn Runtime>, limits: Limits, index: u32, guest: &Guest) -> io::Result<TaskSet<()>> {
+    let mut tasks = TaskSet::default();
+    let socket = TapSocket::open(index, &filter::program(guest), DHCP_BUFFER)?;
+    tasks.add(runtime.spawn("responder", serve(socket, guest.clone())));
+    if let Some(names) = &guest.names {
+        let socket = TapSocket::open(index, &filter::dns_program(guest), DNS_BUFFER)?;
+        let (client, zone) = (Arc::new(Client::new(limits)), Arc::clone(&names.zone));
+        zone.add_client(guest.lease.address, Arc::clone(&client));
+        let asking = Asking { runtime: Arc::clone(runtime), guest: guest.clone(), zone, client };
+        tasks.add(runtime.spawn("names", dns::udp::serve(socket, asking)));
+    }
+    Ok(tasks)
 }
 
 async fn serve(socket: TapSocket, guest: Guest) {

@@ -14,19 +14,23 @@ use crate::filter::Instruction;
 /// `PACKET_IGNORE_OUTGOING` (since Linux 4.20), which `libc` does not have.
 const IGNORE_OUTGOING: libc::c_int = 23;
 
-/// The receive buffer in bytes. What a guest sends beyond it is lost.
-const BUFFER: libc::c_int = 32 * 1024;
+/// What a guest sends beyond its receive buffer is lost: that of DHCP, and that of DNS, in bytes. A small frame takes
+/// some 400 of them, as the kernel doubles what is set.
+pub const DHCP_BUFFER: libc::c_int = 32 * 1024;
+/// See [`DHCP_BUFFER`].
+pub const DNS_BUFFER: libc::c_int = 128 * 1024;
 
 /// A packet socket that receives what comes out of one device, as far as the filter accepts it, and sends to it.
 #[derive(Debug)]
 pub struct TapSocket(AsyncFd<OwnedFd>);
 
 impl TapSocket {
-    /// Opens a socket on the device with this index, in the network namespace of the calling thread.
+    /// Opens a socket on the device with this index, in the network namespace of the calling thread, with a receive
+    /// buffer of this size.
     ///
     /// # Errors
     /// There is no such device, or the process lacks `CAP_NET_RAW`.
-    pub fn open(index: u32, program: &[Instruction]) -> io::Result<Self> {
+    pub fn open(index: u32, program: &[Instruction], buffer: libc::c_int) -> io::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // Of no protocol: it receives nothing before it has its filter.
         // SAFETY: `socket` takes no pointers.
@@ -38,7 +42,7 @@ impl TapSocket {
         let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
         attach_filter(&socket, program)?;
         set(&socket, libc::SOL_PACKET, IGNORE_OUTGOING, &1)?;
-        set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &BUFFER)?;
+        set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, &buffer)?;
         bind(&socket, index)?;
         // SAFETY: the descriptor stays open as long as it is registered: `AsyncFd` owns it.
         let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };

@@ -64,8 +64,15 @@ mod tests {
         let cluster = |number| ClusterId::new(Uuid::from_u128(number));
         let network = |number| NetworkId::new(Uuid::from_u128(number));
         let generation = Position::new(9);
-        let bridge =
-            DesiredBridge { name: "br-1".into(), mtu: 1500, mac: None, vlan: None, nat: None, allow_spoofing: false };
+        let bridge = DesiredBridge {
+            name: "br-1".into(),
+            mtu: 1500,
+            mac: None,
+            vlan: None,
+            nat: None,
+            allow_spoofing: false,
+            dns: false,
+        };
         let networks = BTreeMap::from([
             (network(1), DesiredNetwork { generation, want: Want::Bridge(bridge) }),
             (network(2), DesiredNetwork { generation, want: Want::Nothing }),

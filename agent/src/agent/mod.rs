@@ -8,7 +8,8 @@
 //! [`decisions`] applies decisions, and handles those that diverge from the ledger. `hold` holds deletions, `needs`
 //! determines what the node must be able to reach, `reporting` sends reports, and `node_removal` handles the removal of
 //! this node from the cluster. `contact` determines what must not be taken away now, and keeps the networks that were
-//! withdrawn. `pass` makes the passes. `guests` determines whose DHCP is answered.
+//! withdrawn. `pass` makes the passes. `guests` determines whose DHCP and DNS is
+//! answered.
 
 mod contact;
 mod decisions;
@@ -20,12 +21,14 @@ mod pass;
 mod reporting;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use otherix_responder::{Guest, Responder};
+use otherix_responder::Responder;
+use otherix_responder::dns::{Relay, Upstreams};
 use otherix_runtime::{Backoff, LogLimit, SystemRuntime, TaskSet};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::{NicId, VmId};
@@ -39,6 +42,7 @@ use tokio::time::Instant;
 
 use self::contact::ContactGuard;
 use self::decisions::{DecisionFeed, LedgerMode};
+use self::guests::{AnsweredGuests, Zones};
 use self::needs::NodeNeeds;
 use crate::capacity_report;
 use crate::contradiction::{self, Contradiction};
@@ -74,6 +78,9 @@ pub struct AgentConfig {
     /// The options of the mesh; `None` if the node is not part of it.
     pub mesh: Option<MeshTaskOptions>,
     pub machines: MachineOptions,
+    /// The resolvers that guests' questions about other names are relayed to; if there are none, those of
+    /// `/etc/resolv.conf`.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// The errors that end the agent.
@@ -100,7 +107,7 @@ pub enum AgentError {
 /// # Errors
 /// [`AgentError`] if the agent cannot start, or if the connection is closed. Everything else is retried.
 pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
-    let AgentConfig { endpoint, state, name, mesh, machines } = config;
+    let AgentConfig { endpoint, state, name, mesh, machines, resolvers } = config;
     let mut stop = pin!(stop);
     let runtime = SystemRuntime::shared();
     let _only_agent = become_only_agent(&state, &runtime).await?;
@@ -149,7 +156,8 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let machines = MachinesHandle::start(machines, &state, Arc::clone(&runtime));
     let capacities = capacity_report::report(connection.clone(), node_id, machines.capacity());
     tasks.add(runtime.spawn("capacity report", capacities));
-    let handles = Handles { mesh, machines };
+    let zones = Zones::new(Arc::new(Relay::new(Arc::clone(&runtime), Upstreams::new(resolvers))));
+    let handles = Handles { mesh, machines, zones };
     let mut agent = Agent::new(connection, identity, state, handles, MembershipChannel { shared, answers })?;
     (agent.needs, agent.nats_ports) = (needs, nats_ports);
     agent.guard.follow(peer);
@@ -178,10 +186,11 @@ struct MembershipChannel {
     answers: mpsc::Receiver<MembershipAnswer>,
 }
 
-/// The tasks beside the main loop that it tells what is to be.
+/// What the main loop tells what is to be: tasks beside it, and the names that guests ask for.
 struct Handles {
     mesh: MeshHandle,
     machines: MachinesHandle,
+    zones: Zones,
 }
 
 struct Agent {
@@ -213,8 +222,9 @@ struct Agent {
     /// What the pass that is made found of VMs. Nothing while the lineage is not released: another one never stops a
     /// VM.
     wanted_vms: Option<BTreeMap<VmId, DesiredVm>>,
-    /// The guests that are to be answered, by the names of their taps.
-    answered: BTreeMap<String, Guest>,
+    zones: Zones,
+    /// The guests that are to be answered.
+    answered: AnsweredGuests,
     responder: Responder,
     /// What the node must be able to reach, apart from other nodes.
     needs: watch::Receiver<NodeNeeds>,
@@ -247,7 +257,7 @@ impl Agent {
         connection: Connection,
         identity: Identity,
         state: PathBuf,
-        Handles { mesh, machines }: Handles,
+        Handles { mesh, machines, zones }: Handles,
         MembershipChannel { shared, answers }: MembershipChannel,
     ) -> Result<Self, AgentError> {
         let runtime = Arc::clone(connection.runtime());
@@ -277,7 +287,8 @@ impl Agent {
             machines,
             ready_nics: BTreeSet::new(),
             wanted_vms: None,
-            answered: BTreeMap::new(),
+            zones,
+            answered: AnsweredGuests::default(),
             responder: Responder::new(Arc::clone(&runtime)),
             needs: watch::channel(NodeNeeds::default()).1,
             nats_ports: BTreeSet::new(),

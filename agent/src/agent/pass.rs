@@ -7,8 +7,9 @@ use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 
+use super::guests::AnsweredGuests;
 use super::needs::{self, NodeNeeds};
-use super::{Agent, HoldState, guests, hold};
+use super::{Agent, HoldState, hold};
 use crate::engine::{Pass, Reconciler};
 use crate::kernel::KernelError;
 use crate::ledger::Ledger;
@@ -45,7 +46,8 @@ impl Agent {
             }
         }
         // After the pass, which has made the taps.
-        self.responder.set(&self.answered);
+        self.responder.set(&self.answered.guests);
+        self.responder.set_gateways(&self.answered.gateways);
         if let Some(vms) = self.wanted_vms.take() {
             self.machines.set(&vms, &self.ready_nics);
         }
@@ -62,7 +64,7 @@ impl Agent {
 
     async fn reconcile(&mut self) -> Result<Pass, KernelError> {
         if let Some(cluster) = self.left_cluster() {
-            self.answered.clear();
+            self.answered = AnsweredGuests::default();
             return self.remove_everything(cluster).await;
         }
         let Some(ledger) = &self.ledger else {
@@ -70,7 +72,7 @@ impl Agent {
         };
         let lineage = ledger.lineage();
         let mut desired = desired(ledger.view(), lineage.cluster, self.identity.node_id);
-        self.answered = guests::answered(&desired);
+        self.answered = self.zones.update(ledger.view(), &desired);
         let is_released = self.is_settled(lineage) && self.released == ReleasedLineage::Lineage(lineage);
         let mesh = desired_mesh_device(ledger.view(), self.identity.node_id);
         let is_current = self.is_current(ledger) || self.is_removed;

@@ -3,23 +3,28 @@
 //!
 //! Decisions are in the stored shapes of their events. Does no I/O.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use otherix_schemas::decision_chain::ChainDigest;
 use otherix_schemas::event::{Event, StoredError};
-use otherix_schemas::id::ClusterId;
+use otherix_schemas::id::{ClusterId, VmId};
 use otherix_schemas::position::Position;
+use otherix_schemas::value::VmName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Ledger, Lineage};
-use crate::model::cluster_view::ClusterView;
+use crate::model::cluster_view::{ClusterView, NetworkState};
 
 /// The format that this version writes. Format 1 had no NICs, format 2 no mesh peers: nodes with such a file read all
-/// decisions again. Format 3 is read, too; it has no digest of the chain of decisions.
-const FORMAT: u32 = 4;
+/// decisions again. Format 3 is read, too; it has no digest of the chain of decisions. Format 4 has no names of VMs:
+/// nodes with networks that resolve them use it until they have read all decisions again.
+const FORMAT: u32 = 5;
+
+/// The oldest format with the names of VMs.
+const WITH_NAMES: u32 = 5;
 
 /// The oldest format that is read.
 const OLDEST: u32 = 3;
@@ -62,6 +67,9 @@ struct LedgerBody<Decision> {
     last: Option<serde::de::IgnoredAny>,
     former: BTreeSet<ClusterId>,
     decisions: Vec<Decision>,
+    /// Of all VMs; the decisions have only those of this node.
+    #[serde(default)]
+    names: BTreeMap<VmId, VmName>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,6 +87,14 @@ fn digest(body: &[u8]) -> String {
         let _never = write!(text, "{byte:02x}");
     }
     text
+}
+
+/// Whether there are networks whose nodes resolve the names of VMs.
+fn resolves_names(view: &ClusterView) -> bool {
+    view.networks().any(|(_, network)| match &network.state {
+        NetworkState::Defined(spec) => spec.dhcp().is_some_and(|dhcp| dhcp.dns),
+        NetworkState::Deleted => false,
+    })
 }
 
 /// Encodes a ledger.
@@ -100,6 +116,7 @@ pub fn encode(ledger: &Ledger) -> Result<Vec<u8>, serde_json::Error> {
         last: None,
         former: former.clone(),
         decisions: decisions.collect(),
+        names: view.names().clone(),
     };
     let mut body = serde_json::to_vec(&body)?;
     body.push(b'\n');
@@ -134,6 +151,8 @@ pub fn decode(text: &[u8]) -> Result<Ledger, FormatError> {
         let event = Event::from_stored(&r#type, data).map_err(FormatError::Decision)?;
         decisions.push((position, event));
     }
-    let view = ClusterView::restored(body.position, decisions);
-    Ok(Ledger { lineage: body.lineage, chain: body.chain, former: body.former, view })
+    let view = ClusterView::restored(body.position, decisions).with_names(body.names);
+    // Without an end of the chain, all decisions are read again.
+    let chain = body.chain.filter(|_| head.format >= WITH_NAMES || !resolves_names(&view));
+    Ok(Ledger { lineage: body.lineage, chain, former: body.former, view })
 }

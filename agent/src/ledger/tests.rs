@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use otherix_schemas::cloudevent::Header;
 use otherix_schemas::event::Event;
-use otherix_schemas::id::{CorrelationId, EventId, NetworkId, NodeId};
+use otherix_schemas::id::{CorrelationId, EventId, NetworkId, NodeId, VmId};
 use otherix_schemas::network::{
     BridgeSpec, Egress, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, OverlaySpec, Ownership,
 };
@@ -11,6 +11,7 @@ use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{GatewaySubnet, MeshPublicKey, Mtu};
+use otherix_schemas::vm::{VmCreated, VmDeleted};
 use otherix_testkit::tempdir;
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -167,11 +168,11 @@ fn damaged_file_is_renamed_and_newer_file_is_kept() {
         let aside = folder.path().join(format!("ledger.json.damaged-{number}"));
         assert_eq!(fs::read(aside).unwrap(), &text[..length]);
     }
-    let newer = String::from_utf8(text).unwrap().replacen("\"format\":4", "\"format\":5", 1);
+    let newer = String::from_utf8(text).unwrap().replacen("\"format\":5", "\"format\":6", 1);
     fs::write(&path, &newer).unwrap();
-    assert!(matches!(store::read(folder.path(), 9), StoredLedger::Newer(FormatError::Newer(5))));
+    assert!(matches!(store::read(folder.path(), 9), StoredLedger::Newer(FormatError::Newer(6))));
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
-    fs::write(&path, newer.replacen("\"format\":5", "\"format\":2", 1)).unwrap();
+    fs::write(&path, newer.replacen("\"format\":6", "\"format\":2", 1)).unwrap();
     assert!(
         matches!(store::read(folder.path(), 9), StoredLedger::Absent),
         "an older format lacks decisions that the stream has"
@@ -189,6 +190,50 @@ fn unknown_decision_or_field_means_a_newer_version() {
         let error = format::decode(altered.as_bytes()).unwrap_err();
         assert!(matches!(error, FormatError::Decision(_) | FormatError::Shape(_)), "{error:?}");
     }
+}
+
+/// Returns a ledger as a version wrote it that kept no names of VMs.
+fn without_names(ledger: &Ledger) -> Vec<u8> {
+    use sha2::Digest;
+    let text = String::from_utf8(format::encode(ledger).unwrap()).unwrap();
+    let mut body: serde_json::Value = serde_json::from_str(text.split_once('\n').unwrap().1).unwrap();
+    assert!(body.as_object_mut().unwrap().remove("names").is_some());
+    let body = format!("{body}\n");
+    let digest: String = sha2::Sha256::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{{\"format\":4,\"sha256\":\"{digest}\"}}\n{body}").into_bytes()
+}
+
+#[test]
+fn without_names_of_vms_decisions_are_read_again_where_they_are_resolved() {
+    let ledger = sample();
+    let read = format::decode(&without_names(&ledger)).unwrap();
+    assert_eq!(read, ledger, "no network resolves names");
+    let mut resolving = ledger;
+    let subnet = GatewaySubnet::new("10.1.0.0/24".parse().unwrap(), None).unwrap();
+    let Event::Network(NetworkEvent::Created(mut event)) = created(2) else { unreachable!() };
+    let NetworkSpec::Bridge(spec) = &mut event.spec else { unreachable!() };
+    spec.dhcp = Some(otherix_schemas::network::Dhcp { subnet, dns: true });
+    apply(&mut resolving, envelope(9, 6, 3, Event::Network(NetworkEvent::Created(event)))).unwrap();
+    let read = format::decode(&without_names(&resolving)).unwrap();
+    assert!(read.chain_end().is_none() && resolving.chain_end().is_some());
+    assert_eq!((read.view(), read.lineage()), (resolving.view(), resolving.lineage()), "it is used meanwhile");
+    let read = format::decode(&format::encode(&resolving).unwrap()).unwrap();
+    assert_eq!(read, resolving);
+}
+
+#[test]
+fn names_of_all_vms_are_kept() {
+    let mut ledger = sample();
+    let (vm_id, node_id) = (VmId::new(Uuid::from_u128(5)), NodeId::new(Uuid::from_u128(6)));
+    let (image_url, arch) = ("http://images.example/a.img".parse().unwrap(), otherix_schemas::vm::Arch::Amd64);
+    let created =
+        VmCreated { vm_id, name: "web".parse().unwrap(), image_url, arch, node_id, owner: None, machine: None };
+    apply(&mut ledger, envelope(9, 6, 3, created.into())).unwrap();
+    ledger.view_mut().forget_elsewhere(NodeId::new(Uuid::nil()));
+    let read = format::decode(&format::encode(&ledger).unwrap()).unwrap();
+    assert_eq!((read.view().names()[&vm_id].as_str(), &read), ("web", &ledger));
+    apply(&mut ledger, envelope(11, 9, 3, VmDeleted { vm_id, name: "web".parse().unwrap() }.into())).unwrap();
+    assert!(ledger.view().names().is_empty());
 }
 
 proptest! {

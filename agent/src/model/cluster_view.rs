@@ -10,7 +10,7 @@ use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
 use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
-use otherix_schemas::value::{NetworkName, NodeName};
+use otherix_schemas::value::{NetworkName, NodeName, VmName};
 use otherix_schemas::vm::{VmCreated, VmDeleted, VmEvent, VmInstructed};
 
 /// The cluster according to the decisions up to a position.
@@ -20,6 +20,8 @@ pub struct ClusterView {
     networks: BTreeMap<NetworkId, DecidedNetwork>,
     nics: BTreeMap<NicId, DecidedNic>,
     vms: BTreeMap<VmId, DecidedVm>,
+    /// Of all VMs of the cluster.
+    names: BTreeMap<VmId, VmName>,
     nodes: BTreeMap<NodeId, (MeshPeer, Position)>,
     removed: BTreeMap<NodeId, (NodeName, Position)>,
 }
@@ -114,9 +116,26 @@ impl ClusterView {
         self.nics.iter().map(|(id, nic)| (*id, nic))
     }
 
+    /// Returns a NIC, unless it is forgotten.
+    pub fn nic(&self, id: NicId) -> Option<&DecidedNic> {
+        self.nics.get(&id)
+    }
+
     /// The VMs with machines, including deleted ones until they are forgotten.
     pub fn vms(&self) -> impl Iterator<Item = (VmId, &DecidedVm)> {
         self.vms.iter().map(|(id, vm)| (*id, vm))
+    }
+
+    /// The names of all VMs, wherever they run, and without a machine, too.
+    pub fn names(&self) -> &BTreeMap<VmId, VmName> {
+        &self.names
+    }
+
+    /// Returns the view with these names of VMs, too.
+    #[must_use]
+    pub fn with_names(mut self, names: BTreeMap<VmId, VmName>) -> Self {
+        self.names.extend(names);
+        self
     }
 
     /// The nodes that are part of the mesh.
@@ -175,6 +194,7 @@ impl ClusterView {
                 self.removed.insert(node_id, (name, position));
             }
             Event::Vm(VmEvent::Created(created)) => {
+                self.names.insert(created.vm_id, created.name.clone());
                 if created.machine.is_some() {
                     let id = created.vm_id;
                     let vm = DecidedVm { created, created_at: position, instructed: None, deleted_at: None };
@@ -185,6 +205,7 @@ impl ClusterView {
                 self.vms.entry(event.vm_id).and_modify(|vm| vm.instructed = Some((position, event)));
             }
             Event::Vm(VmEvent::Deleted(VmDeleted { vm_id, name: _ })) => {
+                self.names.remove(&vm_id);
                 self.vms.entry(vm_id).and_modify(|vm| vm.deleted_at = Some(position));
             }
             Event::Node(NodeEvent::Joined(_))
@@ -236,7 +257,8 @@ impl ClusterView {
         decisions.into_iter()
     }
 
-    /// Returns the view at `position` that these decisions produce. They must be ordered by position.
+    /// Returns the view at `position` that these decisions produce, without the names of other nodes' VMs
+    /// ([`ClusterView::with_names`]). They must be ordered by position.
     pub fn restored(position: Position, decisions: impl IntoIterator<Item = (Position, Event)>) -> Self {
         let mut view = Self::default();
         for (generation, event) in decisions {

@@ -25,6 +25,9 @@ pub struct Ruleset {
     /// network of ours.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub nat_networks: BTreeMap<String, Gateway>,
+    /// Those of their bridges whose gateway resolves names: guests reach its TCP port 53.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub resolvers: BTreeSet<String>,
     /// The source address of the VTEPs, if there are any. Their VXLAN is received and sent only through the mesh
     /// device.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -25,6 +25,7 @@ pub(crate) fn nat_with(bridge: &str, subnet: &str) -> Want {
         vlan: None,
         nat: Some(gateway),
         allow_spoofing: false,
+        dns: false,
     })
 }
 

@@ -93,8 +93,15 @@ async fn a_name_conflict_between_observation_and_creation_is_detected() {
     let mut kernel = Kernel::open().unwrap();
     let cluster = ClusterId::new(Uuid::from_u128(77));
     let create = |number: u16, name: &str| {
-        let bridge =
-            DesiredBridge { name: name.to_owned(), mtu: 1500, mac: None, vlan: None, nat: None, allow_spoofing: false };
+        let bridge = DesiredBridge {
+            name: name.to_owned(),
+            mtu: 1500,
+            mac: None,
+            vlan: None,
+            nat: None,
+            allow_spoofing: false,
+            dns: false,
+        };
         Step::new(CreateBridge { network: network(number), bridge })
     };
     sh("ip link add br-two mtu 1400 type bridge\nip link add x type ifb\nip link property add dev x altname br-three");

@@ -29,7 +29,7 @@ fn run<F: Future<Output = ()>>(body: impl FnOnce() -> F) {
 /// Returns a bridge with a VLAN.
 fn tagged(name: &str, vlan: i64, want: impl FnOnce(DesiredBridge) -> Want) -> Want {
     let vlan = Some(vlan.try_into().unwrap());
-    want(DesiredBridge { name: name.into(), mtu: 1400, mac: None, vlan, nat: None, allow_spoofing: false })
+    want(DesiredBridge { name: name.into(), mtu: 1400, mac: None, vlan, nat: None, allow_spoofing: false, dns: false })
 }
 
 /// Returns the VLANs of a port as `bridge -j vlan` shows them.

@@ -20,6 +20,7 @@ fn desired_bridge(number: u16) -> DesiredBridge {
         vlan: None,
         nat: None,
         allow_spoofing: false,
+        dns: false,
     }
 }
 

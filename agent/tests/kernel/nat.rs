@@ -50,6 +50,7 @@ pub(crate) fn nat(number: u16) -> Want {
         vlan: None,
         nat: Some(gateway),
         allow_spoofing: false,
+        dns: false,
     })
 }
 

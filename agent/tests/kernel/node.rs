@@ -178,7 +178,15 @@ pub(crate) fn network(number: u16) -> NetworkId {
 
 /// Returns a managed bridge.
 pub(crate) fn bridge(name: &str, mtu: u32) -> Want {
-    Want::Bridge(DesiredBridge { name: name.into(), mtu, mac: None, vlan: None, nat: None, allow_spoofing: false })
+    Want::Bridge(DesiredBridge {
+        name: name.into(),
+        mtu,
+        mac: None,
+        vlan: None,
+        nat: None,
+        allow_spoofing: false,
+        dns: false,
+    })
 }
 
 /// Returns an unmanaged bridge.
@@ -190,6 +198,7 @@ pub(crate) fn unmanaged(name: &str) -> Want {
         vlan: None,
         nat: None,
         allow_spoofing: false,
+        dns: false,
     })
 }
 

@@ -50,9 +50,10 @@ pub enum SeedError {
     Io(#[source] io::Error),
 }
 
-/// A name of a host, made of a VM's name: lower-case letters, digits and hyphens. Names without any get one by the id.
+/// A label of DNS, made of a name: lower-case letters, digits and hyphens. `None` if the name has no letters and digits
+/// of ASCII.
 #[must_use]
-pub fn hostname(name: &str, vm: Uuid) -> String {
+pub fn label(name: &str) -> Option<String> {
     let mut label = String::new();
     for character in name.chars().flat_map(char::to_lowercase) {
         match character {
@@ -63,12 +64,21 @@ pub fn hostname(name: &str, vm: Uuid) -> String {
     }
     label.truncate(HOSTNAME_MAX);
     let label = label.trim_end_matches('-');
-    if label.is_empty() {
-        let id: String = vm.simple().to_string().chars().rev().take(12).collect();
-        format!("vm-{}", id.chars().rev().collect::<String>())
-    } else {
-        label.to_owned()
-    }
+    (!label.is_empty()).then(|| label.to_owned())
+}
+
+/// A name of a host, made of a VM's name: its [`label`]. Names without one get one by the id.
+#[must_use]
+pub fn hostname(name: &str, vm: Uuid) -> String {
+    label(name).unwrap_or_else(|| label_of_id("vm", vm))
+}
+
+/// A label of DNS, made of an id.
+#[must_use]
+pub fn label_of_id(kind: &str, id: Uuid) -> String {
+    // Its end is random.
+    let digits = id.simple().to_string();
+    format!("{kind}-{}", digits.get(20..).unwrap_or_default())
 }
 
 /// Network configuration by which the interface with that MAC asks for an address.

@@ -37,6 +37,10 @@ With --dhcp, which requires --subnet, and --managed unless it is an overlay, eac
 when its VM is created. An address is free again when the node has removed the tap of its NIC. Guests can use no other \
 addresses, unless --allow-spoofing permits it: then they can use all but the gateway's.
 
+With --dns, the default with --dhcp, each node resolves names for its guests, at their gateway: \
+<vm>.<network>.otherix.internal for the VMs of their own network, wherever they run, and the names of their addresses. \
+Other names are resolved with the resolvers of the node if the network has egress, and refused if it has none.
+
 Examples:
   otherix network create net-dev --bridge-name br-dev --managed --wait
   otherix network create net-app --bridge-name br-app --managed --egress nat --subnet 10.20.0.0/24

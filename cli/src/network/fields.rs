@@ -51,7 +51,8 @@ pub(super) struct NetworkFlags {
     #[arg(long)]
     dhcp: bool,
 
-    /// Resolve names at the gateway, which nodes do not do yet: true or false [default: as --dhcp]
+    /// Resolve names at the gateway: those of the network's VMs, and with egress others, too: true or false
+    /// [default: as --dhcp]
     #[arg(
         long,
         value_name = "BOOL",

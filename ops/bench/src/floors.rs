@@ -121,6 +121,7 @@ impl FloorBench {
             vlan: None,
             nat: None,
             allow_spoofing: false,
+            dns: false,
         };
         let create = Step::new(CreateBridge { network: NetworkId::new(Uuid::now_v7()), bridge });
         let begin = Instant::now();

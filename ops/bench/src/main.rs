@@ -7,6 +7,7 @@ mod bridges;
 mod floors;
 mod lab;
 mod mesh;
+mod names;
 mod nat;
 mod read_models;
 mod ready;
@@ -28,7 +29,7 @@ type BenchError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Benches of otherix. Without a flag that selects one: --ready, --etcd, --queries, --networks, --start,
 /// --read-models and --tlog, which takes about fifteen minutes. Needs release builds of all programs; --ready,
-/// --bridges, --nat, --vms, --mesh and --mesh-peers need root.
+/// --bridges, --nat, --vms, --names, --mesh and --mesh-peers need root.
 #[derive(Debug, Parser)]
 #[command(name = "otherix-bench", version)]
 struct BenchArgs {
@@ -100,6 +101,9 @@ struct Select {
     /// One node with this many VMs
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=5_000))]
     vms: Option<u32>,
+    /// Questions about names that a node answers in a second, and the time that its answers of DHCP take
+    #[arg(long)]
+    names: bool,
     /// The mesh device, compared with other installed userspace WireGuards
     #[arg(long)]
     mesh: bool,
@@ -148,6 +152,7 @@ async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
         bridges,
         nat,
         vms,
+        names,
         mesh,
         mesh_peers,
     } = args.select;
@@ -159,6 +164,9 @@ async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     }
     if let Some(count) = vms {
         return print(vms::run(bin_dir, &args.lab, count).await);
+    }
+    if names {
+        return print(names::run().await);
     }
     if let Some(count) = mesh_peers {
         return print(mesh::idle::run(bin_dir, count).await);

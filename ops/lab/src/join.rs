@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::LabError;
 use crate::forward::NATS_PORT;
 use crate::lab::OpenLab;
-use crate::namespace::CONTROL;
+use crate::namespace::{CONTROL, OUTSIDE};
 use crate::service::otherix;
 use crate::target::LabService;
 
@@ -71,6 +71,8 @@ pub(crate) fn run_node(lab: &OpenLab, node: u32) -> Result<(), LabError> {
         }
         sleep(RETRY);
     }
-    let error = agent("run").arg("--mesh-socket-dir").arg(lab.lab.mesh_sockets(node)).exec();
+    let mut run = agent("run");
+    // The host outside is the resolver of all nodes, if a program on it is one.
+    let error = run.arg("--mesh-socket-dir").arg(lab.lab.mesh_sockets(node)).args(["--dns-upstream", OUTSIDE]).exec();
     Err(failed("run", error))
 }

@@ -152,7 +152,7 @@ fn repair_link(kernel: &mut Kernel, index: u32, changes: &BridgeChanges, owner: 
 /// The request has attributes for VLANs only if the network has a VLAN: a kernel without VLAN filtering refuses the
 /// whole request. A MAC address that is set here is permanent; otherwise it changes with the ports.
 fn create(name: &str, bridge: &DesiredBridge) -> Message {
-    let DesiredBridge { name: _, mtu, mac, vlan, nat, allow_spoofing: _ } = bridge;
+    let DesiredBridge { name: _, mtu, mac, vlan, nat, allow_spoofing: _, dns: _ } = bridge;
     let BridgeSettings { stp, mcast_snooping, mcast_querier, .. } = BridgeSettings::PLAIN;
     let settings = [
         BridgeSetting::Stp(stp),

@@ -55,7 +55,7 @@ pub struct ConfigureGateway {
 impl fmt::Display for WriteTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ruleset, forget_connections } = self;
-        let Ruleset { nat_networks, vteps, vxlan_port: _, vnis, uplinks, cluster: _ } = ruleset;
+        let Ruleset { nat_networks, resolvers: _, vteps, vxlan_port: _, vnis, uplinks, cluster: _ } = ruleset;
         write!(f, "write the packet filter's table for {} networks with NAT", nat_networks.len())?;
         vteps.iter().try_for_each(|address| write!(f, " and VTEPs at {address} in {} blocks of VNIs", vnis.len()))?;
         uplinks.keys().try_for_each(|name| write!(f, " and the uplink {name}"))?;

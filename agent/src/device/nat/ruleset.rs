@@ -22,6 +22,7 @@ use crate::model::vxlan::PORT;
 ///   apply to the gateway's address, which may be one of the node's own;
 /// - bridges of ours that no network requires, or whose deletion is held, while they exist: those that the table is
 ///   known to protect, and those that have an address and forward;
+/// - of the first, those whose gateway resolves names;
 /// - with such networks, the addresses of the cluster.
 pub(super) fn ruleset(inputs: &PlanInputs<'_>, conflicts: &BTreeMap<NetworkId, Conflicts>) -> Ruleset {
     let PlanInputs { desired, observed, survey, .. } = *inputs;
@@ -29,19 +30,24 @@ pub(super) fn ruleset(inputs: &PlanInputs<'_>, conflicts: &BTreeMap<NetworkId, C
     let with_nat = || {
         let networks = desired.networks.iter().filter(|(id, _)| !is_kept_out(id));
         networks.filter_map(|(id, network)| {
-            let DesiredBridge { name, nat, .. } = network.want.managed_bridge()?;
-            Some((*id, name, (*nat)?))
+            let DesiredBridge { name, nat, dns, .. } = network.want.managed_bridge()?;
+            Some((*id, name, (*nat)?, *dns))
         })
     };
-    let ours = with_nat().filter(|(id, name, _)| match survey.named(name) {
+    let ours = with_nat().filter(|(id, name, ..)| match survey.named(name) {
         None => true,
         Some(NameHolder::Ours(owned)) => owned.link.is_bridge() && NetworkId::new(owned.owner) == *id,
         Some(NameHolder::Incomplete(_) | NameHolder::Foreign(_) | NameHolder::Alternative(_)) => false,
     });
-    let mut nat_networks: BTreeMap<_, _> = ours.map(|(_, name, gateway)| (name.clone(), gateway)).collect();
-    for (id, name, gateway) in with_nat() {
+    let (mut nat_networks, mut resolvers) = (BTreeMap::new(), BTreeSet::new());
+    let mut add = |name: &String, gateway, dns: bool| {
+        nat_networks.insert(name.clone(), gateway);
+        resolvers.extend(dns.then(|| name.clone()));
+    };
+    ours.for_each(|(_, name, gateway, dns)| add(name, gateway, dns));
+    for (id, name, gateway, dns) in with_nat() {
         let (ours, _) = survey.best_of(id.uuid(), BRIDGE, name);
-        nat_networks.extend(ours.map(|link| (link.name.clone(), gateway)));
+        ours.iter().for_each(|link| add(&link.name, gateway, dns));
     }
     for link in obsolete_bridges(desired, observed) {
         let addresses = observed.ip.addresses.get(&link.index);
@@ -63,7 +69,7 @@ pub(super) fn ruleset(inputs: &PlanInputs<'_>, conflicts: &BTreeMap<NetworkId, C
     let port = desired.overlays().next().map(|overlay| overlay.vtep.port);
     let current = || observed.firewall.table.ruleset().and_then(|ruleset| ruleset.vxlan_port);
     let vxlan_port = vteps.and_then(|_| port.map_or_else(current, |port| Some(port).filter(|port| *port != PORT)));
-    Ruleset { nat_networks, vteps, vxlan_port, vnis, uplinks: BTreeMap::new(), cluster }
+    Ruleset { nat_networks, resolvers, vteps, vxlan_port, vnis, uplinks: BTreeMap::new(), cluster }
 }
 
 /// Returns bridges with an alias of ours that no network of this cluster requires.

@@ -6,8 +6,9 @@
 //! - from a bridge of ours to the outside or to the node itself: only with a source address that is reachable through
 //!   that bridge, in established connections too, because the reply to an address of another network would be delivered
 //!   to that network;
-//! - from a bridge of ours to the node itself: only ICMP echo requests to the gateway of that network, and replies to
-//!   the node, but no ICMP errors: they could be about other connections of the node. This is decided before
+//! - from a bridge of ours to the node itself: only ICMP echo requests to the gateway of that network, questions about
+//!   names over TCP to a gateway that resolves them (those over UDP are received on the tap, and dropped here), and
+//!   replies to the node, but no ICMP errors: they could be about other connections of the node. This is decided before
 //!   translations of other tables, too: services of the node may be in containers, to which its addresses are
 //!   translated. The node answers ARP on it for the gateway only (table `arp otherix`);
 //! - from a tap: nothing with the address of the gateway as its source (table `bridge otherix`);
@@ -62,6 +63,8 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// `ICMP_ECHO`.
 const ICMP_ECHO: u8 = 8;
+/// The port of resolvers.
+const DNS: u16 = 53;
 
 /// The link-local addresses, with their mask: they are on the node's links, not on those of guests.
 const LINK_LOCAL: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(169, 254, 0, 0), Ipv4Addr::new(255, 255, 0, 0));
@@ -72,7 +75,7 @@ const GUEST_PORTS: (u16, u16) = (1024, 65_535);
 /// name.
 pub(super) fn replace(rules: &Ruleset, families: &[u8]) -> Result<Vec<u8>, String> {
     let name = CString::new(TABLE).map_err(|_| TABLE.to_owned())?;
-    let Ruleset { nat_networks, vteps, vxlan_port, vnis, uplinks, cluster } = rules;
+    let Ruleset { nat_networks, resolvers, vteps, vxlan_port, vnis, uplinks, cluster } = rules;
     let networks = nat_networks.iter().map(|(name, gateway)| {
         let device = CString::new(name.as_str()).map_err(|_| name.clone())?;
         Ok((device, *gateway))
@@ -94,7 +97,10 @@ pub(super) fn replace(rules: &Ruleset, families: &[u8]) -> Result<Vec<u8>, Strin
         }
         if let Some(bridges) = &bridges {
             add_cluster_rules(&mut batch, &table, &chains.forward, bridges, cluster);
-            add_nat_rules(&mut batch, &table, &chains, &networks, bridges);
+            let resolving = nat_networks.iter().zip(&networks).filter(|((name, _), _)| resolvers.contains(*name));
+            let resolving: Vec<_> = resolving.map(|(_, network)| network.clone()).collect();
+            let resolvers = add_pairs(&mut batch, &table, (c"resolvers", 8), &resolving);
+            add_nat_rules(&mut batch, &table, &chains, &networks, &NatSets { bridges, resolvers });
         }
     }
     let table = Table::new(&name, ProtoFamily::Arp);
@@ -132,16 +138,23 @@ struct FilterChains<'a> {
     input: Chain<'a>,
 }
 
+/// Sets of bridges of ours.
+struct NatSets<'a> {
+    bridges: &'a Set<'a, LinkName>,
+    /// With the address of the gateway, which resolves names.
+    resolvers: Set<'a, WithAddress>,
+}
+
 fn add_nat_rules(
     batch: &mut Batch,
     table: &Table,
     chains: &FilterChains<'_>,
     networks: &[(CString, Gateway)],
-    bridges: &Set<'_, LinkName>,
+    NatSets { bridges, resolvers }: &NatSets<'_>,
 ) {
     let FilterChains { forward, input } = chains;
     let gateways = add_gateways(batch, table, networks);
-    let own = add_own(batch, table, networks);
+    let own = add_pairs(batch, table, (c"own", 3), networks);
 
     let between = add_between(batch, table, networks);
     add_forward_rules(batch, forward, bridges, &between);
@@ -161,6 +174,14 @@ fn add_nat_rules(
         add_rule(batch, chain, |rule| {
             is_echo_request(rule);
             concerns_own_gateway(rule, &own, Field::Ipv4Destination);
+            rule.add_expr(&nft_expr!(verdict accept));
+        });
+        add_rule(batch, chain, |rule| {
+            rule.add_expr(&nft_expr!(meta l4proto));
+            rule.add_expr(&nft_expr!(cmp == TCP));
+            rule.add_expr(&nft_expr!(payload tcp dport));
+            rule.add_expr(&nft_expr!(cmp == DNS.to_be()));
+            concerns_own_gateway(rule, resolvers, Field::Ipv4Destination);
             rule.add_expr(&nft_expr!(verdict accept));
         });
     }
@@ -222,12 +243,17 @@ fn add_bridges<'a>(batch: &mut Batch, table: &'a Table, networks: &[(CString, Ga
     bridges
 }
 
-/// Adds the set of our bridges, each with the address of its gateway.
-fn add_own<'a>(batch: &mut Batch, table: &'a Table, networks: &[(CString, Gateway)]) -> Set<'a, WithAddress> {
-    let mut own = Set::new_named(c"own", 3, table, table.get_family());
-    networks.iter().for_each(|(device, gateway)| own.add(&WithAddress(LinkName::new(device), gateway.address)));
-    add_set(batch, &own);
-    own
+/// Adds a set of bridges, each with the address of its gateway.
+fn add_pairs<'a>(
+    batch: &mut Batch,
+    table: &'a Table,
+    (name, id): (&CStr, u32),
+    networks: &[(CString, Gateway)],
+) -> Set<'a, WithAddress> {
+    let mut pairs = Set::new_named(name, id, table, table.get_family());
+    networks.iter().for_each(|(device, gateway)| pairs.add(&WithAddress(LinkName::new(device), gateway.address)));
+    add_set(batch, &pairs);
+    pairs
 }
 
 /// Adds the rules that separate guests from the other nodes and from the control plane.

@@ -26,18 +26,22 @@ pub struct DesiredBridge {
     /// The guests may use other addresses than those of their NICs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_spoofing: bool,
+    /// The gateway, which the bridge is, resolves names over TCP, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dns: bool,
 }
 
 impl DesiredBridge {
     /// Returns the bridge of a network with this spec.
     pub(super) fn of(spec: &BridgeSpec, mac: Option<MacAddress>) -> Self {
-        let BridgeSpec { bridge_name, ownership, mtu, vlan, dhcp: _, allow_spoofing } = spec;
+        let BridgeSpec { bridge_name, ownership, mtu, vlan, dhcp, allow_spoofing } = spec;
         let nat = match ownership {
             Ownership::Managed(Egress::Nat(nat)) => Some(Gateway::from(*nat)),
             Ownership::Managed(Egress::None) | Ownership::Unmanaged => None,
         };
         let (name, mtu) = (bridge_name.to_string(), mtu.get().into());
-        Self { name, mtu, mac, vlan: *vlan, nat, allow_spoofing: *allow_spoofing }
+        let dns = nat.is_some() && dhcp.is_some_and(|dhcp| dhcp.dns);
+        Self { name, mtu, mac, vlan: *vlan, nat, allow_spoofing: *allow_spoofing, dns }
     }
 }
 

@@ -59,14 +59,15 @@ impl DesiredOverlay {
         local: Ipv4Addr,
         remote: BTreeMap<MacAddress, Ipv4Addr>,
     ) -> Self {
-        let OverlaySpec { vni, subnet: _, egress, mtu, dhcp: _, allow_spoofing } = spec;
+        let OverlaySpec { vni, subnet: _, egress, mtu, dhcp, allow_spoofing } = spec;
         let (name, mtu) = (BridgeName::of_overlay(*vni), mtu.get().into());
         let (mac, nat) = match egress {
             Egress::None => (mac, None),
             // The same on every node, so that guests find it wherever they are.
             Egress::Nat(nat) => (MacAddress::try_from(GATEWAY_MAC).ok(), Some(Gateway::from(*nat))),
         };
-        let bridge = DesiredBridge { name, mtu, mac, vlan: None, nat, allow_spoofing: *allow_spoofing };
+        let dns = nat.is_some() && dhcp.is_some_and(|dhcp| dhcp.dns);
+        let bridge = DesiredBridge { name, mtu, mac, vlan: None, nat, allow_spoofing: *allow_spoofing, dns };
         let vtep = DesiredVtep { name: vtep_name(vni.get()), vni: *vni, local, port: PORT };
         let flood = remote.values().copied().collect();
         Self { bridge, vtep, remote, flood }

@@ -34,7 +34,15 @@ fn want(spec: NetworkSpec) -> Want {
 #[test]
 fn derives_bridges() {
     let mac = Some("02:02:09:9a:80:58".parse().unwrap());
-    let wanted = DesiredBridge { name: "br-app".into(), mtu: 9000, mac, vlan: None, nat: None, allow_spoofing: false };
+    let wanted = DesiredBridge {
+        name: "br-app".into(),
+        mtu: 9000,
+        mac,
+        vlan: None,
+        nat: None,
+        allow_spoofing: false,
+        dns: false,
+    };
     assert_eq!(want(bridge(Ownership::Managed(Egress::None), None)), Want::Bridge(wanted.clone()));
     let vlan = Some(7.try_into().unwrap());
     let tagged = DesiredBridge { vlan, ..wanted.clone() };

@@ -5,6 +5,7 @@ mod ipv6;
 mod locked;
 mod node_from_taps;
 mod node_services;
+mod resolver;
 mod withdrawn;
 
 use std::io::{BufRead, BufReader};

@@ -51,6 +51,7 @@ pub(crate) fn overlay(network: u16, placement: &Placement, here: u16) -> Want {
         vlan: None,
         nat: None,
         allow_spoofing: false,
+        dns: false,
     };
     let vni = number.try_into().unwrap();
     let vtep = DesiredVtep { name: format!("otvx{number}"), vni, local: mesh_address(here), port: 4789 };

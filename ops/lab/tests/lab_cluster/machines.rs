@@ -11,16 +11,16 @@ use serde_json::Value;
 use crate::lab::{DEADLINE, Lab};
 
 /// The host outside the lab, which serves the image.
-const OUTSIDE: &str = "203.0.113.1";
+pub(crate) const OUTSIDE: &str = "203.0.113.1";
 
 /// How long a guest may take to boot while other tests run.
-const BOOT: Duration = Duration::from_secs(90);
+pub(crate) const BOOT: Duration = Duration::from_secs(90);
 
 /// Serves a folder over HTTP outside the lab.
-struct ImageServer(Child);
+pub(crate) struct ImageServer(Child);
 
 impl ImageServer {
-    fn start(lab: &Lab, folder: &Path) -> Self {
+    pub(crate) fn start(lab: &Lab, folder: &Path) -> Self {
         let server = ["-m", "http.server", "8000", "--bind", OUTSIDE, "--directory"];
         let child = Command::new(env!("CARGO_BIN_EXE_otherix-lab"))
             .args(["--lab", &lab.name, "exec", "outside", "--", "python3"])

@@ -52,6 +52,7 @@ mod join;
 mod kill;
 mod lab;
 mod machines;
+mod names;
 mod overlay;
 mod partition;
 mod removal;

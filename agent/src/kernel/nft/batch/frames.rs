@@ -7,7 +7,7 @@ use nftnl::set::Set;
 use nftnl::{Batch, Chain, Hook, Table, nft_expr};
 
 use super::{
-    BaseChain, add_base_chain, add_bridges, add_gateways, add_own, add_rule, concerns_own_gateway, from_ours, guests,
+    BaseChain, add_base_chain, add_bridges, add_gateways, add_pairs, add_rule, concerns_own_gateway, from_ours, guests,
 };
 use crate::kernel::nft::expression::{Field, GroupOf};
 use crate::model::ip::Gateway;
@@ -24,7 +24,7 @@ const TARGET: (u16, u32) = (0x0806, 24);
 /// Adds the rules for ARP: on a bridge of ours the node answers requests for the gateway of its network only.
 pub(super) fn add_arp_rules(batch: &mut Batch, table: &Table, networks: &[(CString, Gateway)]) {
     let bridges = add_bridges(batch, table, networks);
-    let own = add_own(batch, table, networks);
+    let own = add_pairs(batch, table, (c"own", 3), networks);
     let input = add_base_chain(batch, table, c"input", BaseChain::filter(guests::ARP_INPUT));
     add_rule(batch, &input, |rule| {
         concerns_own_gateway(rule, &own, Field::ArpTarget);

@@ -1,17 +1,20 @@
-//! The responder on taps in a network namespace, asked by the DHCP client of busybox.
+//! The responder on taps in a network namespace, asked by the DHCP client of busybox, and by `dig` ([`names`]).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
+
+mod host;
+mod names;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use otherix_responder::{Guest, Lease, Responder};
 use otherix_runtime::SystemRuntime;
 use otherix_testkit::netns::{enter_new, sh};
-use otherix_testkit::wait::wait_for_blocking;
 use otherix_tun::{FRAME_MAX, TapDevice};
+
+use crate::host::GuestHost;
 
 const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 const GATEWAY_MAC: [u8; 6] = [2, 0x6f, 0x74, 0x67, 0x77, 1];
@@ -24,67 +27,7 @@ fn guest(answers_for_gateway: bool) -> Guest {
         is_router: true,
         mtu: 1390,
     };
-    Guest { mac: MAC, lease, gateway_mac: GATEWAY_MAC, answers_for_gateway }
-}
-
-/// A guest: a network namespace whose `eth0` is the peer of `tap`, which is a port of a bridge.
-struct GuestHost(Child);
-
-impl GuestHost {
-    fn new() -> Self {
-        let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
-        let mut command = Command::new("unshare");
-        let child = command.args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let path = format!("/proc/{}/ns/net", child.id());
-        wait_for_blocking(Duration::from_secs(10), "a namespace", || {
-            std::fs::read_link(&path).is_ok_and(|namespace| namespace != own)
-        });
-        sh(&format!(
-            "ip link add br-a type bridge mcast_snooping 0\nip link set br-a up\n\
-             ip link add tap type veth peer name eth0 address 52:54:00:01:02:03 netns {}\n\
-             ip link set tap master br-a up",
-            child.id()
-        ));
-        let host = Self(child);
-        host.sh("ip link set lo up; ip link set eth0 up");
-        host
-    }
-
-    fn run(&self, script: &str) -> Output {
-        let mut command = Command::new("nsenter");
-        command.args(["--net", "--target", &self.0.id().to_string(), "sh", "-e", "-c", script]);
-        command.output().unwrap()
-    }
-
-    fn sh(&self, script: &str) -> String {
-        let output = self.run(script);
-        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Asks for a lease with these options of `udhcpc`, which runs `env` with what it has got. Returns that.
-    fn lease(&self, options: &str) -> Option<BTreeMap<String, String>> {
-        let folder = otherix_testkit::tempdir().unwrap();
-        let script = folder.path().join("script");
-        std::fs::write(&script, "#!/bin/sh\n[ \"$1\" = deconfig ] || env >\"$OUTPUT\"\n").unwrap();
-        let (script, output) = (script.display(), folder.path().join("env"));
-        let ask = format!(
-            "chmod +x {script}; OUTPUT={} busybox udhcpc -i eth0 -n -q -f -t 3 -T 1 -s {script} {options}",
-            output.display()
-        );
-        self.run(&ask).status.success().then(|| {
-            let env = std::fs::read_to_string(&output).unwrap();
-            env.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
-        })
-    }
-}
-
-impl Drop for GuestHost {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
+    Guest { mac: MAC, lease, gateway_mac: GATEWAY_MAC, answers_for_gateway, names: None }
 }
 
 fn responder() -> Responder {
@@ -171,7 +114,7 @@ async fn a_tap_that_is_made_again_is_answered_again() {
     // Down and up again: the same socket goes on.
     sh("ip link set tap down\nip link set tap up");
     assert!(meanwhile(&host, |host| host.lease("")).await.is_some());
-    let holder = host.0.id();
+    let holder = host.pid();
     sh(&format!(
         "ip link del tap\nip link add tap type veth peer name eth0 address 52:54:00:01:02:03 netns {holder}\n\
          ip link set tap up"
