@@ -152,7 +152,11 @@ impl ControlPlaneClient {
         let request = Request::of::<R>();
         let idempotency_key = match request.kind {
             RequestKind::Command(_) => Some(Uuid::new_v4().to_string()),
-            RequestKind::Query | RequestKind::Lookup | RequestKind::Unrecorded | RequestKind::Maintenance => None,
+            RequestKind::Query
+            | RequestKind::Lookup
+            | RequestKind::Unrecorded
+            | RequestKind::Maintenance
+            | RequestKind::Relayed => None,
         };
         let [first, max] = RETRY_DELAY;
         let mut backoff = Backoff::new(first, max, &SystemRuntime);

@@ -187,7 +187,8 @@ impl ClusterView {
             Event::Vm(VmEvent::Deleted(VmDeleted { vm_id, name: _ })) => {
                 self.vms.entry(vm_id).and_modify(|vm| vm.deleted_at = Some(position));
             }
-            Event::Node(NodeEvent::Joined(_))
+            Event::Vm(VmEvent::ConsoleOpened(_))
+            | Event::Node(NodeEvent::Joined(_))
             | Event::Node(NodeEvent::Unreachable(_))
             | Event::Node(NodeEvent::Reachable(_))
             | Event::Node(NodeEvent::Reconciled(_))

@@ -1,5 +1,6 @@
 //! Nodes: joining, reports, heartbeats, commands, queries, events and view.
 
+mod ask;
 mod command;
 mod condition;
 mod cordon;
@@ -9,6 +10,7 @@ mod query;
 mod report;
 mod view;
 
+pub use self::ask::*;
 pub use self::command::*;
 pub use self::condition::*;
 pub use self::cordon::*;
