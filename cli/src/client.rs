@@ -112,6 +112,16 @@ impl ControlPlaneClient {
         self.endpoint.as_ref().ok_or_else(offline::takes_control_plane)
     }
 
+    /// A connection as the same user that lasts: it is established again whenever it is lost.
+    ///
+    /// # Errors
+    /// If this is a client of read models, or its address is malformed.
+    pub(crate) async fn lasting(&self) -> Result<Connection, Failure> {
+        let connected = Nats::lasting(self.endpoint()?, "otherix console").await;
+        let connection: Connection = connected.map_err(|error| Failure::connect(&error))?.into();
+        Ok(connection.traced(&trace::context()))
+    }
+
     /// With `stale`, queries may return data that lacks acknowledged changes.
     pub(crate) fn accept_stale(self, stale: bool) -> Self {
         Self { stale, ..self }
@@ -217,7 +227,8 @@ impl ControlPlaneClient {
     }
 }
 
-fn is_transient(error: &CallError) -> bool {
+/// Whether the same request may succeed a moment later.
+pub(crate) fn is_transient(error: &CallError) -> bool {
     match error {
         CallError::Refused(body) => body.error.code == ErrorCode::Unavailable,
         // Services reconnect a moment after their NATS server restarts.

@@ -38,6 +38,8 @@ pub(crate) enum CliCommand {
     #[command(subcommand)]
     Vm(Box<vm::VmSubcommand>),
     #[command(subcommand)]
+    Image(image::ImageSubcommand),
+    #[command(subcommand)]
     Node(Box<node::NodeSubcommand>),
     #[command(subcommand)]
     Context(Box<context::ContextSubcommand>),
@@ -122,6 +124,7 @@ impl CliCommand {
         match self {
             Self::Network(command) => network::run(global, *command, printer).await,
             Self::Vm(command) => vm::run(global, *command, printer).await,
+            Self::Image(command) => image::run(global, command, printer).await,
             Self::Node(command) => node::run(global, *command, printer).await,
             Self::Context(command) => context::run(global, *command, printer),
             Self::User(command) => user::run(global, *command, printer).await,
