@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::manifest::{self, KindEntry, ManifestAction, ManifestArgs};
 use crate::output::Printer;
 use crate::output::format::Format;
-use crate::{admin, audit, context, events, man, network, node, schema, user, vm};
+use crate::{admin, audit, context, events, image, man, network, node, schema, user, vm};
 
 /// The kinds of manifests, in the order in which resources are created.
 pub(crate) const KINDS: &[KindEntry] = &[KindEntry::of::<NetworkView>(), KindEntry::of::<VmView>()];
