@@ -128,12 +128,14 @@ pub struct SharedState {
     pub saved: watch::Sender<Position>,
     /// This node was removed from the cluster, according to its ledger.
     pub is_removed: watch::Sender<bool>,
+    /// What requests to this node must be signed with.
+    pub challenge: watch::Sender<Nonce>,
     /// A heartbeat is to be sent at once, for the head in its answer.
     pub head_wanted: Arc<Notify>,
 }
 
 impl SharedState {
-    pub fn new(trust: Trust, witness: Witness) -> Self {
+    pub fn new(trust: Trust, witness: Witness, challenge: Nonce) -> Self {
         let (position, head) = (watch::Sender::new(Position::ZERO), watch::Sender::new(Position::ZERO));
         let (incarnation, other_agent) = (watch::Sender::new(0), watch::Sender::new(None));
         let (signed_head, head_wanted) = (watch::Sender::new(None), Arc::new(Notify::new()));
@@ -153,6 +155,7 @@ impl SharedState {
             started_with: watch::Sender::new(None),
             saved: watch::Sender::new(Position::ZERO),
             is_removed: watch::Sender::new(false),
+            challenge: watch::Sender::new(challenge),
             head_wanted,
         }
     }
@@ -326,6 +329,7 @@ impl Heartbeats {
             set_back,
             started_with,
             saved: started_with.map(|started| started.max(*shared.saved.borrow())),
+            challenge: Some(*shared.challenge.borrow()),
             mesh,
         };
         let message = connection.exchange(subject::heartbeat(&connection.user()), &beat, options()).await?;

@@ -13,9 +13,11 @@
 //!    node's; [`wireguard`]: the mesh device
 //! 7. [`join`]: how a machine becomes a node; [`connection`]: how the node reaches its control plane; [`key_rotation`]:
 //!    another key for that; [`status`]: what the state folder tells
-//! 8. [`agent`]: the main loop
+//! 8. [`machines`]: VMs; `asks`: what the control plane asks of them
+//! 9. [`agent`]: the main loop
 
 pub mod agent;
+mod asks;
 pub mod capacity_report;
 pub mod connection;
 pub mod contradiction;

@@ -112,6 +112,16 @@ impl ControlPlaneClient {
         self.endpoint.as_ref().ok_or_else(offline::takes_control_plane)
     }
 
+    /// A connection as the same user that lasts: it is established again whenever it is lost.
+    ///
+    /// # Errors
+    /// If this is a client of read models, or its address is malformed.
+    pub(crate) async fn lasting(&self) -> Result<Connection, Failure> {
+        let connected = Nats::lasting(self.endpoint()?, "otherix console").await;
+        let connection: Connection = connected.map_err(|error| Failure::connect(&error))?.into();
+        Ok(connection.traced(&trace::context()))
+    }
+
     /// With `stale`, queries may return data that lacks acknowledged changes.
     pub(crate) fn accept_stale(self, stale: bool) -> Self {
         Self { stale, ..self }
@@ -152,7 +162,11 @@ impl ControlPlaneClient {
         let request = Request::of::<R>();
         let idempotency_key = match request.kind {
             RequestKind::Command(_) => Some(Uuid::new_v4().to_string()),
-            RequestKind::Query | RequestKind::Lookup | RequestKind::Unrecorded | RequestKind::Maintenance => None,
+            RequestKind::Query
+            | RequestKind::Lookup
+            | RequestKind::Unrecorded
+            | RequestKind::Maintenance
+            | RequestKind::Relayed => None,
         };
         let [first, max] = RETRY_DELAY;
         let mut backoff = Backoff::new(first, max, &SystemRuntime);
@@ -213,7 +227,8 @@ impl ControlPlaneClient {
     }
 }
 
-fn is_transient(error: &CallError) -> bool {
+/// Whether the same request may succeed a moment later.
+pub(crate) fn is_transient(error: &CallError) -> bool {
     match error {
         CallError::Refused(body) => body.error.code == ErrorCode::Unavailable,
         // Services reconnect a moment after their NATS server restarts.

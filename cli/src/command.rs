@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::manifest::{self, KindEntry, ManifestAction, ManifestArgs};
 use crate::output::Printer;
 use crate::output::format::Format;
-use crate::{admin, audit, context, events, man, network, node, schema, user, vm};
+use crate::{admin, audit, context, events, image, man, network, node, schema, user, vm};
 
 /// The kinds of manifests, in the order in which resources are created.
 pub(crate) const KINDS: &[KindEntry] = &[KindEntry::of::<NetworkView>(), KindEntry::of::<VmView>()];
@@ -37,6 +37,8 @@ pub(crate) enum CliCommand {
     Network(Box<network::NetworkSubcommand>),
     #[command(subcommand)]
     Vm(Box<vm::VmSubcommand>),
+    #[command(subcommand)]
+    Image(image::ImageSubcommand),
     #[command(subcommand)]
     Node(Box<node::NodeSubcommand>),
     #[command(subcommand)]
@@ -122,6 +124,7 @@ impl CliCommand {
         match self {
             Self::Network(command) => network::run(global, *command, printer).await,
             Self::Vm(command) => vm::run(global, *command, printer).await,
+            Self::Image(command) => image::run(global, command, printer).await,
             Self::Node(command) => node::run(global, *command, printer).await,
             Self::Context(command) => context::run(global, *command, printer),
             Self::User(command) => user::run(global, *command, printer).await,

@@ -11,6 +11,7 @@ mod duration;
 mod events;
 mod exit;
 mod failure;
+mod image;
 mod live;
 mod man;
 mod manifest;

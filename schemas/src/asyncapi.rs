@@ -227,7 +227,7 @@ impl Exchange {
                 let text = "A position or an RFC 3339 time: answer as it was then. Only networks, VMs and nodes.";
                 headers.insert(AT.to_owned(), header(text));
             }
-            RequestKind::Lookup | RequestKind::Unrecorded | RequestKind::Maintenance => {}
+            RequestKind::Lookup | RequestKind::Unrecorded | RequestKind::Maintenance | RequestKind::Relayed => {}
         }
         let permission = request.permission.as_str();
         Self {

@@ -18,6 +18,7 @@ pub mod enrollment;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod image;
 mod json_field;
 pub mod json_schema;
 pub mod log;

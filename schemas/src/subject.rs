@@ -33,6 +33,12 @@ pub const REQUESTS: &str = "otherix.req.v1";
 /// The prefix of heartbeats; the key of the node's NATS user follows.
 pub const HEARTBEATS: &str = "otherix.hb.v1";
 
+/// The prefix of requests to nodes; the key of the node's NATS user follows.
+pub const ASKS: &str = "otherix.ask.v1";
+
+/// The prefix of nodes' answers to them; the key of the node's NATS user follows.
+pub const ASK_ANSWERS: &str = "otherix.ans.v1";
+
 /// The subject of an event in the stream: `otherix.<family>.v1.<aggregate>.<event>.<id>`.
 pub fn event(event: &Event) -> String {
     let (declaration, stream) = (event.declaration(), event.stream_id());
@@ -59,6 +65,16 @@ pub fn live(subject: &str) -> String {
 /// The subject of the heartbeats of the node with this key.
 pub fn heartbeat(key: &UserId) -> String {
     format!("{HEARTBEATS}.{key}")
+}
+
+/// The subject of requests to the node with this key.
+pub fn ask(key: &UserId) -> String {
+    format!("{ASKS}.{key}")
+}
+
+/// The subject of the answers of the node with this key.
+pub fn ask_answer(key: &UserId) -> String {
+    format!("{ASK_ANSWERS}.{key}")
 }
 
 /// A request's subject: `otherix.req.v1.<user>.<resource>.<verb>`.

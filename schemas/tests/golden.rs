@@ -28,7 +28,8 @@ use otherix_schemas::subject;
 use otherix_schemas::user::{UserCreated, UserDeleted, UserKeyRotated, UserRevoked, UserRole, UserRoleChanged};
 use otherix_schemas::value::{GatewaySubnet, MacAddress, Mtu, NodeName, UserKey, UserName};
 use otherix_schemas::vm::{
-    Arch, CloudInit, Instruction, Machine, MachinePhase, MachineStatus, PullPolicy, VmCreated, VmDeleted, VmInstructed,
+    Arch, CloudInit, Instruction, Machine, MachinePhase, MachineStatus, PullPolicy, VmConsoleOpened, VmCreated,
+    VmDeleted, VmInstructed,
 };
 use serde_json::{Value, json};
 
@@ -36,6 +37,7 @@ const NETWORK: &str = "0198e8c4-0000-7000-8000-000000000004";
 const NODE: &str = "0198e8c4-0000-7000-8000-000000000005";
 const NIC: &str = "0198e8c4-0abc-4000-8000-000000000007";
 const VM: &str = "0198e8c4-0000-7000-8000-000000000008";
+const SESSION: &str = "0198e8c4-0000-4000-8000-00000000000c";
 const TOKEN: &str = "0198e8c4-0000-7000-8000-00000000000a";
 const USER: &str = "0198e8c4-0000-7000-8000-000000000009";
 const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
@@ -158,6 +160,7 @@ fn vm_samples() -> Vec<(Name, Event)> {
         ("vm.created.v3.tap-only", vm_created(None, None).into()),
         ("vm.instructed.v1", instructed(Instruction::Start, None)),
         ("vm.instructed.v1.stop", instructed(Instruction::Stop, Some(60))),
+        ("vm.console-opened.v1", VmConsoleOpened { vm_id: parse(VM), session: parse(SESSION) }.into()),
         ("vm.deleted.v1", VmDeleted { vm_id: parse(VM), name: parse("vm-1") }.into()),
     ]
 }

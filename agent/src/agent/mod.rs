@@ -44,6 +44,7 @@ use self::contact::ContactGuard;
 use self::decisions::{DecisionFeed, LedgerMode};
 use self::guests::{AnsweredGuests, Zones};
 use self::needs::NodeNeeds;
+use crate::asks::{self, Asks};
 use crate::capacity_report;
 use crate::contradiction::{self, Contradiction};
 use crate::control::{self, Heartbeats, JoiningNode, MembershipAnswer, SharedState};
@@ -122,7 +123,8 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let nats = Nats::lasting(&endpoint, &format!("otherix-agent {name}")).await?;
     let peer = nats.peer();
     let connection = Connection::from(nats);
-    let shared = SharedState::new(Trust::load(&state)?, Witness::load(&state).map_err(AgentError::Witness)?);
+    let witness = Witness::load(&state).map_err(AgentError::Witness)?;
+    let shared = SharedState::new(Trust::load(&state)?, witness, asks::challenge(runtime.as_ref()));
     let (sender, answers) = mpsc::channel(1);
     let mut tasks = TaskSet::default();
     let nats_ports = needs::ports(&endpoint);
@@ -154,6 +156,13 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     };
     tasks.add(runtime.spawn("witness", witness::follow(inputs)));
     let machines = MachinesHandle::start(machines, &state, Arc::clone(&runtime));
+    let asks = Asks {
+        connection: connection.clone(),
+        trust: shared.trust.clone(),
+        challenge: shared.challenge.clone(),
+        machines: machines.access(),
+    };
+    tasks.add(runtime.spawn("asks", asks::answer(asks)));
     let capacities = capacity_report::report(connection.clone(), node_id, machines.capacity());
     tasks.add(runtime.spawn("capacity report", capacities));
     let zones = Zones::new(Arc::new(Relay::new(Arc::clone(&runtime), Upstreams::new(resolvers))));

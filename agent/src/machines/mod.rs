@@ -4,9 +4,12 @@
 //! The main loop tells what is to be ([`MachinesHandle::set`]), and receives outcomes. `prepare` makes what a machine
 //! is started from, `outcome` says what is reported, `vm` is the task of one VM.
 
+mod access;
 mod capacity;
+mod console;
 mod outcome;
 mod prepare;
+mod session;
 mod vm;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +30,7 @@ use otherix_vm::process::Launcher;
 use otherix_vm::spec::Accelerator;
 use tokio::sync::{mpsc, watch};
 
+pub use self::access::MachineAccess;
 pub use self::capacity::Offer;
 use self::prepare::Users;
 use self::vm::{VmInputs, VmTask};
@@ -81,8 +85,8 @@ pub struct MachinesHandle {
     runtime: Arc<dyn Runtime>,
     /// The folder of VMs.
     folder: PathBuf,
-    host: watch::Receiver<OpenedHost>,
     capacity: watch::Receiver<Option<NodeCapacity>>,
+    access: MachineAccess,
     opening: Task<()>,
     tasks: BTreeMap<VmId, RunningVm>,
     outcomes: mpsc::UnboundedSender<ResourceOutcome>,
@@ -142,12 +146,18 @@ impl MachinesHandle {
         };
         let opening = runtime.spawn("machines", opening);
         let (tasks, latest) = (BTreeMap::new(), BTreeMap::new());
-        Self { runtime, folder, host, capacity, opening, tasks, outcomes, received, latest, has_looked: false }
+        let access = MachineAccess::new(host, Arc::clone(&runtime));
+        Self { runtime, folder, capacity, access, opening, tasks, outcomes, received, latest, has_looked: false }
     }
 
     /// What the node offers to machines, once it is known.
     pub fn capacity(&self) -> watch::Receiver<Option<NodeCapacity>> {
         self.capacity.clone()
+    }
+
+    /// What others than the main loop may ask.
+    pub fn access(&self) -> MachineAccess {
+        self.access.clone()
     }
 
     /// The next outcome.
@@ -177,6 +187,7 @@ impl MachinesHandle {
         }
         self.tasks.retain(|id, _| vms.contains_key(id));
         self.latest.retain(|id, _| vms.contains_key(id));
+        self.access.retain_consoles(|id| vms.contains_key(&id));
         for (id, vm) in vms {
             let nic = vm.machine.as_ref().and_then(|machine| machine.nic.as_ref());
             let inputs = VmInputs { vm: vm.clone(), is_nic_ready: nic.is_none_or(|nic| ready.contains(&nic.id)) };
@@ -195,11 +206,14 @@ impl MachinesHandle {
 
     fn begin(&mut self, id: VmId, inputs: VmInputs) {
         let (inputs, receiver) = watch::channel(inputs);
-        let (mut opened, outcomes) = (self.host.clone(), self.outcomes.clone());
+        let (access, outcomes) = (self.access.clone(), self.outcomes.clone());
+        let mut opened = access.host.clone();
+        // Its log can be read before anything else is known.
+        access.add_console(id, &prepare::folder_of(&self.folder, id));
         let task = async move {
             let Ok(opened) = opened.wait_for(Option::is_some).await.map(|opened| opened.clone()) else { return };
             match opened {
-                Some(Ok(host)) => VmTask::new(id, host, receiver, outcomes).run().await,
+                Some(Ok(host)) => VmTask::new(id, host, access, (receiver, outcomes)).run().await,
                 Some(Err(error)) => {
                     vm::refuse(id, &format!("this node runs no VMs: {error}"), receiver, outcomes).await
                 }

@@ -1,5 +1,8 @@
 //! What is reported of a machine. Pure.
 
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
 use otherix_image::fetch::Progress;
 use otherix_schemas::id::VmId;
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
@@ -30,11 +33,39 @@ pub(super) fn waits(id: VmId, generation: Position, phase: MachinePhase, what: S
     of(id, generation, Outcome::Pending(what), at_rest(phase))
 }
 
-/// How far the download of an image is, in steps that are few enough to be recorded: tenths of it.
-pub(super) fn fetching(Progress { received, total, rate: _ }: &Progress) -> String {
+/// The least time between two reports of one download.
+const REPORT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Bytes of a download of unknown size at which it is reported first; then at twice as many, and so on.
+const FIRST_STEP: u64 = 16 << 20;
+
+/// Which reports of a download are made: so few that each may be recorded. At each tenth of it at most, or each time
+/// that it has doubled if its size is not known.
+#[derive(Debug, Default)]
+pub(super) struct FetchReports(Cell<Option<(u64, Instant)>>);
+
+impl FetchReports {
+    /// What is reported now, if anything is.
+    pub(super) fn next(&self, progress: &Progress, now: Instant) -> Option<String> {
+        let step = match progress.total {
+            Some(total) if total > 0 => progress.received.saturating_mul(10) / total,
+            Some(_) | None => u64::from((progress.received / FIRST_STEP).checked_ilog2().map_or(0, |step| step + 1)),
+        };
+        let is_due = self.0.get().is_none_or(|(last, at)| step != last && now >= at + REPORT_INTERVAL);
+        is_due.then(|| {
+            self.0.set(Some((step, now)));
+            fetching(progress)
+        })
+    }
+}
+
+/// How far the download of an image is.
+fn fetching(Progress { received, total, rate }: &Progress) -> String {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let rate = if *rate > 0 { format!(", {} MiB/s", mib(*rate)) } else { String::new() };
     match total {
-        Some(total) if *total > 0 => format!("fetching the image: {} % of {total} bytes", received * 10 / total * 10),
-        Some(_) | None => "fetching the image".to_owned(),
+        Some(total) if *total > 0 => format!("fetching {} of {} MiB{rate}", received >> 20, mib(*total)),
+        Some(_) | None => format!("fetching {} MiB{rate}", received >> 20),
     }
 }
 
@@ -128,10 +159,32 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_reported_in_tenths() {
-        let at = |received, total| fetching(&Progress { received, total, rate: 1 });
-        assert_eq!(at(0, Some(1000)), "fetching the image: 0 % of 1000 bytes");
-        assert_eq!(at(999, Some(1000)), "fetching the image: 90 % of 1000 bytes");
-        assert_eq!((at(5, None), at(0, Some(0))), ("fetching the image".to_owned(), "fetching the image".to_owned()));
+    fn progress_is_bytes_and_rate() {
+        let at = |received: u64, total: Option<u64>, rate| {
+            fetching(&Progress { received: received << 20, total: total.map(|total| total << 20), rate })
+        };
+        assert_eq!(at(120, Some(440), 85 << 20), "fetching 120 of 440 MiB, 85 MiB/s");
+        assert_eq!(at(0, Some(440), 0), "fetching 0 of 440 MiB");
+        assert_eq!(
+            (at(5, None, 1).as_str(), at(0, Some(0), 0).as_str()),
+            ("fetching 5 MiB, 1 MiB/s", "fetching 0 MiB")
+        );
+    }
+
+    #[test]
+    fn few_reports_are_made_of_a_download() {
+        let count = |total: Option<u64>, seconds: u64| {
+            let (reports, start) = (FetchReports::default(), Instant::now());
+            let quarters = 0..=seconds * 4;
+            let reported = quarters.filter(|quarter| {
+                let received = (1 << 30) * quarter / (seconds * 4);
+                let at = start + Duration::from_millis(quarter * 250);
+                reports.next(&Progress { received, total, rate: 1 }, at).is_some()
+            });
+            reported.count()
+        };
+        assert_eq!(count(Some(1 << 30), 600), 11);
+        assert_eq!(count(Some(1 << 30), 6), 4, "one in two seconds");
+        assert_eq!(count(None, 600), 8, "0, 16, 32, … 1024 MiB");
     }
 }

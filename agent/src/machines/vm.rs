@@ -19,8 +19,11 @@ use otherix_vm::spec::LaunchSpec;
 use otherix_vm::supervisor::{self, Desired};
 use tokio::sync::{mpsc, watch};
 
+use super::access::Downloads;
+use super::console::VmConsole;
+use super::outcome::FetchReports;
 use super::prepare::{Fetching, PrepareError, check_disk, folder_of};
-use super::{Host, outcome};
+use super::{Host, MachineAccess, outcome};
 use crate::model::desired::{DesiredMachine, DesiredVm, Restart};
 
 /// Between attempts to prepare a VM, or to remove one.
@@ -42,6 +45,8 @@ pub(super) struct VmTask {
     id: VmId,
     host: Arc<Host>,
     folder: VmFolder,
+    console: Arc<VmConsole>,
+    downloads: Downloads,
     inputs: watch::Receiver<VmInputs>,
     outcomes: mpsc::UnboundedSender<ResourceOutcome>,
     backoff: Backoff,
@@ -78,12 +83,13 @@ impl VmTask {
     pub(super) fn new(
         id: VmId,
         host: Arc<Host>,
-        inputs: watch::Receiver<VmInputs>,
-        outcomes: mpsc::UnboundedSender<ResourceOutcome>,
+        access: MachineAccess,
+        (inputs, outcomes): (watch::Receiver<VmInputs>, mpsc::UnboundedSender<ResourceOutcome>),
     ) -> Self {
         let folder = folder_of(&host.folder, id);
         let backoff = Backoff::new(RETRY_MIN, RETRY_MAX, host.runtime.as_ref());
-        Self { id, host, folder, inputs, outcomes, backoff }
+        let (console, downloads) = (access.add_console(id, &folder), access.downloads());
+        Self { id, host, folder, console, downloads, inputs, outcomes, backoff }
     }
 
     /// Runs until the task is aborted, or nobody sets inputs any more.
@@ -109,6 +115,9 @@ impl VmTask {
     }
 
     fn report(&self, outcome: ResourceOutcome) {
+        if let Some(machine) = &outcome.machine {
+            self.console.set_phase(machine.phase);
+        }
         // Nobody receives it when the agent ends.
         let _ended = self.outcomes.send(outcome);
     }
@@ -187,12 +196,19 @@ impl VmTask {
     ) -> Result<Option<LaunchSpec>, PrepareError> {
         let (host, id, machine, cancel) = (Arc::clone(&self.host), self.id, machine.clone(), Cancel::default());
         let (own, outcomes) = (cancel.clone(), self.outcomes.clone());
+        let (downloads, url) = (self.downloads.clone(), machine.image_url.to_string());
+        self.console.set_phase(MachinePhase::Fetching);
         let work = move || {
+            let reports = FetchReports::default();
             let progress = |progress| {
-                let text = outcome::fetching(&progress);
-                let _ended = outcomes.send(outcome::waits(id, generation, MachinePhase::Fetching, text));
+                downloads.note(id, &url, progress);
+                if let Some(text) = reports.next(&progress, std::time::Instant::now()) {
+                    let _ended = outcomes.send(outcome::waits(id, generation, MachinePhase::Fetching, text));
+                }
             };
-            host.prepare(id, generation, &machine, &Fetching { cancel: &own, progress: &progress })
+            let prepared = host.prepare(id, generation, &machine, &Fetching { cancel: &own, progress: &progress });
+            downloads.ended(id);
+            prepared
         };
         let mut preparing = self.host.runtime.run_blocking("preparation of a VM", work);
         let prepared = tokio::select! {
@@ -216,7 +232,8 @@ impl VmTask {
             check_disk,
         };
         // QEMU stops a guest whose console nobody reads, and the log of it is to stay short.
-        let _console = Console::start(&self.host.runtime, self.folder.clone());
+        let console = Console::start(&self.host.runtime, self.folder.clone(), Arc::clone(&self.console.log));
+        let _relayed = Relayed::begin(&self.console, console);
         let Some(desired) = self.desired() else { return Next::Now };
         let (orders, receiver) = watch::channel(VmOrders { desired, spec: spec.clone() });
         let (sender, mut statuses) = watch::channel(None);
@@ -274,5 +291,21 @@ impl VmTask {
             }),
             stop_timeout: Duration::from_secs(machine.shutdown_s.into()),
         })
+    }
+}
+
+/// Relays the console until it is dropped.
+struct Relayed(Arc<VmConsole>);
+
+impl Relayed {
+    fn begin(console: &Arc<VmConsole>, relay: Console) -> Self {
+        console.set_relay(Some(Arc::new(relay)));
+        Self(Arc::clone(console))
+    }
+}
+
+impl Drop for Relayed {
+    fn drop(&mut self) {
+        self.0.set_relay(None);
     }
 }

@@ -208,7 +208,8 @@ impl ClusterView {
                 self.names.remove(&vm_id);
                 self.vms.entry(vm_id).and_modify(|vm| vm.deleted_at = Some(position));
             }
-            Event::Node(NodeEvent::Joined(_))
+            Event::Vm(VmEvent::ConsoleOpened(_))
+            | Event::Node(NodeEvent::Joined(_))
             | Event::Node(NodeEvent::Unreachable(_))
             | Event::Node(NodeEvent::Reachable(_))
             | Event::Node(NodeEvent::Reconciled(_))

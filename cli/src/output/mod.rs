@@ -57,6 +57,16 @@ impl Printer {
         }
     }
 
+    /// Writes bytes to stdout as they are: breaks once nobody reads it.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<ControlFlow<()>, Failure> {
+        self.wipe();
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+            other => stdout_result(other).map(ControlFlow::Continue),
+        }
+    }
+
     /// Prints data as JSON to stdout.
     pub(crate) fn data(&mut self, data: &impl Serialize) -> Result<(), Failure> {
         self.wipe();
@@ -67,6 +77,11 @@ impl Printer {
     pub(crate) fn note(&mut self, note: &str) {
         self.wipe();
         write_stderr(&format!("{}\n", clean(note)));
+    }
+
+    /// Prints a line to stderr while the terminal is raw: there, a line feed does not return the cursor.
+    pub(crate) fn raw_note(&mut self, note: &str) {
+        write_stderr(&format!("\r\n{}\r\n", clean(note)));
     }
 
     /// Prints a question; the answer is typed on the same line.

@@ -1,10 +1,15 @@
 //! VMs: `otherix vm …` and manifests of kind `VM`.
 
+mod console;
 mod create;
 pub(crate) mod definition;
 mod fields;
+mod harmless;
+mod logs;
 pub(crate) mod machine_definition;
 mod power;
+mod reader;
+mod terminal;
 mod wait_state;
 
 use clap::Subcommand;
@@ -54,6 +59,12 @@ pub(crate) enum VmSubcommand {
     /// Let a paused VM go on
     #[command(after_help = RESUME_HELP)]
     Resume(PowerArgs),
+    /// Use the console of a VM
+    #[command(after_help = console::HELP)]
+    Console(console::ConsoleArgs),
+    /// Show what a VM has written to its console
+    #[command(after_help = logs::HELP)]
+    Logs(logs::LogsArgs),
     /// Delete a VM
     #[command(after_help = DELETE_HELP)]
     Delete(DeleteAndWaitArgs),
@@ -69,6 +80,8 @@ Examples:
   otherix vm get web-1 --at 10m
   otherix vm stop web-1 --wait
   otherix vm start web-1 --wait
+  otherix vm console web-1
+  otherix vm logs web-1 --tail 50
   otherix vm delete web-1";
 
 const START_HELP: &str = "\
@@ -149,6 +162,8 @@ pub(crate) async fn run(global: &GlobalArgs, command: VmSubcommand, printer: &mu
         VmSubcommand::Reset(args) => power::plain(global, Plain::Reset, args, printer).await,
         VmSubcommand::Pause(args) => power::plain(global, Plain::Pause, args, printer).await,
         VmSubcommand::Resume(args) => power::plain(global, Plain::Resume, args, printer).await,
+        VmSubcommand::Console(args) => console::run(global, args, printer).await,
+        VmSubcommand::Logs(args) => logs::run(global, args, printer).await,
         VmSubcommand::Delete(args) => resource::delete::run_and_wait::<VmView>(global, args, printer).await,
     }
 }

@@ -17,10 +17,11 @@ use otherix_runtime::{LogLimit, Runtime};
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::permission::Permission;
 use otherix_schemas::refusal::{RefusalQuery, Refusals};
-use otherix_schemas::request::RequestKind;
+use otherix_schemas::request::{Request, RequestKind};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::Caller;
 use otherix_schemas::value::name_key;
+use otherix_schemas::vm::OpenConsole;
 use otherix_transport::service::Denied;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -148,7 +149,8 @@ impl RefusalLog {
         let Denied { request, caller, body, refusal } = denied;
         let Some((handed, _)) = &self.recorder else { return };
         let code = refusal.error.code;
-        if !matches!(request.kind, RequestKind::Command(_)) || !is_attempt(code) {
+        let changes = matches!(request.kind, RequestKind::Command(_)) || request == Request::of::<OpenConsole>();
+        if !changes || !is_attempt(code) {
             return;
         }
         let (ids, name) = named(body);

@@ -37,6 +37,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::agent_starts::{AgentStarts, LedgerPositions};
 use super::conditions::Conditions;
 use super::failure_detector::FailureDetector;
+use super::nodes::{NodeLink, NodeLinks};
 use super::{NodeTelemetry, TelemetrySink};
 use crate::domain::{Rejection, Roster};
 use crate::tlog::LogHandle;
@@ -53,6 +54,7 @@ pub(super) struct NodePresence {
     starts: Arc<Mutex<AgentStarts>>,
     conditions: Arc<Mutex<Conditions>>,
     telemetry: TelemetrySink,
+    links: NodeLinks,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -61,12 +63,12 @@ impl NodePresence {
         detector: FailureDetector,
         (starts, conditions): (AgentStarts, Conditions),
         roster: watch::Receiver<Roster>,
-        telemetry: TelemetrySink,
+        (telemetry, links): (TelemetrySink, NodeLinks),
         runtime: Arc<dyn Runtime>,
     ) -> Self {
         let (detector, starts) = (Arc::new(Mutex::new(detector)), Arc::new(Mutex::new(starts)));
         let conditions = Arc::new(Mutex::new(conditions));
-        Self { detector, starts, conditions, roster, telemetry, runtime }
+        Self { detector, starts, conditions, roster, telemetry, links, runtime }
     }
 
     /// Something was received from a node. Returns whether it is recorded as reachable.
@@ -131,6 +133,7 @@ impl NodePresence {
 
     fn check(&self) -> Vec<UnreachableNode> {
         let members = &self.roster.borrow().members;
+        self.links.retain(|node| members.contains_key(&node));
         self.starts.lock().unwrap_or_else(PoisonError::into_inner).retain(|node| members.contains_key(&node));
         self.conditions().retain(|node| members.contains_key(&node));
         self.lock().check(Instant::now(), members)
@@ -320,11 +323,12 @@ impl PresenceRecorder {
         let node = caller.node_id().filter(|_| is_own).ok_or_else(not_its_own)?;
         let heartbeat: Heartbeat = serde_json::from_slice(&message.payload)
             .map_err(|error| Violations::one("position", format!("cannot be decoded: {error}")))?;
-        let (incarnation, nonce) = (heartbeat.incarnation, heartbeat.nonce);
+        let (incarnation, nonce, challenge) = (heartbeat.incarnation, heartbeat.nonce, heartbeat.challenge);
         if incarnation.is_some_and(|incarnation| incarnation > REPORT_NUMBER_MAX) {
             return Err(Violations::one("incarnation", format!("is at most {REPORT_NUMBER_MAX}")).into());
         }
         let is_reachable = self.presence.received_from(node).map_err(|rejection| ErrorBody::from(&rejection))?;
+        self.presence.links.heard(node, NodeLink { key: caller.key, challenge });
         let heard = self.presence.heard(node, heartbeat, &self.log);
         if let Some((hits, other)) = heard.other_agent.and_then(|other| Some((self.two_agents.hit(node)?, other))) {
             tracing::warn!(%node, incarnation, other, hits, "two agents use the id of one node");

@@ -10,6 +10,7 @@ mod credentials;
 mod failure_detector;
 mod heartbeat;
 mod log;
+mod nodes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub use self::credentials::{Credential, IssueError, Issuer};
 use self::failure_detector::FailureDetector;
 pub use self::heartbeat::DecisionSigning;
 use self::heartbeat::{Heartbeats, NodePresence};
+use self::nodes::{NodeLinks, NodeService};
 use crate::domain::Roster;
 use crate::refusals::RefusalLog;
 use crate::store::Digest;
@@ -92,6 +94,7 @@ pub struct Inputs {
 pub struct Service {
     requests: RequestServer,
     heartbeats: Heartbeats,
+    nodes: NodeService,
     handler: Handler,
 }
 
@@ -140,7 +143,20 @@ impl Service {
         let detector = FailureDetector::new(unreachable_after);
         let starts = AgentStarts::new(unreachable_after);
         let conditions = Conditions::new(unreachable_after);
-        let presence = NodePresence::new(detector, (starts, conditions), roster, telemetry, Arc::clone(&runtime));
+        let links = NodeLinks::default();
+        let asking = nodes::Inputs {
+            links: links.clone(),
+            roster: roster.clone(),
+            callers: callers.clone(),
+            signer: Arc::clone(&signing.signer),
+            writer: writer.clone(),
+            durable: durable.clone(),
+            refusals: refusals.clone(),
+            runtime: Arc::clone(&runtime),
+        };
+        let nodes = NodeService::start(connections, asking).await?;
+        let (tests, told) = ((starts, conditions), (telemetry, links));
+        let presence = NodePresence::new(detector, tests, roster, told, Arc::clone(&runtime));
         let inputs =
             heartbeat::Inputs { durable: durable.clone(), callers: callers.clone(), signing, log: log.clone() };
         let heartbeats = Heartbeats::start(&connections.nodes, presence.clone(), writer.clone(), inputs);
@@ -148,6 +164,7 @@ impl Service {
         Ok(Self {
             requests,
             heartbeats,
+            nodes,
             handler: Handler {
                 presence,
                 writer,
@@ -168,7 +185,7 @@ impl Service {
 
     /// Serves commands and heartbeats until the connection is closed.
     pub async fn run(self) {
-        let Self { requests, heartbeats, handler } = self;
+        let Self { requests, heartbeats, nodes, handler } = self;
         let (refusals, runtime) = (handler.refusals.clone(), Arc::clone(&handler.runtime));
         let record = move |denied: Denied<'_>| {
             if let Ok(now) = runtime.now() {
@@ -182,6 +199,7 @@ impl Service {
         tokio::select! {
             () = requests.serve(handle, record) => {}
             () = heartbeats.serve() => {}
+            () = nodes.run() => {}
         }
     }
 }
@@ -220,7 +238,7 @@ impl Handler {
                     _ => consumers::handle(call, position, self.consumers.as_ref()).await,
                 };
             }
-            RequestKind::Query | RequestKind::Maintenance => {
+            RequestKind::Query | RequestKind::Maintenance | RequestKind::Relayed => {
                 return Err(ErrorBody::new(ErrorCode::NotFound, format!("`{}` is not a command", call.request.name)));
             }
         };

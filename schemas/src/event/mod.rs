@@ -87,7 +87,7 @@ pub enum Family {
     Decision,
     /// Reports the result on a node.
     Outcome,
-    /// Concerns who may make requests, and nothing that nodes do.
+    /// Concerns who may make requests, or what they did that auditors are to know, and nothing that nodes do.
     Administration,
 }
 

@@ -55,6 +55,9 @@ pub struct Heartbeat {
     /// The last decision in the ledger on the node's disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saved: Option<Position>,
+    /// What requests to the node must be signed with; absent if its agent takes none, as those of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<Nonce>,
     /// The peers of the node's mesh device, at most 10,000. Kept in memory until the next heartbeat; never an event.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mesh: Vec<MeshPeerStatus>,

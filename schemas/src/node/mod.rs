@@ -1,5 +1,6 @@
 //! Nodes: joining, reports, heartbeats, commands, queries, events and view.
 
+mod ask;
 mod capacity;
 mod command;
 mod condition;
@@ -10,6 +11,7 @@ mod query;
 mod report;
 mod view;
 
+pub use self::ask::*;
 pub use self::capacity::*;
 pub use self::command::*;
 pub use self::condition::*;

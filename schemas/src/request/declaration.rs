@@ -9,7 +9,7 @@ use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
 use crate::json_schema;
 use crate::permission::Permission;
-use crate::{consumer, enrollment, event, log, network, node, projection, refusal, schema, user, vm};
+use crate::{consumer, enrollment, event, image, log, network, node, projection, refusal, schema, user, vm};
 
 /// A type of request, declared on a marker type such as [`crate::network::CreateNetwork`].
 pub trait RequestType: Send + Sync + 'static {
@@ -48,6 +48,8 @@ pub enum RequestKind {
     /// Concerns the read models themselves. The query service carries it out at once; no event is recorded. Safe to
     /// repeat, without an idempotency key.
     Maintenance,
+    /// Passed on to a node. It may take as long as it says; no event is recorded, except where its description says so.
+    Relayed,
 }
 
 /// The NATS service that answers a request.
@@ -55,16 +57,18 @@ pub enum RequestKind {
 pub enum ServiceKind {
     Commands,
     Queries,
+    Nodes,
 }
 
 impl ServiceKind {
-    pub const ALL: [Self; 2] = [Self::Commands, Self::Queries];
+    pub const ALL: [Self; 3] = [Self::Commands, Self::Queries, Self::Nodes];
 
     /// The name of the NATS service.
     pub fn name(self) -> &'static str {
         match self {
             Self::Commands => "otherix-commands",
             Self::Queries => "otherix-queries",
+            Self::Nodes => "otherix-nodes",
         }
     }
 
@@ -75,6 +79,7 @@ impl ServiceKind {
             Self::Queries => {
                 "Answers queries from the read models, up to the last write acknowledged before the query."
             }
+            Self::Nodes => "Passes requests on to nodes: consoles of VMs, images.",
         }
     }
 
@@ -129,7 +134,8 @@ impl Request {
         let lookups = [user::LOOKUPS, enrollment::LOOKUPS];
         let queries = [network::QUERIES, vm::QUERIES, node::QUERIES, user::QUERIES, event::QUERIES, schema::QUERIES];
         let others = [consumer::REQUESTS, log::REQUESTS, refusal::REQUESTS, projection::REQUESTS];
-        commands.into_iter().chain(lookups).chain(others).chain(queries).flatten().copied()
+        let relayed = [vm::CONSOLE_REQUESTS, image::REQUESTS];
+        commands.into_iter().chain(lookups).chain(others).chain(queries).chain(relayed).flatten().copied()
     }
 
     /// The request of this name, if there is one.
@@ -142,6 +148,7 @@ impl Request {
         match self.kind {
             RequestKind::Command(_) | RequestKind::Lookup | RequestKind::Unrecorded => ServiceKind::Commands,
             RequestKind::Query | RequestKind::Maintenance => ServiceKind::Queries,
+            RequestKind::Relayed => ServiceKind::Nodes,
         }
     }
 

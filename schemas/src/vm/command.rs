@@ -1,5 +1,7 @@
 //! Commands on VMs.
 
+use uuid::Uuid;
+
 use super::{Instruction, NewVm, VmById, VmDraft, VmView};
 use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
@@ -39,6 +41,13 @@ pub enum VmCommand {
         /// How long the guest may take to shut down, for instructions that shut down.
         timeout_s: Option<u32>,
         /// The VMs that the caller may instruct.
+        scope: RowScope,
+    },
+    /// Record that the caller begins to type at the console of a VM.
+    OpenConsole {
+        vm_id: VmId,
+        session: Uuid,
+        /// The VMs whose console the caller may use.
         scope: RowScope,
     },
 }

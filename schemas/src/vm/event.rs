@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{Arch, Instruction, Machine};
 use crate::event::{
@@ -17,6 +18,7 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<VmCreatedV2>(),
     EventDeclaration::of::<VmCreatedV3>(),
     EventDeclaration::of::<VmInstructedV1>(),
+    EventDeclaration::of::<VmConsoleOpenedV1>(),
     EventDeclaration::of::<VmDeletedV1>(),
 ];
 
@@ -25,6 +27,7 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
 pub enum VmEvent {
     Created(VmCreated),
     Instructed(VmInstructed),
+    ConsoleOpened(VmConsoleOpened),
     Deleted(VmDeleted),
 }
 
@@ -33,6 +36,7 @@ impl VmEvent {
         match self {
             Self::Created(event) => visitor.visit(event),
             Self::Instructed(event) => visitor.visit(event),
+            Self::ConsoleOpened(event) => visitor.visit(event),
             Self::Deleted(event) => visitor.visit(event),
         }
     }
@@ -59,6 +63,13 @@ pub struct VmInstructed {
     pub instruction: Instruction,
     /// How long the guest may take to shut down, in seconds; present if the instruction is to shut down.
     pub timeout_s: Option<u32>,
+}
+
+/// A user may type at the console of a VM from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmConsoleOpened {
+    pub vm_id: VmId,
+    pub session: Uuid,
 }
 
 /// A VM was deleted, after its NIC was detached.
@@ -159,6 +170,15 @@ pub struct VmInstructedV1 {
     pub timeout_s: Option<u32>,
 }
 
+/// The user that is the `actor` may type at the console of a VM from now on, until the session ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VmConsoleOpenedV1 {
+    pub vm_id: VmId,
+    /// Of no use to others: a session is its user's.
+    pub session: Uuid,
+}
+
 /// A VM was deleted, after its NIC was detached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -220,6 +240,21 @@ same_shape!(
     EventProvenance {
         when: "A VM is started, stopped, rebooted, reset, paused or resumed by a request.",
         requests: &["vm.start", "vm.stop", "vm.reboot", "vm.reset", "vm.pause", "vm.resume"],
+        causes: &[]
+    }
+);
+
+same_shape!(
+    VmConsoleOpened,
+    VmConsoleOpenedV1 { vm_id, session },
+    |event| StreamId::Vm(event.vm_id),
+    |event| Event::Vm(VmEvent::ConsoleOpened(event)),
+    Administration,
+    "dev.otherix.vm.console-opened.v1",
+    "A user may type at the console of a VM",
+    EventProvenance {
+        when: "A user begins to type at the console of a VM, and its node has given it the input.",
+        requests: &["vm.open-console"],
         causes: &[]
     }
 );

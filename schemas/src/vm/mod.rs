@@ -1,6 +1,7 @@
 //! Virtual machines: definition, rules, commands, queries, events and view.
 
 mod command;
+mod console;
 mod event;
 mod machine;
 mod machine_rules;
@@ -11,6 +12,7 @@ mod spec;
 mod view;
 
 pub use self::command::*;
+pub use self::console::*;
 pub use self::event::*;
 pub use self::machine::*;
 pub use self::machine_rules::*;

@@ -18,7 +18,7 @@ struct Setup {
 fn setup() -> Setup {
     let temporary = tempfile::tempdir().unwrap();
     let folder = VmFolder::new(temporary.path());
-    let console = Console::start(&SystemRuntime::shared(), folder.clone());
+    let console = Console::start(&SystemRuntime::shared(), folder.clone(), Arc::new(ConsoleLog::new(&folder)));
     Setup { _temporary: temporary, folder, console }
 }
 

@@ -16,19 +16,21 @@ const LAST_BYTES: u64 = 8192;
 
 /// Puts the log aside if it has reached `max` bytes, in place of what was put aside before. QEMU keeps appending to
 /// the same file: it is copied and truncated. What the guest writes between the last look and the truncation, which is
-/// some microseconds, is lost.
+/// some microseconds, is lost. Killed in between, the log is longer for a while, and nothing is lost.
+///
+/// Returns where the part that was put aside began in the log, if it was.
 ///
 /// # Errors
-/// Those of the file system. The log is then as it was.
-pub fn bound(path: &Path, older: &Path, max: u64) -> io::Result<()> {
+/// Those of the file system. The log is then as it was, or longer.
+pub fn bound(path: &Path, older: &Path, max: u64) -> io::Result<Option<u64>> {
     let mut log = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(log) => log,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let length = log.metadata()?.len();
     if length < max {
-        return Ok(());
+        return Ok(None);
     }
     // Of a log that has grown while no agent was there, the end.
     log.seek(SeekFrom::Start(length - max))?;
@@ -45,8 +47,11 @@ pub fn bound(path: &Path, older: &Path, max: u64) -> io::Result<()> {
         }
         copy.write_all(&bytes)?;
     }
+    // The kernel's own times are too coarse to tell one such file from the next.
+    copy.set_modified(std::time::SystemTime::now())?;
+    std::fs::rename(temporary, older)?;
     log.set_len(0)?;
-    std::fs::rename(temporary, older)
+    Ok(Some(length - max))
 }
 
 /// The last `max` bytes of the log, with what was put aside before it.

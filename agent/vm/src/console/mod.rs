@@ -4,10 +4,10 @@
 //! message of its own. The relay therefore always reads; a reader that does not keep up is dropped. It also bounds the
 //! log, which QEMU only appends to.
 
+mod history;
 pub mod log;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+pub use self::history::{ConsoleLog, LogPiece, LogPosition, LogPositionError};
 use crate::folder::VmFolder;
 
 /// Pieces of output that may wait for a reader: up to 1 MiB.
@@ -46,6 +47,7 @@ pub struct Console {
 #[derive(Debug)]
 struct Shared {
     folder: VmFolder,
+    log: Arc<ConsoleLog>,
     readers: Mutex<Vec<mpsc::Sender<Piece>>>,
 }
 
@@ -67,8 +69,8 @@ pub struct InUseError;
 
 impl Console {
     /// Starts the relay, whether the VM has a process or not: it connects to each.
-    pub fn start(runtime: &Arc<dyn Runtime>, folder: VmFolder) -> Self {
-        let shared = Arc::new(Shared { folder, readers: Mutex::default() });
+    pub fn start(runtime: &Arc<dyn Runtime>, folder: VmFolder, log: Arc<ConsoleLog>) -> Self {
+        let shared = Arc::new(Shared { folder, log, readers: Mutex::default() });
         let (input, typed) = mpsc::channel(WRITER_QUEUE);
         let task = runtime.spawn("console", relay(Arc::clone(&shared), typed));
         Self { shared, writers: Arc::new(Semaphore::new(1)), input, task }
@@ -131,11 +133,12 @@ impl Shared {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => false,
         });
+        self.log.note_activity();
     }
 
     fn bound_log(&self) {
-        let (path, older): (PathBuf, PathBuf) = (self.folder.console_log(), self.folder.older_console_log());
-        if let Err(error) = log::bound(&path, &older, log::LOG_MAX) {
+        if let Err(error) = self.log.bound(log::LOG_MAX) {
+            let path = self.folder.console_log();
             tracing::warn!(%error, path = %path.display(), "cannot bound the log of a console");
         }
     }

@@ -7,7 +7,7 @@ mod in_qemu {
     use std::time::Duration;
 
     use otherix_runtime::{Runtime, SystemRuntime, Task};
-    use otherix_vm::console::Console;
+    use otherix_vm::console::{Console, ConsoleLog};
     use otherix_vm::machine::{self, VmOrders, VmSetup, VmStatus};
     use otherix_vm::seed::Seed;
     use otherix_vm::supervisor::{Cause, Desired, Phase, Power};
@@ -64,7 +64,8 @@ mod in_qemu {
         };
         seed.write(&vm.folder.seed()).unwrap();
         vm.spec.seed = Some(vm.folder.seed());
-        let console = Console::start(&SystemRuntime::shared(), vm.folder.clone());
+        let console =
+            Console::start(&SystemRuntime::shared(), vm.folder.clone(), Arc::new(ConsoleLog::new(&vm.folder)));
         let mut output = console.read();
         let mut supervised = supervise(&vm, Power::Running, 1);
         let first = supervised.status("running", |status| status.phase == Phase::Running).await;

@@ -9,8 +9,9 @@ use otherix_schemas::permission::Permission;
 use otherix_schemas::position::Position;
 use otherix_schemas::user::RowScope;
 use otherix_schemas::value::VmName;
-use otherix_schemas::vm::{Instruction, Machine, MachinePhase, MachineView, Power, VmInstructed};
+use otherix_schemas::vm::{Instruction, Machine, MachinePhase, MachineView, Power, VmConsoleOpened, VmInstructed};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{Vm, Vms, check_scope};
 use crate::domain::node::Known;
@@ -165,4 +166,14 @@ pub(super) fn instruct(
         Some(rejection) => Err(rejection),
         None => Ok(vec![VmInstructed { vm_id, instruction, timeout_s }.into()].into()),
     }
+}
+
+/// Whether the caller may use the console of a VM: that it begins to type there is recorded by the event.
+pub(super) fn open_console(state: &State, vm_id: VmId, session: Uuid, scope: &RowScope) -> Result<Decision, Rejection> {
+    let vm = state.vms().get(&vm_id).ok_or(Rejection::NoSuchVm(vm_id))?;
+    check_scope(vm, scope, Permission::VmConsole)?;
+    if vm.machine.is_none() {
+        return Err(Rejection::NoMachine(vm.name.clone()));
+    }
+    Ok(vec![VmConsoleOpened { vm_id, session }.into()].into())
 }

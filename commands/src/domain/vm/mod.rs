@@ -16,8 +16,8 @@ use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::RowScope;
 use otherix_schemas::value::{ImageUrl, UserId, VmName};
 use otherix_schemas::vm::{
-    Arch, NewVm, VmCommand, VmCreated, VmDeleted, VmEvent, VmInstructed, VmOwner, VmView, waiting_for_machine,
-    waiting_for_node,
+    Arch, NewVm, VmCommand, VmConsoleOpened, VmCreated, VmDeleted, VmEvent, VmInstructed, VmOwner, VmView,
+    waiting_for_machine, waiting_for_node,
 };
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +114,11 @@ impl State {
                 });
             }
             VmEvent::Instructed(event) => self.vms.instructed(header, event),
+            VmEvent::ConsoleOpened(VmConsoleOpened { vm_id, session: _ }) => {
+                if let Some(vm) = self.vms.by_id.get_mut(vm_id) {
+                    vm.version = header.stream_version;
+                }
+            }
             VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => {
                 let Some(vm) = self.vms.by_id.remove(vm_id) else { return };
                 self.vms.remove_machine(header, *vm_id, &vm);
@@ -134,6 +139,7 @@ pub(super) fn decide(state: &State, command: &VmCommand) -> Result<Decision, Rej
         VmCommand::Instruct { vm_id, instruction, timeout_s, scope } => {
             machine::instruct(state, *vm_id, *instruction, *timeout_s, scope)
         }
+        VmCommand::OpenConsole { vm_id, session, scope } => machine::open_console(state, *vm_id, *session, scope),
     }
 }
 
@@ -186,9 +192,10 @@ fn check_scope(vm: &Vm, scope: &RowScope, permission: Permission) -> Result<(), 
 pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
     let nic = nic::view(before, envelopes);
     let view = envelopes.iter().find_map(|EventEnvelope { header, event }| match event {
-        Event::Vm(event @ VmEvent::Instructed(VmInstructed { vm_id, .. })) => {
-            view(before, header, event, nic::current_view(before, *vm_id))
-        }
+        Event::Vm(
+            event @ (VmEvent::Instructed(VmInstructed { vm_id, .. })
+            | VmEvent::ConsoleOpened(VmConsoleOpened { vm_id, .. })),
+        ) => view(before, header, event, nic::current_view(before, *vm_id)),
         Event::Vm(event @ (VmEvent::Created(_) | VmEvent::Deleted(_))) => view(before, header, event, nic.clone()),
         Event::Network(_)
         | Event::Nic(_)
@@ -207,6 +214,7 @@ fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) 
     let (id, vm, deleted_at) = match event {
         VmEvent::Created(event) => (event.vm_id, Vm::created(header, event), None),
         VmEvent::Instructed(event) => (event.vm_id, before.vms.after(header, event)?, None),
+        VmEvent::ConsoleOpened(event) => (event.vm_id, before.vms().get(&event.vm_id)?.clone(), None),
         VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => (*vm_id, before.vms().get(vm_id)?.clone(), Some(header.time)),
     };
     let status = match (nic.is_some() || vm.machine.is_some(), deleted_at) {

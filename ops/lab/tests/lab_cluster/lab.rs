@@ -76,13 +76,19 @@ impl Lab {
     }
 
     pub(crate) fn otherix(&self, args: &[&str]) -> Output {
+        self.otherix_command(args).output().expect("`otherix` is built beside `otherix-lab`")
+    }
+
+    /// The command line client, as the administrator.
+    pub(crate) fn otherix_command(&self, args: &[&str]) -> Command {
         let exports = self.exports();
         let program = PathBuf::from(env!("CARGO_BIN_EXE_otherix-lab")).with_file_name("otherix");
         let mut command = Command::new(program);
         for name in ["OTHERIX_NATS_URL", "OTHERIX_CREDENTIALS", "OTHERIX_CA"] {
             command.env(name, &exports[name]);
         }
-        command.args(args).output().expect("`otherix` is built beside `otherix-lab`")
+        command.args(args);
+        command
     }
 
     #[track_caller]

@@ -1,5 +1,6 @@
 //! VMs that boot: images, disks, processes that outlive agents, addresses by DHCP.
 
+use std::io::Write;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -145,6 +146,102 @@ fn lab_cluster_vms_boot_and_outlive_their_agent() {
     lab.ok(&["vm", "delete", "web", "--wait"]);
     assert_eq!(lab.processes(&created), Vec::<u32>::new());
     assert_eq!(std::fs::read_dir(lab.folder().join("node-1/vms")).unwrap().count(), 0);
+}
+
+impl Lab {
+    /// Types at the console of `web`, and returns what was shown, and the exit code.
+    fn types(&self, text: &str, more: &[&str]) -> (String, Option<i32>) {
+        let mut console = self.otherix_command(&[&["vm", "console", "web"], more].concat());
+        let console = console.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut console = console.spawn().unwrap();
+        console.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let ended = console.wait_with_output().unwrap();
+        let shown = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        (shown, ended.status.code())
+    }
+}
+
+/// The output of a command that goes on, as a file.
+struct Followed(Child, otherix_testkit::TempDir);
+
+impl Followed {
+    fn start(lab: &Lab, args: &[&str]) -> Self {
+        let folder = otherix_testkit::tempdir().unwrap();
+        let file = std::fs::File::create(folder.path().join("output")).unwrap();
+        let mut command = lab.otherix_command(args);
+        let child = command.stdin(Stdio::null()).stdout(file).stderr(Stdio::null()).spawn().unwrap();
+        Self(child, folder)
+    }
+
+    fn has(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&std::fs::read(self.1.path().join("output")).unwrap()).contains(text)
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        // It has ended, or it ends now.
+        let (_ended, _reaped) = (self.0.kill(), self.0.wait());
+    }
+}
+
+#[test]
+fn lab_cluster_consoles_are_read_by_all_and_typed_at_by_one() {
+    let lab = Lab::up("consoles", 1);
+    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/image");
+    let _server = ImageServer::start(&lab, &images);
+    let image = format!("http://{OUTSIDE}:8000/tiny.img");
+    let size = ["--vcpus", "1", "--memory-mb", "128", "--wait", "--wait-timeout", "90s"];
+    lab.ok(&[&["vm", "create", "web", "--image-url", &image, "--arch", "amd64"], &size[..]].concat());
+    let logs = || String::from_utf8_lossy(&lab.otherix(&["vm", "logs", "web"]).stdout).into_owned();
+    wait_for_blocking(BOOT, "the guest to be ready", || logs().contains("guest: ready"));
+
+    let (followed, reader) = (
+        Followed::start(&lab, &["vm", "logs", "web", "-f"]),
+        Followed::start(&lab, &["vm", "console", "web", "--read-only"]),
+    );
+    let (shown, code) = lab.types("echo typed-$((40+2))\n", &["--timeout", "60s"]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("typed-42"), "{shown}");
+    for (name, reading) in [("logs", &followed), ("console", &reader)] {
+        wait_for_blocking(DEADLINE, name, || reading.has("typed-42"));
+    }
+    let opened = "SELECT count(*) FROM events WHERE type LIKE '%vm.console-opened%'";
+    assert_eq!(lab.journal(opened), ["1"]);
+
+    // One types; another one is told who, and may take over.
+    let mut typing = lab.otherix_command(&["vm", "console", "web"]);
+    let mut typing = typing.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for_blocking(DEADLINE, "the session", || lab.journal(opened) == ["2"]);
+    let (refused, code) = lab.types("", &[]);
+    assert_eq!(code, Some(4), "{refused}");
+    assert!(refused.contains("--read-only") && refused.contains("`admin`"), "{refused}");
+    let (shown, code) = lab.types("echo taken-$((1+1))\n", &["--take-over", "--timeout", "60s"]);
+    assert_eq!((code, shown.contains("taken-2")), (Some(0), true), "{shown}");
+    drop(typing.stdin.take());
+    typing.wait().unwrap();
+
+    // Readers go on when agent and control plane come back.
+    lab.lab(&["kill", "node-1"]);
+    lab.lab(&["kill", "otherixd"]);
+    lab.lab(&["start", "otherixd"]);
+    lab.lab(&["start", "node-1"]);
+    wait_for_blocking(BOOT, "the console after the kills", || {
+        lab.types("echo again-$((2+1))\n", &["--timeout", "20s"]).0.contains("again-3")
+    });
+    for (name, reading) in [("logs", &followed), ("console", &reader)] {
+        wait_for_blocking(DEADLINE, name, || reading.has("again-3"));
+    }
+
+    let listed = lab.ok(&["image", "list"]);
+    let image = &listed["data"][0]["images"][0];
+    assert_eq!((&image["state"], &image["vms"][0]), (&"ready".into(), &lab.vm("web")["id"]));
+    lab.lab(&["kill", "node-1"]);
+    assert_eq!(lab.otherix(&["vm", "logs", "web"]).status.code(), Some(7), "the node is away");
+    assert_eq!(lab.otherix(&["image", "list"]).status.code(), Some(7));
+    lab.lab(&["start", "node-1"]);
+    lab.ok(&["vm", "delete", "web", "--wait"]);
+    assert_eq!(lab.otherix(&["vm", "logs", "web"]).status.code(), Some(3));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use otherix_identity::jwt::{
     ScopeKind,
 };
 use otherix_schemas::bucket::Bucket;
-use otherix_schemas::subject::{EVENTS_DOMAIN, HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
+use otherix_schemas::subject::{ASK_ANSWERS, ASKS, EVENTS_DOMAIN, HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM};
 
 use super::error::NatsError;
 use super::identity::Identity;
@@ -99,7 +99,7 @@ pub(super) fn account(identity: &Identity, name: AccountName, revoked: &Revocati
         AccountName::Control => (control_exports(), Vec::new(), Vec::new()),
         AccountName::Events => (events_exports(), events_imports(identity)?, Vec::new()),
         AccountName::Clients => (Vec::new(), clients_imports(identity)?, vec![LIVE_PREFIX, DELIVER]),
-        AccountName::Nodes => (Vec::new(), nodes_imports(identity)?, vec![LIVE_PREFIX]),
+        AccountName::Nodes => (Vec::new(), nodes_imports(identity)?, vec![LIVE_PREFIX, ASKS]),
         AccountName::State => (Vec::new(), state_imports(identity)?, Vec::new()),
     };
     let jetstream = match name {
@@ -181,6 +181,14 @@ fn heartbeats() -> String {
     format!("{HEARTBEATS}.>")
 }
 
+fn asks() -> String {
+    format!("{ASKS}.>")
+}
+
+fn ask_answers() -> String {
+    format!("{ASK_ANSWERS}.>")
+}
+
 fn live() -> String {
     format!("{LIVE_PREFIX}.otherix.>")
 }
@@ -189,6 +197,8 @@ fn control_exports() -> Vec<Export> {
     let mut exports = vec![
         service(requests()),
         service(heartbeats()),
+        service(ask_answers()),
+        stream(asks()),
         stream(live()),
         stream(format!("{MIRROR_DELIVER}.>")),
         service(flow_control()),
@@ -269,7 +279,8 @@ fn clients_imports(identity: &Identity) -> Result<Vec<Import>, NatsError> {
 
 fn nodes_imports(identity: &Identity) -> Result<Vec<Import>, NatsError> {
     let control = Imports(identity.account(AccountName::Control)?);
-    Ok(vec![control.attested(requests()), control.attested(heartbeats()), control.stream(live())])
+    let attested = [requests(), heartbeats(), ask_answers()].map(|subject| control.attested(subject));
+    Ok(attested.into_iter().chain([control.stream(live()), control.stream(asks())]).collect())
 }
 
 #[cfg(test)]

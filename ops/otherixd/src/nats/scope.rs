@@ -9,7 +9,7 @@ use otherix_schemas::bucket::Bucket;
 use otherix_schemas::log::{CHECKPOINT_STREAM, CHECKPOINT_SUBJECTS};
 use otherix_schemas::permission::{Permission, Role};
 use otherix_schemas::request::Request;
-use otherix_schemas::subject::{HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM, STREAM_SUBJECTS};
+use otherix_schemas::subject::{ASK_ANSWERS, ASKS, HEARTBEATS, LIVE_PREFIX, REQUESTS, STREAM, STREAM_SUBJECTS};
 
 use super::accounts::{AccountName, DELIVER, events_api};
 use super::refusals::AUTH_FAILURES;
@@ -179,8 +179,8 @@ fn node(role: Role) -> Subjects {
     if !role.has(Permission::NodeReport) {
         return (publish, Vec::new());
     }
-    publish.push(format!("{HEARTBEATS}.{ME}"));
-    (publish, vec![format!("{LIVE_PREFIX}.otherix.evt.v1.>")])
+    publish.extend([HEARTBEATS, ASK_ANSWERS].map(|prefix| format!("{prefix}.{ME}")));
+    (publish, vec![format!("{LIVE_PREFIX}.otherix.evt.v1.>"), format!("{ASKS}.{ME}")])
 }
 
 /// Whether nodes, or machines that are about to join, make such requests: they arrive on a connection of their own.
@@ -203,6 +203,8 @@ fn nodes_service() -> Subjects {
     subscribe.push(format!("{HEARTBEATS}.*"));
     // Its own heartbeats: nodes are judged only while these arrive.
     publish.push(format!("{HEARTBEATS}.*"));
+    publish.push(format!("{ASKS}.*"));
+    subscribe.push(format!("{ASK_ANSWERS}.*"));
     (publish, subscribe)
 }
 
