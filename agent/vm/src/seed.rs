@@ -18,6 +18,9 @@ pub const SSH_KEYS_MAX: usize = 16 << 10;
 /// Longest label of a host name (RFC 1123).
 pub const HOSTNAME_MAX: usize = 63;
 
+/// What is written without user data. cloud-init requires the file, and warns of one with nothing but comments.
+const NO_USER_DATA: &str = "#cloud-config\n{}\n";
+
 const SECTOR: usize = 512;
 const SECTORS: u32 = 1024;
 const LABEL: [u8; 11] = *b"CIDATA     ";
@@ -99,7 +102,7 @@ impl Seed {
         self.check()?;
         let mut files = vec![("meta-data", self.meta_data())];
         // Without it cloud-init takes the seed for an incomplete one.
-        files.push(("user-data", self.user_data.clone().unwrap_or_else(|| "#cloud-config\n".to_owned())));
+        files.push(("user-data", self.user_data.clone().unwrap_or_else(|| NO_USER_DATA.to_owned())));
         files.extend(self.network_config.clone().map(|config| ("network-config", config)));
         file_system(&files).map_err(SeedError::Io)
     }

@@ -312,9 +312,10 @@ impl Session {
         if before == Some(phase) || (before.is_none() && phase == MachinePhase::Running) {
             return;
         }
-        let text = match phase {
-            MachinePhase::Running => "[otherix: the VM runs]".to_owned(),
-            other => format!("[otherix: the VM is {}; waiting for it]", other.as_str()),
+        let text = if phase == MachinePhase::Running {
+            "[otherix: the VM runs]".to_owned()
+        } else {
+            format!("[otherix: the VM is {}; waiting for it]", phase.as_str())
         };
         self.note(&text, printer);
     }

@@ -73,7 +73,7 @@ pub(super) fn parse_escape(text: &str) -> Result<EscapeKey, String> {
 
 impl EscapeKey {
     /// What precedes the key, if it is pressed.
-    pub(super) fn split<'a>(self, typed: &'a [u8]) -> Option<&'a [u8]> {
+    pub(super) fn split(self, typed: &[u8]) -> Option<&[u8]> {
         let at = typed.iter().position(|byte| Some(*byte) == self.0)?;
         typed.get(..at)
     }

@@ -18,7 +18,7 @@ mod tlog;
 mod vms;
 mod writes;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -138,45 +138,10 @@ fn run(args: &BenchArgs) -> Result<(), BenchError> {
 async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
     let own = std::env::current_exe()?;
     let bin_dir = args.bin_dir.as_deref().or(own.parent()).ok_or("this program is in no folder")?;
-    let Select {
-        ready,
-        etcd,
-        queries,
-        networks,
-        start,
-        read_models,
-        past,
-        tlog,
-        checkpoints,
-        audit,
-        bridges,
-        nat,
-        vms,
-        names,
-        mesh,
-        mesh_peers,
-    } = args.select;
-    if let Some(count) = bridges {
-        return print(bridges::run(count).await);
+    if let Some(measured) = measure_alone(args, bin_dir).await {
+        return print(measured);
     }
-    if let Some(count) = nat {
-        return print(nat::run(count).await);
-    }
-    if let Some(count) = vms {
-        return print(vms::run(bin_dir, &args.lab, count).await);
-    }
-    if names {
-        return print(names::run().await);
-    }
-    if let Some(count) = mesh_peers {
-        return print(mesh::idle::run(bin_dir, count).await);
-    }
-    if mesh {
-        return print(mesh::run(bin_dir, args.seconds).await);
-    }
-    if checkpoints {
-        return print(writes::checkpoint_cost(bin_dir).await);
-    }
+    let Select { ready, etcd, queries, networks, start, read_models, past, tlog, audit, .. } = args.select;
     let all = !(ready || etcd || queries || networks || start || read_models || past || tlog || audit);
     if all || ready {
         print(ready::run(bin_dir, &args.lab, args.nodes, args.rounds).await)?;
@@ -206,6 +171,28 @@ async fn measure(args: &BenchArgs) -> Result<(), BenchError> {
         print(tlog::run(args.events))?;
     }
     Ok(())
+}
+
+/// Runs the first selected part of those that run alone.
+async fn measure_alone(args: &BenchArgs, bin_dir: &Path) -> Option<Result<String, BenchError>> {
+    let Select { checkpoints, bridges, nat, vms, names, mesh, mesh_peers, .. } = args.select;
+    Some(if let Some(count) = bridges {
+        bridges::run(count).await
+    } else if let Some(count) = nat {
+        nat::run(count).await
+    } else if let Some(count) = vms {
+        vms::run(bin_dir, &args.lab, count).await
+    } else if names {
+        names::run().await
+    } else if let Some(count) = mesh_peers {
+        mesh::idle::run(bin_dir, count).await
+    } else if mesh {
+        mesh::run(bin_dir, args.seconds).await
+    } else if checkpoints {
+        writes::checkpoint_cost(bin_dir).await
+    } else {
+        return None;
+    })
 }
 
 fn print(text: Result<String, BenchError>) -> Result<(), BenchError> {
