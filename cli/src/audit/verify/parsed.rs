@@ -220,5 +220,7 @@ mod tests {
         assert_eq!(events.next().unwrap().unwrap().body, b"a");
         let ParsedEvent { body, claim, .. } = events.next().unwrap().unwrap();
         assert_eq!((body.len() as u64, claim.is_err()), (LINE_MAX, true));
+        let chunk = read_chunk(&mut io::repeat(b'x'), &mut Vec::new()).unwrap();
+        assert!(chunk.len() as u64 <= LINE_MAX + CHUNK as u64, "{}", chunk.len());
     }
 }
