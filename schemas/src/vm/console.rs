@@ -71,7 +71,7 @@ impl From<ConsoleCursor> for String {
 /// Bytes, in padded base64.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String", extend("contentEncoding" = "base64"))]
+#[schemars(with = "String", extend("pattern" = "^[A-Za-z0-9+/]*={0,2}$"))]
 pub struct ConsoleBytes(pub Vec<u8>);
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
