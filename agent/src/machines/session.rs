@@ -155,7 +155,7 @@ mod tests {
         let (mut sessions, now) = (Sessions::default(), Instant::now());
         sessions.open(grant(1, "ann", false), now).unwrap();
         let (id, ann) = (Uuid::from_u128(1), user("ann"));
-        let mut keep = |sessions: &mut Sessions, offset| sessions.keep((id, &ann), offset, now).unwrap();
+        let keep = |sessions: &mut Sessions, offset| sessions.keep((id, &ann), offset, now).unwrap();
         assert_eq!(keep(&mut sessions, 0), Typing { typed: 0, skip: 0 });
         assert_eq!(sessions.typed((id, &ann), 5), Some(5));
         assert_eq!(keep(&mut sessions, 0), Typing { typed: 5, skip: 5 });

@@ -51,8 +51,8 @@ impl Lab {
         let guest = format!("vm:{guest}");
         let output = self.lab(&["exec", &guest, "--", "sh", "-c", &format!("{ask} || true")]);
         let status = output.split("status: ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or("NONE");
-        let answers = output.lines().filter(|line| !line.starts_with(';') && !line.is_empty());
-        answers.last().and_then(|line| line.split_whitespace().last()).unwrap_or(status).to_owned()
+        let mut answers = output.lines().filter(|line| !line.starts_with(';') && !line.is_empty());
+        answers.next_back().and_then(|line| line.split_whitespace().last()).unwrap_or(status).to_owned()
     }
 }
 
