@@ -1,5 +1,6 @@
 //! Positions in the log of a console, so that a reader goes on where it was: also after the log was put aside, and after
-//! the agent was killed. The log is the only copy of the output; nothing is kept in memory for a reader.
+//! the agent was killed. The log is the only copy of the output; nothing is kept in memory for a reader. Who asks for the
+//! first time after both, with a position from before, is told of a gap, and gets what is kept from its beginning.
 
 use std::fmt;
 use std::fs::File;
@@ -258,8 +259,8 @@ mod tests {
             if number % 3 == 0 {
                 log.bound(100).unwrap();
             }
-            // As after a restart of the agent.
-            if number % 50 == 49 {
+            // As after a restart of the agent; not before the reader has seen that the log was put aside.
+            if number % 50 == 49 && number % 3 != 0 {
                 log = ConsoleLog::new(&VmFolder::new(temporary.path()));
             }
             for _ in 0..2 {
@@ -277,6 +278,21 @@ mod tests {
             after = Some(piece.next);
         }
         assert_eq!(String::from_utf8(seen).unwrap(), written);
+    }
+
+    #[test]
+    fn who_asks_after_a_restart_with_a_position_from_before_the_log_was_put_aside_is_told() {
+        let (temporary, log, mut guest) = setup();
+        guest.write_all(&[b'x'; 100]).unwrap();
+        let piece = log.read(None, None, 1000).unwrap();
+        log.bound(100).unwrap();
+        let restarted = ConsoleLog::new(&VmFolder::new(temporary.path()));
+        guest.write_all(b"end").unwrap();
+        let found = restarted.read(Some(piece.next), None, 1000).unwrap();
+        assert_eq!((found.is_gap, found.data.len()), (true, 103));
+        // One that goes on knows where it was.
+        let found = log.read(Some(piece.next), None, 1000).unwrap();
+        assert_eq!((found.is_gap, &*found.data), (false, &b"end"[..]));
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Lab {
 
     /// Returns the last word that `dig` prints for a question of a guest: the data of the answer, or what went wrong.
     fn resolved(&self, guest: &str, gateway: &str, question: &str) -> String {
-        let ask = format!("dig +time=2 +tries=1 @{gateway} {question}");
+        let ask = format!("dig +noauthority +time=2 +tries=1 @{gateway} {question}");
         let guest = format!("vm:{guest}");
         let output = self.lab(&["exec", &guest, "--", "sh", "-c", &format!("{ask} || true")]);
         let status = output.split("status: ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or("NONE");
