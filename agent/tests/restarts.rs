@@ -172,7 +172,8 @@ async fn without_a_usable_ledger_nothing_is_changed() {
     let valid = fs::read_to_string(&path).unwrap();
 
     create_orphan(&control);
-    let newer = valid.replacen("\"format\":4", "\"format\":99", 1);
+    let newer = valid.replacen("\"format\":5", "\"format\":99", 1);
+    assert_ne!(newer, valid, "the ledger has another format");
     fs::write(&path, &newer).unwrap();
     control.decide(deleted(network(1))).await;
     program.spawn();

@@ -69,7 +69,7 @@ pub(crate) async fn answer(asks: Asks) {
             let permit = Arc::clone(&limit).try_acquire_owned();
             let (own, machines, key) = (connection.clone(), machines.clone(), key.clone());
             let task = async move {
-                let Ask { sender, number, body } = ask;
+                let NodeRequest { sender, number, body } = ask;
                 let result = match (&permit, body) {
                     (Ok(_), Ok(body)) => carry_out(&machines, body).await,
                     (Ok(_), Err(refusal)) => Err(refusal),
@@ -85,7 +85,7 @@ pub(crate) async fn answer(asks: Asks) {
 }
 
 /// A request that is to be answered, or refused.
-struct Ask {
+struct NodeRequest {
     sender: Nonce,
     number: u64,
     body: Result<NodeAsk, ErrorBody>,
@@ -101,9 +101,9 @@ struct Verifier {
 
 impl Verifier {
     /// Returns the request, if it is one of the control plane to this node, and was not received before.
-    fn verify(&mut self, message: &Message, key: &UserId, runtime: &dyn Runtime) -> Option<Ask> {
+    fn verify(&mut self, message: &Message, key: &UserId, runtime: &dyn Runtime) -> Option<NodeRequest> {
         let text = match self.check(message, key) {
-            Ok(Checked::Ask(ask)) => return Some(ask),
+            Ok(Checked::Request(ask)) => return Some(ask),
             Ok(Checked::NewChallenge) => {
                 self.received = Received::default();
                 self.challenge.send_replace(challenge(runtime));
@@ -124,7 +124,7 @@ impl Verifier {
         let ask: SignedAsk = serde_json::from_slice(&message.payload).map_err(|error| error.to_string())?;
         let trusted = self.trust.key().ok_or("this node does not know its control plane")?;
         let (sender, number) = (ask.sender, ask.number);
-        let refused = |refusal| Ok(Checked::Ask(Ask { sender, number, body: Err(refusal) }));
+        let refused = |refusal| Ok(Checked::Request(NodeRequest { sender, number, body: Err(refusal) }));
         match ask.verify(&trusted, key, *self.challenge.borrow()) {
             Ok(()) => {}
             // It is the control plane that asks, or somebody who sends again what it has asked: nothing is done.
@@ -139,7 +139,7 @@ impl Verifier {
             Receipt::Full => return Ok(Checked::NewChallenge),
         }
         match serde_json::from_str(&ask.body) {
-            Ok(body) => Ok(Checked::Ask(Ask { sender, number, body: Ok(body) })),
+            Ok(body) => Ok(Checked::Request(NodeRequest { sender, number, body: Ok(body) })),
             Err(error) => {
                 let text = format!("the node's otherix-agent is too old for this, or too new: {error}");
                 refused(ErrorBody::new(ErrorCode::Conflict, text))
@@ -150,7 +150,7 @@ impl Verifier {
 
 /// What a message is.
 enum Checked {
-    Ask(Ask),
+    Request(NodeRequest),
     /// A request that cannot be told from an earlier one: the next is to have another challenge.
     NewChallenge,
 }

@@ -1,7 +1,7 @@
 //! What is reported of a machine. Pure.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use otherix_image::fetch::Progress;
 use otherix_schemas::id::VmId;
@@ -11,6 +11,7 @@ use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::vm::{MachinePhase, MachineStatus, Power};
 use otherix_vm::machine::VmStatus;
 use otherix_vm::supervisor::{Cause, Phase};
+use tokio::time::Instant;
 
 /// What is reported of a VM's machine for a decision.
 pub(super) fn of(id: VmId, generation: Position, outcome: Outcome, machine: MachineStatus) -> ResourceOutcome {

@@ -87,8 +87,8 @@ impl Sessions {
 }
 
 fn ended(session: Uuid) -> ErrorBody {
-    let text = "the session at this console has ended: it was taken over, not heard of for a while, or the node's agent \
-        was restarted. Open another one";
+    let text = "the session at this console has ended: it was taken over, not heard of for a while, or the node's \
+        agent was restarted. Open another one";
     ErrorBody::new(ErrorCode::Conflict, text).with_detail("session", session.to_string())
 }
 

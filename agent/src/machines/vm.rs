@@ -202,7 +202,7 @@ impl VmTask {
             let reports = FetchReports::default();
             let progress = |progress| {
                 downloads.note(id, &url, progress);
-                if let Some(text) = reports.next(&progress, std::time::Instant::now()) {
+                if let Some(text) = reports.next(&progress, tokio::time::Instant::now()) {
                     let _ended = outcomes.send(outcome::waits(id, generation, MachinePhase::Fetching, text));
                 }
             };

@@ -175,7 +175,7 @@ struct Session {
     lost: bool,
 }
 
-type Reading = BoxFuture<'static, Result<ConsoleOutput, CallError>>;
+type PendingOutput = BoxFuture<'static, Result<ConsoleOutput, CallError>>;
 type Writing = BoxFuture<'static, Result<ConsoleTyped, CallError>>;
 
 /// What ends, if it does.
@@ -222,7 +222,7 @@ impl Session {
         }
     }
 
-    fn read(&self, pause: Duration) -> Reading {
+    fn read(&self, pause: Duration) -> PendingOutput {
         let reader = self.reader.clone();
         Box::pin(async move {
             sleep(pause).await;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Boots the Debian image in a lab, as any cloud image: cloud-init with a key for SSH, an address by DHCP, a larger disk.
+"""Boots the Debian image in a lab, as any cloud image: cloud-init with a key for SSH, DHCP, a larger disk.
 
 `make test-debian-image` builds the image and runs this. Without KVM it takes some minutes."""
 import argparse

@@ -1,8 +1,8 @@
 //! Node requests: what the control plane asks a node, and the node's answer. Each is signed, as decisions are: who
 //! controls the messaging system cannot type at a console.
 //!
-//! The signature covers the node, a challenge that the node's agent has made at its start and tells with heartbeats, and
-//! a number, so that no request can be used twice or elsewhere. No clock is involved.
+//! The signature covers the node, a challenge that the node's agent has made at its start and tells with heartbeats,
+//! and a number, so that no request can be used twice or elsewhere. No clock is involved.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

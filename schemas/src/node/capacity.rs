@@ -161,8 +161,8 @@ impl RequestType for ReportCapacity {
     const PERMISSION: Permission = Permission::NodeReport;
     const KIND: RequestKind = RequestKind::Command(report);
     const SUMMARY: &'static str = "Tell what a node offers to machines of VMs";
-    const DESCRIPTION: &'static str = "Sent by a node at each start. VMs with machines are placed on nodes with room for \
-        them. `unavailable`, with `details.retry_after_ms`, if it changes too often.";
+    const DESCRIPTION: &'static str = "Sent by a node at each start. VMs with machines are placed on nodes with room \
+        for them. `unavailable`, with `details.retry_after_ms`, if it changes too often.";
     type Body = CapacityReport;
     type Answer = CapacityReceipt;
 }

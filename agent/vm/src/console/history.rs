@@ -1,6 +1,7 @@
-//! Positions in the log of a console, so that a reader goes on where it was: also after the log was put aside, and after
-//! the agent was killed. The log is the only copy of the output; nothing is kept in memory for a reader. Who asks for the
-//! first time after both, with a position from before, is told of a gap, and gets what is kept from its beginning.
+//! Positions in the log of a console, so that a reader goes on where it was: also after the log was put aside, and
+//! after the agent was killed. The log is the only copy of the output; nothing is kept in memory for a reader. Who asks
+//! for the first time after both, with a position from before, is told of a gap, and gets what is kept from its
+//! beginning.
 
 use std::fmt;
 use std::fs::File;

@@ -48,7 +48,12 @@ pub fn bound(path: &Path, older: &Path, max: u64) -> io::Result<Option<u64>> {
         copy.write_all(&bytes)?;
     }
     // The kernel's own times are too coarse to tell one such file from the next.
-    copy.set_modified(std::time::SystemTime::now())?;
+    let before = older.metadata().and_then(|before| before.modified());
+    if let Ok(before) = before
+        && copy.metadata()?.modified()? <= before
+    {
+        copy.set_modified(before + std::time::Duration::from_micros(1))?;
+    }
     std::fs::rename(temporary, older)?;
     log.set_len(0)?;
     Ok(Some(length - max))

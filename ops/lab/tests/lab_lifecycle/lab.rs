@@ -36,7 +36,7 @@ case "$1 $2 $4 $6" in
     (connect "$(<"$7")") || exit 7
     cp "$7" "$3/connection.json"
     exit ;;
-"run --state --mesh-socket-dir ") ;;
+"run --state --mesh-socket-dir --dns-upstream") ;;
 *) exit 2 ;;
 esac
 until (connect "$(<"$3/connection.json")"); do read -rt 0.05 <> <(:); done

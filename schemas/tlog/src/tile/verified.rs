@@ -108,8 +108,8 @@ impl<S: TileSource> VerifiedTiles<S> {
         hashes.map(Vec::as_slice).ok_or(TileError::Node)
     }
 
-    /// The hashes of a tile of leaves as they are stored. If the tile is full, it is not verified, unlike those above it:
-    /// that they are the tree's leaves is known to whoever makes the same tree of them.
+    /// The hashes of a tile of leaves as they are stored. If the tile is full, it is not verified, unlike those above
+    /// it: that they are the tree's leaves is known to whoever makes the same tree of them.
     ///
     /// # Errors
     /// If the tree has no such tile, it or one above it cannot be read, or one above it is not the tree's.
