@@ -77,8 +77,8 @@ pub enum Refusal {
     KeyReused,
     /// An event of so many bytes fits no entry of the transparency log, and no verifier would take it.
     #[error(
-        "an event of {0} bytes cannot be recorded, but of at most {ENTRY_MAX}: shorten the texts, in which a line feed, \
-         a quotation mark or a backslash takes two bytes, and another control character six"
+        "an event of {0} bytes cannot be recorded, but of at most {ENTRY_MAX}: shorten the texts, in which a line \
+         feed, a quotation mark or a backslash takes two bytes, and another control character six"
     )]
     TooLong(usize),
     /// The command had no effect, and can be repeated.
