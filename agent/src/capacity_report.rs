@@ -44,11 +44,12 @@ async fn send(connection: &Connection, report: CapacityReport) {
         connects.mark_unchanged();
         let options = CallOptions { timeout: TIMEOUT, idempotency_key: None };
         let Err(error) = connection.call::<ReportCapacity>(&report, options).await else { return };
-        // The node has not joined yet, it changes too often, or nobody answers.
+        // The node has not joined yet, it changes too often, or it is not connected. A control plane of an earlier
+        // version does not answer at all.
         let is_soon = match &error {
             CallError::Refused(body) => matches!(body.error.code, ErrorCode::NotFound | ErrorCode::Unavailable),
-            CallError::TimedOut { .. } | CallError::Transport { .. } => true,
-            CallError::NoService { .. } | CallError::Malformed(_) => false,
+            CallError::Transport { .. } => true,
+            CallError::TimedOut { .. } | CallError::NoService { .. } | CallError::Malformed(_) => false,
         };
         if !is_soon && !std::mem::replace(&mut is_logged, true) {
             let error = Causes(&error);
