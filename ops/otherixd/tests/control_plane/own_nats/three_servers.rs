@@ -136,8 +136,9 @@ async fn leader_of(nats: &OwnNats, creds: &Creds, stream: &str) -> usize {
     wait_for(DEADLINE, "a leader", async || {
         let stream = context.get_stream(stream).await.map_err(|error| error.to_string())?;
         let cluster = stream.cached_info().cluster.clone().ok_or("no cluster")?;
+        // Without a leader, for a moment, all are listed as replicas.
+        let Some(name) = cluster.leader.clone() else { return Err("no leader".to_owned()) };
         assert_eq!(cluster.replicas.len() + 1, SERVERS, "{cluster:?}");
-        let name = cluster.leader.ok_or("no leader")?;
         name.strip_prefix('n').and_then(|number| number.parse::<usize>().ok()).map(|number| number - 1).ok_or(name)
     })
     .await
