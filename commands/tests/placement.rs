@@ -92,7 +92,11 @@ fn machines_are_placed_where_there_is_room() {
     let error = ErrorBody::from(&rejection).error;
     assert_eq!(error.code, ErrorCode::Conflict);
     assert_eq!(error.details.get("free"), Some(&json!({"vcpus": 0, "memory_mb": 0, "disk_gib": 1})));
-    assert!(error.message.contains("needs 1 vCPUs, 64 MiB of memory, 0 GiB of disk"), "{}", error.message);
+    assert!(
+        error.message.contains("no node has room for 1 vCPU, 64 MiB of memory, 0 GiB of disk: "),
+        "{}",
+        error.message
+    );
     // A VM without a machine takes nothing.
     cluster.when(&create_vm(4, None, Some(1))).then(vm_created(4, None, 1));
     // Room is that of the VMs that are there, whether they run or not.
@@ -138,5 +142,5 @@ fn machines_are_not_placed_on_a_node_that_runs_none() {
     one.when(&create_vm(2, None, Some(1))).then(vm_created(2, None, 1));
     let all = given([node_joined(1), none(1).into()]);
     all.when(&create(2, None, None)).then_rejected(refused.clone());
-    assert_eq!(refused.to_string(), "node `node-1` runs no machines of VMs: there is no QEMU");
+    assert_eq!(refused.to_string(), "node `node-1` cannot run VMs: there is no QEMU");
 }

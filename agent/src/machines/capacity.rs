@@ -21,7 +21,6 @@ const REASON_MAX: usize = 512;
 /// What is offered to machines together; found out where it is not given.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Offer {
-    /// Virtual processors.
     pub vcpus: Option<u32>,
     /// Memory in MiB.
     pub memory_mb: Option<u32>,

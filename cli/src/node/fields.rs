@@ -40,9 +40,9 @@ pub(super) fn details(view: &NodeView) -> String {
         lines.push(("cordoned", "yes: no VMs are placed on it".to_owned()));
     }
     lines.extend(arch.map(|arch| ("arch", arch.to_string())));
-    lines.extend(view.capacity.as_ref().map(|capacity| ("machines", machines(capacity))));
+    lines.extend(view.capacity.as_ref().map(|capacity| ("accelerator", accelerator(capacity))));
     lines.extend(
-        view.capacity.as_ref().zip(view.allocated).map(|(capacity, taken)| ("taken", taken_of(capacity, taken))),
+        view.capacity.as_ref().zip(view.allocated).map(|(capacity, taken)| ("allocated", allocated(capacity, taken))),
     );
     let networks: Vec<&NodeNetworkStatus> = view.networks.iter().flatten().collect();
     let row = |network: &&NodeNetworkStatus| {
@@ -59,16 +59,16 @@ pub(super) fn details(view: &NodeView) -> String {
 }
 
 /// What executes guests on the node, and why.
-fn machines(capacity: &NodeCapacity) -> String {
+fn accelerator(capacity: &NodeCapacity) -> String {
     let NodeCapacity { accelerator, reason, .. } = capacity;
     match accelerator {
-        Some(accelerator) => format!("run with {}: {reason}", accelerator.as_str()),
-        None => format!("not run: {reason}"),
+        Some(accelerator) => format!("{} ({reason})", accelerator.as_str()),
+        None => format!("none ({reason})"),
     }
 }
 
 /// What the machines take of what the node offers.
-fn taken_of(capacity: &NodeCapacity, taken: Resources) -> String {
+fn allocated(capacity: &NodeCapacity, taken: Resources) -> String {
     let Resources { vcpus, memory_mb, disk_gib } = capacity.resources;
     format!(
         "{} of {vcpus} vCPUs, {} of {memory_mb} MiB of memory, {} of {disk_gib} GiB of disk",

@@ -297,10 +297,10 @@ impl Session {
         };
         let Some(writer) = &mut self.writer else {
             // Nothing is typed: what ends other programs ends this one, too.
-            let is_end = self.escape.split(&piece).is_some() || piece.iter().any(|byte| matches!(byte, 3 | 4));
+            let is_end = self.escape.is_in(&piece) || piece.iter().any(|byte| matches!(byte, 3 | 4));
             return Ok(if is_end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
         };
-        if self.is_terminal && self.escape.split(&piece).is_some() {
+        if self.is_terminal && self.escape.is_in(&piece) {
             return Ok(ControlFlow::Break(()));
         }
         writer.pending.extend(piece);

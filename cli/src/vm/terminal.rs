@@ -72,10 +72,8 @@ pub(super) fn parse_escape(text: &str) -> Result<EscapeKey, String> {
 }
 
 impl EscapeKey {
-    /// What precedes the key, if it is pressed.
-    pub(super) fn split(self, typed: &[u8]) -> Option<&[u8]> {
-        let at = typed.iter().position(|byte| Some(*byte) == self.0)?;
-        typed.get(..at)
+    pub(super) fn is_in(self, typed: &[u8]) -> bool {
+        self.0.is_some_and(|key| typed.contains(&key))
     }
 
     pub(super) fn describe(self) -> String {
@@ -100,8 +98,8 @@ mod tests {
             assert_eq!(parse_escape(bad).is_ok(), bad == "^", "{bad}");
         }
         let key = parse_escape("^]").unwrap();
-        assert_eq!((key.split(b"ab\x1dc"), key.split(b"abc")), (Some(&b"ab"[..]), None));
-        assert_eq!(parse_escape("none").unwrap().split(b"\x1d"), None);
+        assert_eq!((key.is_in(b"ab\x1dc"), key.is_in(b"abc")), (true, false));
+        assert!(!parse_escape("none").unwrap().is_in(b"\x1d"));
         assert_eq!(key.describe(), "Ctrl-] ends");
     }
 }

@@ -195,8 +195,8 @@ async fn places_machines_where_there_is_room() {
         |name: &str, flags: &str| format!("vm create {name} --arch amd64 --image-url http://192.0.2.9/i {flags}");
     one.offer(Resources { vcpus: 4, memory_mb: 4096, disk_gib: 20 }).await;
     let shown = run(&control_plane, "node get node-1").await.stdout;
-    let none = "taken:    0 of 4 vCPUs, 0 of 4096 MiB of memory, 0 of 20 GiB of disk\n";
-    assert!(shown.contains("machines: run with tcg: configured\n") && shown.contains(none), "{shown}");
+    let none = "allocated:   0 of 4 vCPUs, 0 of 4096 MiB of memory, 0 of 20 GiB of disk\n";
+    assert!(shown.contains("accelerator: tcg (configured)\n") && shown.contains(none), "{shown}");
     let first = json(&control_plane, &created("a", "--vcpus 3 --memory-mb 1024 --disk-gib 5")).await;
     let node = json(&control_plane, "node get node-1").await;
     assert_eq!(node["allocated"], json!({"vcpus": 3, "memory_mb": 1024, "disk_gib": 5}));
@@ -204,8 +204,8 @@ async fn places_machines_where_there_is_room() {
     // Without a machine it takes nothing.
     json(&control_plane, &created("tap", "--tap-only")).await;
     let full = run(&control_plane, &created("b", "--memory-mb 512")).await;
-    let why = "node `node-1` has no room: the machine needs 2 vCPUs, 512 MiB of memory, 0 GiB of disk; free are 1 \
-               vCPUs, 3072 MiB of memory, 15 GiB of disk";
+    let why = "node `node-1` has no room for 2 vCPUs, 512 MiB of memory, 0 GiB of disk: it has 1 vCPU, 3072 MiB of \
+               memory, 15 GiB of disk left";
     assert_eq!(full.code, Some(4), "{full:?}");
     assert!(full.stderr.contains(why), "{full:?}");
     json(&control_plane, &created("b", "--vcpus 1 --memory-mb 512 --node node-1")).await;

@@ -43,13 +43,13 @@ pub enum Rejection {
     NodeCordoned(NodeName),
     #[error("node `{node}` is {node_arch}, and runs no VMs for {arch}")]
     NodeOfOtherArch { node: NodeName, node_arch: Arch, arch: Arch },
-    #[error("node `{node}` runs no machines of VMs: {reason}")]
+    #[error("node `{node}` cannot run VMs: {reason}")]
     NodeRunsNoMachines { node: NodeName, reason: String },
-    #[error("node `{node}` has no room: the machine needs {needed}; free are {free}")]
+    #[error("node `{node}` has no room for {needed}: it has {free} left. Delete VMs, or choose another node")]
     NoRoom { node: NodeName, needed: Resources, free: Resources },
     #[error(
-        "no node has room: the machine needs {needed}; node `{node}`, which of {nodes} has the most memory left, has \
-         {free}"
+        "no node has room for {needed}: node `{node}`, which of {nodes} has the most memory left, has {free}. Delete \
+         VMs, or add a node"
     )]
     NoRoomAnywhere { nodes: usize, node: NodeName, needed: Resources, free: Resources },
     #[error("the NIC's random id has the tap of another: try again")]

@@ -105,7 +105,8 @@ impl Resources {
 impl std::fmt::Display for Resources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { vcpus, memory_mb, disk_gib } = self;
-        write!(f, "{vcpus} vCPUs, {memory_mb} MiB of memory, {disk_gib} GiB of disk")
+        let plural = if *vcpus == 1 { "" } else { "s" };
+        write!(f, "{vcpus} vCPU{plural}, {memory_mb} MiB of memory, {disk_gib} GiB of disk")
     }
 }
 

@@ -10,18 +10,13 @@ use crate::domain::{Decision, Rejection, State};
 impl Node {
     /// Checks whether a machine has room on the node. One that has not told what it offers counts as large enough.
     pub(in crate::domain) fn check_room(&self, needed: Resources) -> Result<(), Rejection> {
-        let Some(NodeCapacity { accelerator, reason, .. }) = &self.capacity else { return Ok(()) };
+        let Some(NodeCapacity { accelerator, reason, resources }) = &self.capacity else { return Ok(()) };
         let node = self.name.clone();
         if accelerator.is_none() {
             return Err(Rejection::NodeRunsNoMachines { node, reason: reason.clone() });
         }
-        let free = self.free().unwrap_or_default();
+        let free = resources.minus(self.allocated);
         if free.covers(needed) { Ok(()) } else { Err(Rejection::NoRoom { node, needed, free }) }
-    }
-
-    /// Returns what is left for machines; `None` if the node has not told what it offers.
-    pub(in crate::domain) fn free(&self) -> Option<Resources> {
-        self.capacity.as_ref().map(|capacity| capacity.resources.minus(self.allocated))
     }
 }
 

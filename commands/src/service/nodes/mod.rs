@@ -75,7 +75,6 @@ struct Handler {
 }
 
 impl NodeService {
-    /// Subscribes.
     pub(super) async fn start(connections: &Connections, inputs: Inputs) -> Result<Self, ServeError> {
         let Inputs { links, roster, callers, signer, writer, durable, refusals, runtime } = inputs;
         let connection = connections.nodes.clone();

@@ -59,6 +59,16 @@ impl Lab {
         ours.map(|line| line.split_whitespace().next().unwrap().parse().unwrap()).collect()
     }
 
+    /// The node has told what it offers and what executes guests; the machine of one VM takes some of it.
+    fn assert_node_tells_what_it_offers(&self) {
+        let node = wait_for_blocking(DEADLINE, "what the node offers", || {
+            let node = self.ok(&["node", "get", "node-1"]);
+            if node["capacity"]["reason"].is_string() { Ok(node) } else { Err(node.to_string()) }
+        });
+        assert!(["kvm", "tcg"].map(Value::from).contains(&node["capacity"]["accelerator"]), "{node}");
+        assert_eq!((&node["allocated"]["vcpus"], &node["allocated"]["memory_mb"]), (&1.into(), &128.into()));
+    }
+
     fn guest_answers(&self, node: &str, address: &str) -> bool {
         self.succeeds(&["exec", node, "--", "ping", "-q", "-c1", "-W2", address])
     }
@@ -78,6 +88,7 @@ fn lab_cluster_vms_boot_and_outlive_their_agent() {
     assert_eq!((&created["status"], &created["machine"]["phase"]), (&"ready".into(), &"running".into()));
     assert_eq!((&created["nic"]["ip"], &created["machine"]["power"]), (&"10.60.0.2".into(), &"running".into()));
     wait_for_blocking(BOOT, "the guest to have its address", || lab.guest_answers("node-1", "10.60.0.2"));
+    lab.assert_node_tells_what_it_offers();
     let [process] = lab.processes(&created)[..] else { panic!("one process: {created}") };
 
     // A killed agent takes nothing with it, and the next one finds the VM again.
