@@ -9,6 +9,7 @@ mod lab;
 mod mesh;
 mod names;
 mod nat;
+mod processor;
 mod read_models;
 mod ready;
 mod report;

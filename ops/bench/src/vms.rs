@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::BenchError;
 use crate::lab::BenchLab;
+use crate::processor::processor_time;
 use crate::report::{report_progress, target_result};
 use crate::rounds::LabClient;
 use crate::thread::BenchThread;
@@ -28,9 +29,6 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Targets: the agent's memory in MiB, and its processor time when idle, in percent of a core.
 const RSS_MIB: f64 = 40.0;
 const IDLE_PERCENT: f64 = 0.5;
-
-/// Clock ticks of `/proc` in a second.
-const TICKS: f64 = 100.0;
 
 struct VmMeasurements {
     acknowledged: Duration,
@@ -70,9 +68,9 @@ pub(crate) async fn run(bin_dir: &Path, name: &str, count: u32) -> Result<String
         return Err(format!("{taps} taps are up, not {count}").into());
     }
     tokio::time::sleep(SETTLE).await;
-    let busy = processor(agent)?;
+    let busy = processor_time(agent)?;
     tokio::time::sleep(IDLE).await;
-    let idle = processor(agent)? - busy;
+    let idle = processor_time(agent)? - busy;
     let after = memory(agent)?;
     let percent = idle * 100.0 / IDLE.as_secs_f64();
     Ok([
@@ -105,13 +103,4 @@ fn memory(pid: u32) -> Result<(f64, f64), BenchError> {
         Ok(kib / 1024.0)
     };
     Ok((field("VmRSS")?, field("VmHWM")?))
-}
-
-/// Processor time of a process, in seconds.
-fn processor(pid: u32) -> Result<f64, BenchError> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, rest) = stat.rsplit_once(')').ok_or("no times in the process status")?;
-    // utime and stime are the 14th and 15th field; the text after the name starts with the third.
-    let ticks: Result<Vec<f64>, _> = rest.split_whitespace().skip(11).take(2).map(str::parse).collect();
-    Ok(ticks?.into_iter().sum::<f64>() / TICKS)
 }

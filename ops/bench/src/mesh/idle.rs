@@ -23,8 +23,8 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::hub;
-use super::node::{processor_time, stat_time};
 use crate::BenchError;
+use crate::processor::{processor_time, stat_time};
 use crate::report::{report_progress, target_result};
 use crate::thread::BenchThread;
 

@@ -66,17 +66,3 @@ impl Drop for MeshNode {
         let _gone = self.holder.wait();
     }
 }
-
-/// Processor time of a process and all its threads so far, in seconds.
-pub(super) fn processor_time(id: u32) -> Result<f64, BenchError> {
-    stat_time(Path::new(&format!("/proc/{id}/stat")))
-}
-
-/// Processor time of a process or thread so far, in seconds, from its file `stat`.
-pub(super) fn stat_time(file: &Path) -> Result<f64, BenchError> {
-    let text = std::fs::read_to_string(file)?;
-    let (_, rest) = text.rsplit_once(')').ok_or("no process status")?;
-    let ticks: Vec<f64> = rest.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
-    let ticks_per_second = u32::try_from(rustix::param::clock_ticks_per_second())?;
-    Ok(ticks.iter().sum::<f64>() / f64::from(ticks_per_second))
-}

@@ -10,8 +10,9 @@ use otherix_mesh::key::WgPrivateKey;
 use otherix_mesh::prefix::Prefix;
 use serde_json::Value;
 
-use super::node::{MeshNode, processor_time};
+use super::node::MeshNode;
 use crate::BenchError;
+use crate::processor::processor_time;
 
 const START_WITHIN: Duration = Duration::from_secs(20);
 

@@ -7,9 +7,10 @@ use otherix_mesh::config::{WgDeviceUpdate, WgPeerUpdate};
 use otherix_mesh::key::WgPrivateKey;
 use otherix_mesh::prefix::Prefix;
 
-use super::node::{MeshNode, processor_time};
+use super::node::MeshNode;
 use super::pair::start_ours;
 use crate::BenchError;
+use crate::processor::processor_time;
 use crate::report::report_progress;
 
 const PEERS: u16 = 1000;

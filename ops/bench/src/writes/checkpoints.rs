@@ -1,5 +1,6 @@
 //! What checkpoints cost: commands per second of a control plane that signs one a second, as always, and of one that
-//! signs one an hour, measured by turns. Both have read models, history and stream; neither has nodes.
+//! signs one an hour, measured by turns: by the clock, and by the processor time that a command takes until all that
+//! follows from it is done. Both have read models, history and stream; neither has nodes.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -39,6 +40,7 @@ pub(crate) async fn run(bin_dir: &Path) -> Result<String, BenchError> {
     until(&with, "log.get", |view| view.pointer("/data/checkpoint").is_some_and(Value::is_string)).await?;
     let number = Cell::new(0);
     let (mut costs, mut rates) = (Vec::new(), [Vec::new(), Vec::new()]);
+    let (mut processor_costs, mut processor) = (Vec::new(), [Vec::new(), Vec::new()]);
     for pair in 1..=PAIRS {
         report_progress(&format!("bench: with and without checkpoints, {pair} of {PAIRS}"));
         let mut order = [(0, &with), (1, &without)];
@@ -51,13 +53,19 @@ pub(crate) async fn run(bin_dir: &Path) -> Result<String, BenchError> {
                 let body = managed(number.replace(number.get() + 1));
                 async move { control_plane.create(body, KeyMode::None).await.map(drop) }
             };
+            let (before, first) = (control_plane.processor_time()?, number.get());
             let rate = measure(IN_FLIGHT, TIME, create).await?.per_second;
             rates.get_mut(which).ok_or("there are two")?.push(rate);
             // What follows the journal would take processor time from the next measurement.
             until(control_plane, "projection.status", has_caught_up).await?;
+            let spent = (control_plane.processor_time()? - before) / f64::from(number.get() - first);
+            processor.get_mut(which).ok_or("there are two")?.push(spent);
         }
         if let [Some(with), Some(without)] = rates.each_ref().map(|rates| rates.last()) {
             costs.push(1.0 - with / without);
+        }
+        if let [Some(with), Some(without)] = processor.each_ref().map(|times| times.last()) {
+            processor_costs.push(with / without - 1.0);
         }
     }
     let signed = with.request("log.get", "{}", KeyMode::None).await?;
@@ -66,18 +74,26 @@ pub(crate) async fn run(bin_dir: &Path) -> Result<String, BenchError> {
     with.stop().await?;
     without.stop().await?;
     let (cost, [with, without]) = (median(&costs), rates.map(|rates| median(&rates)));
-    costs.sort_by(f64::total_cmp);
-    let quartile = |quarter: usize| costs.get(costs.len() * quarter / 4).copied().unwrap_or_default() * 100.0;
+    let [with_processor, without_processor] = processor.map(|times| median(&times) * 1e6);
     let met = target_result(cost <= TARGET);
     Ok(format!(
         "commands/s at {IN_FLIGHT} in flight: {with:.0} with checkpoints, {without:.0} without (medians of {PAIRS})\n  \
-         a checkpoint a second costs {:.1} % (median of pairs; quartiles {:.1} and {:.1}; target {:.0} %: {met}); \
-         {covered} events are covered",
+         a checkpoint a second costs {:.1} % (median of pairs; quartiles {}; target {:.0} %: {met}); {covered} events are \
+         covered\n  processor time of a command, µs: {with_processor:.0} with, {without_processor:.0} without; \
+         {:.1} % more (median of pairs; quartiles {})",
         cost * 100.0,
-        quartile(1),
-        quartile(3),
+        quartiles(costs),
         TARGET * 100.0,
+        median(&processor_costs) * 100.0,
+        quartiles(processor_costs),
     ))
+}
+
+/// The quartiles of fractions, as percentages.
+fn quartiles(mut fractions: Vec<f64>) -> String {
+    fractions.sort_by(f64::total_cmp);
+    let quartile = |quarter: usize| fractions.get(fractions.len() * quarter / 4).copied().unwrap_or_default() * 100.0;
+    format!("{:.1} and {:.1}", quartile(1), quartile(3))
 }
 
 /// Whether all read models have applied all events.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::process::{ServerProcess, find, free_port};
 use crate::BenchError;
+use crate::processor::processor_time_of_all;
 
 /// Connections that requests are spread over.
 const CONNECTIONS: usize = 4;
@@ -135,6 +136,11 @@ impl ControlPlane {
             return Err(format!("`{name}` is refused: {}", String::from_utf8_lossy(&payload)).into());
         }
         Ok(payload)
+    }
+
+    /// Its processor time so far, with that of its NATS server, in seconds.
+    pub(super) fn processor_time(&self) -> Result<f64, BenchError> {
+        processor_time_of_all(self.process.id())
     }
 
     /// Stops it, which publishes all stored events to the stream.

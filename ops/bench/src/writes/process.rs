@@ -27,6 +27,10 @@ impl ServerProcess {
         Ok(Self(child.map_err(|error| format!("cannot run `{}`: {error}", program.display()))?))
     }
 
+    pub(super) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Fails if the process has ended.
     pub(super) fn check(&mut self) -> Result<(), BenchError> {
         match self.0.try_wait()? {
