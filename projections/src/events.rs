@@ -5,7 +5,7 @@ use otherix_runtime::LogLimit;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::event::{Event, EventPage, EventQuery, Family};
 use otherix_schemas::permission::{Permission, Role};
-use otherix_schemas::position::Position;
+use otherix_schemas::position::{Position, PositionError};
 use otherix_schemas::request::{Answer, Meta};
 use otherix_schemas::timestamp::{Timestamp, TimestampError};
 use otherix_transport::service::Call;
@@ -42,6 +42,19 @@ struct Attributes<'a> {
 #[derive(Debug, thiserror::Error)]
 #[error("the last event is missing")]
 struct HeadMissing;
+
+/// A stored event is not what the writer writes.
+#[derive(Debug, thiserror::Error)]
+enum Malformed {
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Text(#[from] std::str::Utf8Error),
+    #[error(transparent)]
+    Position(#[from] PositionError),
+    #[error(transparent)]
+    Time(#[from] TimestampError),
+}
 
 /// Nodes that catch up do not wait for people.
 static FOR_NODES: QueryQueue = QueryQueue::new(1);
@@ -87,7 +100,7 @@ pub(crate) async fn event_after(
     after: Position,
 ) -> Result<Option<(Position, Bytes)>, ErrorBody> {
     let Some(event) = read(events, after, 1).await?.into_iter().next() else { return Ok(None) };
-    let position = position(attributes(&event)?.sequence)?;
+    let (_, position) = attributes(&event).map_err(|error| malformed(after, &error))?;
     Ok(Some((position, event)))
 }
 
@@ -105,9 +118,10 @@ pub(crate) async fn last_before(
         // The first one after the middle.
         let stored = read(events, Position::new(middle), 1).await?;
         let Some(first) = stored.first() else { return Err(internal(&HeadMissing)) };
-        let Attributes { sequence, time: recorded, .. } = attributes(first)?;
-        let position = position(sequence)?;
-        if position <= head && timestamp(recorded)? < time {
+        let is_before = attributes(first).and_then(|(attributes, position)| {
+            Ok((position <= head && attributes.time.parse::<Timestamp>()? < time).then_some(position))
+        });
+        if let Some(position) = is_before.map_err(|error| malformed(Position::new(middle), &error))? {
             before = position.get();
         } else {
             after = middle;
@@ -134,24 +148,26 @@ async fn page(
             if count % YIELD_AFTER == 0 {
                 tokio::task::yield_now().await;
             }
-            let Attributes { sequence, r#type, time } = attributes(&event)?;
-            let position = position(sequence)?;
+            let (position, type_name, time, text) = match parts(&event) {
+                Ok(parts) => parts,
+                // The page has what is before it; the next one begins with it, and fails.
+                Err(_) if !page.events.is_empty() => return Ok(page),
+                Err(error) => return Err(malformed(page.complete_to, &error)),
+            };
             if position > head {
                 return Ok(page);
             }
-            if let Some(until) = until
-                && timestamp(time)? >= until
-            {
+            if until.is_some_and(|until| time >= until) {
                 page.is_complete = true;
                 return Ok(page);
             }
-            let text = std::str::from_utf8(&event).map_err(|error| internal(&error))?;
-            if is_selected(r#type, text) {
+            if is_selected(type_name, text) {
                 bytes += event.len() + 1;
                 if bytes > BYTES_MAX && !page.events.is_empty() {
                     return Ok(page);
                 }
-                page.events.push(RawValue::from_string(text.to_owned()).map_err(|error| internal(&error))?);
+                let event = RawValue::from_string(text.to_owned());
+                page.events.push(event.map_err(|error| malformed(page.complete_to, &error.into()))?);
             }
             page.complete_to = position;
         }
@@ -175,16 +191,16 @@ async fn read(events: &dyn EventReader, after: Position, limit: u32) -> Result<V
     })
 }
 
-fn attributes(event: &[u8]) -> Result<Attributes<'_>, ErrorBody> {
-    serde_json::from_slice(event).map_err(|error| internal(&error))
+fn attributes(event: &[u8]) -> Result<(Attributes<'_>, Position), Malformed> {
+    let attributes: Attributes<'_> = serde_json::from_slice(event)?;
+    let position = Position::from_sequence(attributes.sequence)?;
+    Ok((attributes, position))
 }
 
-fn timestamp(text: &str) -> Result<Timestamp, ErrorBody> {
-    text.parse().map_err(|error: TimestampError| internal(&error))
-}
-
-fn position(sequence: &str) -> Result<Position, ErrorBody> {
-    Position::from_sequence(sequence).map_err(|error| internal(&error))
+/// The position, type and time of an event, and its text.
+fn parts(event: &[u8]) -> Result<(Position, &str, Timestamp, &str), Malformed> {
+    let (Attributes { r#type, time, .. }, position) = attributes(event)?;
+    Ok((position, r#type, time.parse()?, std::str::from_utf8(event)?))
 }
 
 /// The family of events of a type; none for a type that this version does not know.
@@ -192,12 +208,20 @@ fn family(type_name: &str) -> Option<Family> {
     Event::declaration_of(type_name).ok().map(|declaration| declaration.family)
 }
 
+fn malformed(after: Position, error: &Malformed) -> ErrorBody {
+    let mut body = internal(error);
+    body.error.message = format!(
+        "the stored event after position {after} is malformed: the journal was altered; restore it from a backup"
+    );
+    body
+}
+
 fn internal(error: &(dyn std::error::Error + 'static)) -> ErrorBody {
     static FAILED: LogLimit = LogLimit::new();
     if let Some(count) = FAILED.hit() {
         tracing::error!(error = %Causes(error), count, "stored events cannot be returned");
     }
-    ErrorBody::new(ErrorCode::Internal, "a stored event is malformed")
+    ErrorBody::new(ErrorCode::Internal, "stored events cannot be returned")
 }
 
 #[cfg(test)]
@@ -209,14 +233,15 @@ mod tests {
     use super::*;
     use crate::follow::ReadError;
 
-    /// Events with these positions and times, in microseconds.
+    /// Events with these positions and times, in microseconds. One with a negative time is malformed.
     struct Stored(Vec<(u64, i64)>);
 
     impl EventReader for Stored {
         fn read(&self, after: Position, limit: u32) -> BoxFuture<'_, Result<Vec<Bytes>, ReadError>> {
             let later = self.0.iter().filter(move |(position, _)| *position > after.get());
             let event = |(position, micros): &(u64, i64)| {
-                let time = Timestamp::from_unix_micros(*micros).unwrap().to_string();
+                let time = Timestamp::from_unix_micros((*micros).max(0)).unwrap().to_string();
+                let time = if *micros < 0 { "yesterday".to_owned() } else { time };
                 let sequence = Position::new(*position).to_sequence();
                 let event = json!({ "sequence": sequence, "type": "dev.otherix.network.created.v1", "time": time });
                 Bytes::from(event.to_string())
@@ -266,6 +291,14 @@ mod tests {
             let found = (page.complete_to.get(), page.is_complete, page.events.len());
             assert_eq!(found, (complete_to, is_complete, count), "{limit:?}");
         }
+        // What is before a malformed event is returned, and what is after it.
+        let altered = Stored(vec![(1, 10), (2, 20), (4, -1), (5, 30)]);
+        let before = page(&altered, Position::ZERO, to(5, None), |_, _| true).await.unwrap();
+        assert_eq!((before.complete_to.get(), before.events.len()), (2, 2));
+        let error = page(&altered, before.complete_to, to(5, None), |_, _| true).await.unwrap_err().error;
+        assert!(error.message.contains("after position 2 is malformed"), "{error:?}");
+        let after = page(&altered, Position::new(4), to(5, None), |_, _| true).await.unwrap();
+        assert_eq!(after.events.len(), 1);
         let none = page(&stored, Position::ZERO, to(6, None), |_, _| false).await.unwrap();
         assert_eq!((none.complete_to.get(), none.events.len()), (6, 0), "the next page begins after it");
     }
