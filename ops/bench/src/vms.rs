@@ -58,7 +58,8 @@ pub(crate) async fn run(bin_dir: &Path, name: &str, count: u32) -> Result<String
             access.enter_node()?;
             let links = netns::ip_json(&["link", "show", "type", "tun"]);
             let flags = |link: &Value| link.get("flags").and_then(Value::as_array).cloned().unwrap_or_default();
-            let is_up = |link: &&Value| flags(link).contains(&"UP".into());
+            // The mesh device is one of this type, too, but no bridge has it as a port.
+            let is_up = |link: &&Value| flags(link).contains(&"UP".into()) && link.get("master").is_some();
             let taps = links.as_array().map_or(0, |links| links.iter().filter(is_up).count());
             Ok(VmMeasurements { acknowledged, ready, taps })
         })
