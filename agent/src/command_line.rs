@@ -7,6 +7,8 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use otherix_agent::wireguard::Backend;
 use otherix_mesh::args::MeshArgs;
+use otherix_observe::endpoint::MetricsArgs;
+use otherix_observe::logs::LogArgs;
 use otherix_responder::dns::PORT;
 use otherix_schemas::value::{self, NodeName};
 use otherix_vm::spec::Accelerator;
@@ -19,6 +21,8 @@ use otherix_vm::spec::Accelerator;
 pub(crate) struct AgentArgs {
     #[command(subcommand)]
     pub(crate) command: AgentCommand,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 const ABOUT: &str = "\
@@ -192,6 +196,8 @@ pub(crate) struct RunOptions {
     /// [default: those of /etc/resolv.conf, as it is at the time]
     #[arg(long = "dns-upstream", value_name = "ADDRESS[:PORT]")]
     pub(crate) dns_upstreams: Vec<DnsUpstream>,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsArgs,
 }
 
 /// A resolver.

@@ -24,13 +24,13 @@ use otherix_agent::withdrawn::{self, WithdrawnNetwork};
 use otherix_agent::witness::{self, LogContradiction};
 use otherix_identity::join_token::{JOIN_TOKEN_MAX, JoinToken};
 use otherix_image::fetch::FetchSettings;
+use otherix_observe::service_manager;
 use otherix_runtime::files::PrivateFileError;
 use otherix_runtime::{ClockError, SystemRuntime, check_clock, files};
 use otherix_schemas::error::Causes;
 use otherix_vm::process::Launcher;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
 use self::command_line::{
@@ -45,10 +45,8 @@ const TIMED_OUT: u8 = 124;
 const UNREACHABLE: u8 = 7;
 
 fn main() -> ExitCode {
-    let AgentArgs { command } = AgentArgs::parse();
-    let filter =
-        EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn,boringtun=off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    let AgentArgs { command, log } = AgentArgs::parse();
+    log.start("info,async_nats=warn,boringtun=off");
     let done = match command {
         AgentCommand::Join(options) => join_cluster(options),
         AgentCommand::Run(options) => start(options),
@@ -218,6 +216,7 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         vm_memory_mb,
         vm_disk_gib,
         dns_upstreams,
+        metrics,
     } = options;
     let overrides = ConnectionOverrides { server: nats, credentials, ca, name };
     let (endpoint, name) = connection::resolve(&state, overrides)?;
@@ -243,7 +242,7 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
         launcher: Launcher { program: "/proc/self/exe".into(), arguments: vec!["vm-launch".into()] },
     };
     let resolvers = dns_upstreams.into_iter().map(|upstream| upstream.0).collect();
-    let config = AgentConfig { endpoint, state, name, mesh, machines, resolvers };
+    let config = AgentConfig { endpoint, state, name, mesh, machines, resolvers, metrics };
     let runtime = runtime()?;
     let ran = runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -252,6 +251,7 @@ fn start(options: RunOptions) -> Result<(), Box<dyn Error>> {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
+            service_manager::stopping();
             tracing::info!("stopping; the devices of this node stay");
         };
         Ok(agent::run(config, stop).await?)

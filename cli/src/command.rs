@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::manifest::{self, KindEntry, ManifestAction, ManifestArgs};
 use crate::output::Printer;
 use crate::output::format::Format;
-use crate::{admin, audit, context, events, image, man, network, node, schema, user, vm};
+use crate::{admin, audit, context, events, image, man, network, node, schema, status, user, vm};
 
 /// The kinds of manifests, in the order in which resources are created.
 pub(crate) const KINDS: &[KindEntry] = &[KindEntry::of::<NetworkView>(), KindEntry::of::<VmView>()];
@@ -49,6 +49,7 @@ pub(crate) enum CliCommand {
     Events(events::EventsSubcommand),
     #[command(subcommand)]
     Explain(events::explain::ExplainSubcommand),
+    Status(status::StatusArgs),
     Schema(schema::SchemaArgs),
     /// Show what has changed between two moments, and by whom
     #[command(after_help = events::diff::HELP)]
@@ -98,7 +99,7 @@ Exit codes:
   5    blocked by dependent resources
   6    not authenticated, or permission denied
   7    NATS or the control plane is unreachable or temporarily unavailable
-  8    a node reported a failure (with --wait)
+  8    a node reported a failure (with --wait), or something is wrong (status)
   124  --wait-timeout expired
 
 Data is written to stdout, everything else to stderr. With `-o json`, an error is one JSON object on stderr:
@@ -130,6 +131,7 @@ impl CliCommand {
             Self::User(command) => user::run(global, *command, printer).await,
             Self::Events(command) => events::run(global, command, printer).await,
             Self::Explain(command) => events::explain::run(global, command, printer).await,
+            Self::Status(args) => status::run(global, args, printer).await,
             Self::Schema(args) => schema::run(global, args, printer).await,
             Self::Diff(args) => events::diff::run(global, args, printer).await,
             Self::Admin(command) => admin::run(global, command, printer).await,

@@ -25,6 +25,7 @@ mod output;
 mod reference;
 mod resource;
 mod schema;
+mod status;
 mod trace;
 mod usage;
 mod user;

@@ -8,6 +8,7 @@
 
 mod beside;
 pub mod buckets;
+pub mod cluster;
 mod events;
 pub mod follow;
 pub mod history;

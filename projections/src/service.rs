@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use otherix_runtime::LogLimit;
+use otherix_schemas::cluster::GetClusterStatus;
 use otherix_schemas::error::{Causes, ErrorBody, ErrorCode};
 use otherix_schemas::event::ListEvents;
 use otherix_schemas::position::Position;
@@ -25,13 +26,13 @@ use crate::follow::EventReader;
 use crate::history::{History, is_interrupted};
 use crate::query::{Listed, Page, QueryError};
 use crate::read_models::{ReadModels, ReadSnapshot, ReadSnapshotError};
-use crate::{events, network, node, schemas, status, user, vm};
+use crate::{cluster, events, network, node, schemas, status, user, vm};
 
 /// The queries of all read models.
 static SERVED: [&Queries; 4] = [&network::QUERIES, &vm::QUERIES, &node::QUERIES, &user::QUERIES];
 
 /// How long a request waits for the read models to contain what was acknowledged, unless it accepts a stale answer.
-const LAG: Duration = Duration::from_secs(2);
+pub(crate) const LAG: Duration = Duration::from_secs(2);
 
 /// Requests that are answered from the same read models.
 pub(crate) struct Queries {
@@ -57,7 +58,12 @@ pub struct Inputs {
     /// The last durable position of the event store.
     pub head: watch::Receiver<Position>,
     pub events: Arc<dyn EventReader>,
+    /// The last event that the stream has acknowledged.
+    pub stream: StreamPosition,
 }
+
+/// Tells the last event that the stream has acknowledged.
+pub type StreamPosition = Arc<dyn Fn() -> Position + Send + Sync>;
 
 impl Service {
     /// Subscribes. Once NATS has processed that ([`otherix_transport::Connection::settled`]), no request is lost.
@@ -92,7 +98,7 @@ impl Inputs {
     /// # Errors
     /// What the caller is told instead of an answer.
     pub async fn answer(&self, call: Call) -> Result<Bytes, ErrorBody> {
-        let Self { models, history, head, events } = self;
+        let Self { models, history, head, events, stream } = self;
         // As of the request's arrival.
         let head = *head.borrow();
         if let RequestKind::Maintenance = call.request.kind {
@@ -101,6 +107,8 @@ impl Inputs {
             let queries = queries_of(&call).filter(|queries| queries.is_historic);
             let queries = queries.ok_or_else(|| no_history(&call))?;
             history.answer(events.as_ref(), (at, head), call, queries.answer).await
+        } else if call.request == Request::of::<GetClusterStatus>() {
+            cluster::answer(models, history, (head, stream()), &call).await
         } else if call.request == Request::of::<ListEvents>() {
             events::list(events.as_ref(), head, &call).await
         } else if otherix_schemas::schema::QUERIES.contains(&call.request) {
@@ -127,19 +135,20 @@ async fn handle(models: &ReadModels, head: Position, call: Call) -> Result<Bytes
     if !call.stale && !models.reach(reads, head, LAG).await {
         return Err(lagging(models, reads, head));
     }
-    match models.snapshot(reads, move |snapshot| answer(snapshot, &call)).await {
-        Ok(answer) => {
-            if answer.as_ref().is_err_and(|error| error.error.code == ErrorCode::Internal) {
-                models.suspect_damage();
-            }
-            answer
-        }
-        Err(ReadSnapshotError::Rebuilding) => Err(lagging(models, reads, head)),
-        Err(ReadSnapshotError::Query(error)) => {
-            models.suspect_damage();
-            Err(failed(&error))
-        }
-        Err(ReadSnapshotError::Task(error)) => Err(ErrorBody::new(ErrorCode::Internal, error.to_string())),
+    let answer = models.snapshot(reads, move |snapshot| answer(snapshot, &call)).await;
+    let answer = answer.unwrap_or_else(|error| Err(not_read(models, (reads, head), error)));
+    if answer.as_ref().is_err_and(|error| error.error.code == ErrorCode::Internal) {
+        models.suspect_damage();
+    }
+    answer
+}
+
+/// The answer if the read models could not be read.
+pub(crate) fn not_read(models: &ReadModels, (reads, head): (&[&str], Position), error: ReadSnapshotError) -> ErrorBody {
+    match error {
+        ReadSnapshotError::Rebuilding => lagging(models, reads, head),
+        ReadSnapshotError::Query(error) => failed(&error),
+        ReadSnapshotError::Task(error) => ErrorBody::new(ErrorCode::Internal, error.to_string()),
     }
 }
 

@@ -32,7 +32,8 @@ pub(crate) fn answer(models: &ReadModels, history: &History, head: Position, cal
     }
 }
 
-fn status(models: &ReadModels, history: &History, head: Position) -> ProjectionsView {
+/// How far each read model is.
+pub(crate) fn status(models: &ReadModels, history: &History, head: Position) -> ProjectionsView {
     let view = |name: &str, position: Position, stopped, last_error| ProjectionView {
         name: name.to_owned(),
         state: if stopped { ProjectionState::Stopped } else { ProjectionState::Following },

@@ -8,13 +8,14 @@
 //! [`decisions`] applies decisions, and handles those that diverge from the ledger. `hold` holds deletions, `needs`
 //! determines what the node must be able to reach, `reporting` sends reports, and `node_removal` handles the removal of
 //! this node from the cluster. `contact` determines what must not be taken away now, and keeps the networks that were
-//! withdrawn. `pass` makes the passes. `guests` determines whose DHCP and DNS is
-//! answered.
+//! withdrawn. `pass` makes the passes. `guests` determines whose DHCP and DNS is answered. `metrics` counts, and logs
+//! failures.
 
 mod contact;
 mod decisions;
 mod guests;
 mod hold;
+mod metrics;
 mod needs;
 mod node_removal;
 mod pass;
@@ -27,12 +28,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use otherix_observe::endpoint::MetricsArgs;
+use otherix_observe::service_manager;
 use otherix_responder::Responder;
 use otherix_responder::dns::{Relay, Upstreams};
 use otherix_runtime::{Backoff, LogLimit, SystemRuntime, TaskSet};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::{NicId, VmId};
 use otherix_schemas::node::{JoinAnswer, ReportReceipt};
+use otherix_schemas::outcome::ResourceOutcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::value::NodeName;
 use otherix_transport::request::CallError;
@@ -43,6 +47,7 @@ use tokio::time::Instant;
 use self::contact::ContactGuard;
 use self::decisions::{DecisionFeed, LedgerMode};
 use self::guests::{AnsweredGuests, Zones};
+use self::metrics::{AgentMetrics, OutcomeLog, Sources};
 use self::needs::NodeNeeds;
 use crate::asks::{self, Asks};
 use crate::capacity_report;
@@ -82,6 +87,7 @@ pub struct AgentConfig {
     /// The resolvers that guests' questions about other names are relayed to; if there are none, those of
     /// `/etc/resolv.conf`.
     pub resolvers: Vec<SocketAddr>,
+    pub metrics: MetricsArgs,
 }
 
 /// The errors that end the agent.
@@ -108,7 +114,7 @@ pub enum AgentError {
 /// # Errors
 /// [`AgentError`] if the agent cannot start, or if the connection is closed. Everything else is retried.
 pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
-    let AgentConfig { endpoint, state, name, mesh, machines, resolvers } = config;
+    let AgentConfig { endpoint, state, name, mesh, machines, resolvers, metrics: metrics_args } = config;
     let mut stop = pin!(stop);
     let runtime = SystemRuntime::shared();
     let _only_agent = become_only_agent(&state, &runtime).await?;
@@ -165,8 +171,16 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     tasks.add(runtime.spawn("asks", asks::answer(asks)));
     let capacities = capacity_report::report(connection.clone(), node_id, machines.capacity());
     tasks.add(runtime.spawn("capacity report", capacities));
+    let metrics = AgentMetrics::new();
+    let sources = Sources { connection: connection.clone(), shared: shared.clone(), peers: mesh.peers() };
+    match metrics.listen(metrics_args, sources).await {
+        Ok(endpoint) => endpoint.into_iter().for_each(|endpoint| tasks.add(runtime.spawn("metrics", endpoint.run()))),
+        // The node's networks do not wait for those who look at it.
+        Err(error) => tracing::error!(%error, "nobody can read the metrics until the agent is restarted"),
+    }
+    tasks.add(runtime.spawn("watchdog of the service manager", service_manager::keep_alive()));
     let zones = Zones::new(Arc::new(Relay::new(Arc::clone(&runtime), Upstreams::new(resolvers))));
-    let handles = Handles { mesh, machines, zones };
+    let handles = Handles { mesh, machines, zones, outcome_log: OutcomeLog::new(metrics) };
     let mut agent = Agent::new(connection, identity, state, handles, MembershipChannel { shared, answers })?;
     (agent.needs, agent.nats_ports) = (needs, nats_ports);
     agent.guard.follow(peer);
@@ -200,6 +214,7 @@ struct Handles {
     mesh: MeshHandle,
     machines: MachinesHandle,
     zones: Zones,
+    outcome_log: OutcomeLog,
 }
 
 struct Agent {
@@ -247,6 +262,7 @@ struct Agent {
     needs_pass: bool,
     notices: Vec<String>,
     reporter: OutcomeReporter,
+    outcome_log: OutcomeLog,
     /// The report in flight.
     sending: TaskSet<Result<ReportReceipt, CallError>>,
     /// When a report that failed is sent again.
@@ -266,7 +282,7 @@ impl Agent {
         connection: Connection,
         identity: Identity,
         state: PathBuf,
-        Handles { mesh, machines, zones }: Handles,
+        Handles { mesh, machines, zones, outcome_log }: Handles,
         MembershipChannel { shared, answers }: MembershipChannel,
     ) -> Result<Self, AgentError> {
         let runtime = Arc::clone(connection.runtime());
@@ -308,6 +324,7 @@ impl Agent {
             needs_pass: true,
             notices: Vec::new(),
             reporter,
+            outcome_log,
             sending: TaskSet::default(),
             resend_at: None,
             other_agent,
@@ -324,6 +341,10 @@ impl Agent {
     }
 
     async fn run(&mut self) -> AgentError {
+        if !self.can_act() {
+            // There is nothing to do before the control plane is reached.
+            self.outcome_log.ready();
+        }
         loop {
             let is_pass_due = self.needs_pass && self.can_act();
             let timer = self.timer();
@@ -340,7 +361,7 @@ impl Agent {
                 Ok(()) = self.needs.changed() => self.needs_pass = true,
                 () = self.guard.changed() => self.needs_pass = true,
                 Ok(()) = self.other_agent.changed() => self.other_agent_changed(),
-                outcome = self.machines.outcome() => self.reporter.observe(outcome),
+                outcome = self.machines.outcome() => self.observe(outcome),
                 faults = self.mesh.faults() => self.needs_pass |= pass::observe_mesh(&mut self.reconciler, faults),
                 () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
                 () = std::future::ready(()), if is_pass_due => {}
@@ -348,6 +369,7 @@ impl Agent {
             self.on_time();
             if self.needs_pass && self.can_act() {
                 self.pass().await;
+                self.outcome_log.ready();
             }
             if let Some(observed) = self.reconciler.notified(device::mesh::MeshKind::NAME) {
                 self.mesh.device_changed(observed.mesh().map(|link| link.index));
@@ -357,6 +379,12 @@ impl Agent {
                 self.ledger_saver.save_if_due(ledger);
             }
         }
+    }
+
+    /// Takes an outcome over, to be reported if it is new.
+    fn observe(&mut self, outcome: ResourceOutcome) {
+        self.outcome_log.observe(&outcome, self.ledger.as_ref());
+        self.reporter.observe(outcome);
     }
 
     /// Returns the earliest time at which something is due.

@@ -6,6 +6,7 @@ use otherix_runtime::LogLimit;
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
+use tokio::time::Instant;
 
 use super::guests::AnsweredGuests;
 use super::needs::{self, NodeNeeds};
@@ -24,13 +25,16 @@ impl Agent {
     /// Makes a pass, and takes over its outcomes.
     pub(super) async fn pass(&mut self) {
         self.log_removal();
-        match self.reconcile().await {
+        let begun = Instant::now();
+        let reconciled = self.reconcile().await;
+        self.outcome_log.passed(begun.elapsed(), reconciled.is_err());
+        match reconciled {
             Ok(Pass { outcomes, notices, withdrawals, has_more }) => {
                 self.needs_pass = has_more || !withdrawals.is_empty();
                 self.withdraw(withdrawals);
                 outcomes.iter().for_each(|outcome| self.note_nic(outcome));
-                outcomes.into_iter().for_each(|outcome| self.reporter.observe(outcome));
-                self.machines.latest().cloned().for_each(|outcome| self.reporter.observe(outcome));
+                let latest: Vec<_> = self.machines.latest().cloned().collect();
+                outcomes.into_iter().chain(latest).for_each(|outcome| self.observe(outcome));
                 if notices != self.notices {
                     notices.iter().for_each(|notice| tracing::warn!("{notice}"));
                     self.notices = notices;

@@ -151,6 +151,11 @@ impl LogHandle {
         self.lock().stopped.clone()
     }
 
+    /// The last event that a checkpoint covers; zero before the first checkpoint.
+    pub fn position(&self) -> Position {
+        self.lock().published.as_ref().map_or(Position::ZERO, |published| published.position)
+    }
+
     /// Whether the journal does not continue a checkpoint.
     pub(super) fn is_contradicted(&self) -> bool {
         matches!(self.lock().stopped, Some(LogStop::Contradiction { .. }))

@@ -16,7 +16,9 @@ use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::{Caller, Callers};
 use otherix_tlog::tile::ENTRY_MAX;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
+use super::decision_log::DecisionLog;
 use super::idempotency::{IdempotencyKeys, PriorUse, oldest_valid};
 use super::request::{CommandRequest, CommandResult, DecisionOrigin, IdempotencyKey, Queued, Refusal};
 use crate::config::{ClusterConfig, StoreIdentity};
@@ -71,6 +73,10 @@ pub(super) struct Staged {
     pub(super) membership: Vec<Event>,
     /// The batch's events about who may make requests.
     pub(super) callers: Vec<EventEnvelope>,
+    /// What is logged once the batch is durable.
+    pub(super) log: DecisionLog,
+    /// When each command was submitted.
+    pub(super) begun: Vec<Instant>,
     /// The networks reported on, as long as the batch holds nothing else and they are few.
     reported: Option<BTreeSet<NetworkId>>,
 }
@@ -100,6 +106,8 @@ impl Decider {
             decision_head: self.decision_head(),
             membership: Vec::new(),
             callers: Vec::new(),
+            log: DecisionLog::default(),
+            begun: Vec::new(),
             reported: Some(BTreeSet::new()),
         }
     }
@@ -111,10 +119,11 @@ impl Decider {
 
     /// Decides one command, and adds the result to the batch.
     pub(super) fn add(&mut self, queued: Queued, staged: &mut Staged, inputs: DecisionInputs<'_>) {
-        let Queued { request, dry_run, reply } = queued;
+        let Queued { request, dry_run, begun, reply } = queued;
         if !matches!(request.command, Command::Node(NodeCommand::RecordReport(_))) {
             staged.reported = None;
         }
+        staged.begun.push(begun);
         let outcome = if dry_run { self.try_out(&request, inputs) } else { self.outcome(&request, staged, inputs) };
         staged.answers.push((reply, outcome));
         staged.position = self.state.position();
@@ -146,6 +155,8 @@ impl Decider {
         let answer = answer(&self.state, self.identity, &request.command, unknown, &envelopes);
         let reply = Bytes::from(serde_json::to_vec(&answer).map_err(unavailable)?);
         for (envelope, entry) in envelopes.into_iter().zip(entries) {
+            let begun = staged.begun.last().copied().unwrap_or_else(Instant::now);
+            staged.log.add(&self.state, (&envelope.event, &entry), (&request.actor, begun));
             self.state.evolve(&envelope);
             self.digest = entry.digest;
             if envelope.event.family() == Family::Decision {

@@ -10,10 +10,13 @@
 //! (their commands are stored, or not, as a whole).
 
 mod decider;
+mod decision_log;
 mod idempotency;
+mod metrics;
 mod request;
 mod run;
 mod snapshots;
 
+pub use metrics::WriterMetrics;
 pub use request::{Cause, CommandRequest, DecisionOrigin, IdempotencyKey, Refusal, WriterHandle};
 pub use run::{Durable, StoredBatch, Writer, WriterError};

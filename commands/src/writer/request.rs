@@ -13,6 +13,7 @@ use otherix_schemas::position::Position;
 use otherix_schemas::user::{Caller, CallerError};
 use otherix_tlog::tile::ENTRY_MAX;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::domain::Rejection;
 use crate::store::Digest;
@@ -111,6 +112,8 @@ pub(super) struct Queued {
     pub(super) request: CommandRequest,
     /// Whether the command is decided only, and has no effect.
     pub(super) dry_run: bool,
+    /// When it was submitted.
+    pub(super) begun: Instant,
     pub(super) reply: oneshot::Sender<CommandResult>,
 }
 
@@ -142,7 +145,7 @@ impl WriterHandle {
     async fn submit(&self, request: CommandRequest, dry_run: bool) -> CommandResult {
         let stopping = |_| Refusal::Unavailable("the control plane is stopping".to_owned());
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Queued { request, dry_run, reply }).await.map_err(stopping)?;
+        self.queue.send(Queued { request, dry_run, begun: Instant::now(), reply }).await.map_err(stopping)?;
         // Queued but not answered: the process is about to end.
         answer.await.unwrap_or(Err(Refusal::Unsettled))
     }

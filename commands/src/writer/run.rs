@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::decider::{Decider, DecisionInputs, Staged};
+use super::metrics::WriterMetrics;
 use super::request::{CommandRequest, CommandResult, Queued, Refusal, WriterHandle};
 use super::snapshots::Snapshots;
 use crate::config::ClusterConfig;
@@ -80,10 +81,11 @@ pub struct Writer<S> {
     roster: watch::Sender<Roster>,
     callers: watch::Sender<Callers>,
     relay: mpsc::Sender<StoredBatch>,
+    metrics: WriterMetrics,
 }
 
-/// A batch that is being stored.
-type Storing = Pin<Box<dyn Future<Output = (Staged, Result<(), StoreError>)> + Send>>;
+/// A batch that is being stored, and how long that took.
+type Storing = Pin<Box<dyn Future<Output = (Staged, Result<(), StoreError>, Duration)> + Send>>;
 
 impl<S: EventStore> Writer<S> {
     /// Loads the state. Returns the writer, the handle that submits commands to it, and the batches that it stores.
@@ -109,7 +111,8 @@ impl<S: EventStore> Writer<S> {
         let roster = watch::Sender::new(decider.state.roster().clone());
         let callers = watch::Sender::new(decider.state.callers().clone());
         let snapshots = Arc::new(Snapshots::new(snapshot));
-        let writer = Self { store, runtime, decider, snapshots, queue, durable, head, roster, callers, relay };
+        let metrics = WriterMetrics::default();
+        let writer = Self { store, runtime, decider, snapshots, queue, durable, head, roster, callers, relay, metrics };
         Ok((writer, WriterHandle { queue: submit }, stored))
     }
 
@@ -131,6 +134,11 @@ impl<S: EventStore> Writer<S> {
     /// Returns who may make requests as of [`Writer::durable`], and whose credentials are revoked.
     pub fn callers(&self) -> watch::Receiver<Callers> {
         self.callers.subscribe()
+    }
+
+    /// Returns what the writer counts and measures.
+    pub fn metrics(&self) -> WriterMetrics {
+        self.metrics.clone()
     }
 
     /// Decides and stores until every [`WriterHandle`] is dropped and all commands are answered.
@@ -163,11 +171,12 @@ impl<S: EventStore> Writer<S> {
             }
             tokio::select! {
                 biased;
-                (stored, result) = finished(&mut storing), if storing.is_some() => {
+                (stored, result, took) = finished(&mut storing), if storing.is_some() => {
                     storing = None;
                     if self.settle(&stored, result).await? {
-                        self.publish(stored);
+                        self.publish(stored, took);
                     } else {
+                        self.metrics.failed();
                         refuse(stored);
                         refuse(staged);
                         self.decider.reset(load(self.store.as_ref()).await?.replayed);
@@ -242,13 +251,15 @@ impl<S: EventStore> Writer<S> {
     /// Begins to store a batch. An empty one depends only on what is durable, and is answered at once.
     fn begin_storing(&self, staged: Staged) -> Option<Storing> {
         if staged.batch.is_empty() {
+            self.measure(&staged, 0, None);
             answer(staged);
             return None;
         }
         let store = Arc::clone(&self.store);
         Some(Box::pin(async move {
+            let begun = Instant::now();
             let result = store.append(staged.after, &staged.batch).await;
-            (staged, result)
+            (staged, result, begun.elapsed())
         }))
     }
 
@@ -269,8 +280,10 @@ impl<S: EventStore> Writer<S> {
     }
 
     /// Announces a durable batch, and answers its commands.
-    fn publish(&mut self, mut staged: Staged) {
+    fn publish(&mut self, mut staged: Staged, took: Duration) {
         let Batch { entries, idempotency, .. } = std::mem::take(&mut staged.batch);
+        let log = std::mem::take(&mut staged.log);
+        self.measure(&staged, entries.len(), Some(took));
         self.decider.keys.stored(&idempotency);
         // First: whoever learns of callers knows how far events are durable.
         self.head.send_replace(staged.position);
@@ -289,6 +302,11 @@ impl<S: EventStore> Writer<S> {
         let _unless_behind = self.relay.try_send(StoredBatch { entries, decisions });
         answer(staged);
         self.durable.send_replace(durable);
+        log.write();
+    }
+
+    fn measure(&self, staged: &Staged, events: usize, stored: Option<Duration>) {
+        self.metrics.settled(events, stored, staged.begun.iter().map(Instant::elapsed));
     }
 }
 
@@ -299,7 +317,7 @@ fn apply(roster: &mut Roster, event: &Event) {
 }
 
 /// Waits for the batch that is being stored, if there is one.
-async fn finished(storing: &mut Option<Storing>) -> (Staged, Result<(), StoreError>) {
+async fn finished(storing: &mut Option<Storing>) -> (Staged, Result<(), StoreError>, Duration) {
     match storing {
         Some(storing) => storing.await,
         None => std::future::pending().await,

@@ -105,7 +105,7 @@ impl Control {
             runtime,
         };
         let control = || network.control("control".parse().unwrap()).connection();
-        let connections = Connections { people: control(), nodes: control() };
+        let connections = Connections { people: control(), nodes: control(), observer: Arc::new(|_| {}) };
         let settings = Settings { mesh: Ipv4Subnet::DEFAULT_MESH, unreachable_after: Duration::from_secs(3600) };
         let service = Service::start(&connections, settings, inputs).await.unwrap();
         tokio::spawn(writer.run());

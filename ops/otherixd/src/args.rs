@@ -10,6 +10,8 @@ use otherix_commands::config::ClusterConfig;
 use otherix_commands::relay::StreamLimits;
 use otherix_commands::service::Settings;
 use otherix_commands::tlog::CHECKPOINT_INTERVAL;
+use otherix_observe::endpoint::MetricsArgs;
+use otherix_observe::logs::LogArgs;
 use otherix_schemas::node::UNREACHABLE_AFTER;
 use otherix_schemas::value::{Ipv4Subnet, Mtu, SubnetError, Vni, VniRange};
 
@@ -22,6 +24,8 @@ use crate::own_nats_args::{AccountsCommand, OwnNatsArgs, OwnServers};
 pub(crate) struct OtherixdArgs {
     #[command(subcommand)]
     pub(crate) command: OtherixdCommand,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -278,6 +282,8 @@ pub(crate) struct RunArgs {
     /// there; no limit when absent. NATS refuses more than it has storage for.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(65536..=MAX_BYTES))]
     pub(crate) stream_max_bytes: Option<u64>,
+    #[command(flatten)]
+    pub(crate) metrics: MetricsArgs,
     /// Time without a heartbeat after which a node is unreachable, in ms; heartbeats are sent every 5 s. For tests.
     #[arg(long, value_name = "MS", hide = true, default_value_t = UNREACHABLE_AFTER_MS,
         value_parser = clap::value_parser!(u64).range(300..))]

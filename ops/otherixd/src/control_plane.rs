@@ -15,6 +15,7 @@ use otherix_commands::service::{self as commands, DecisionSigning};
 use otherix_commands::store::EventStore;
 use otherix_commands::tlog::{self, LogFollower, LogHandle};
 use otherix_commands::writer::{StoredBatch, Writer, WriterHandle};
+use otherix_observe::service_manager;
 use otherix_projections::read_models::ReadModels;
 use otherix_projections::service as queries;
 use otherix_runtime::{Runtime, SystemRuntime, check_clock};
@@ -43,6 +44,7 @@ use crate::nats::{
 };
 use crate::nats_links::{Links, ensure_replicas, refusal_source, revocation_sink};
 use crate::nats_watchdog::NatsWatchdog;
+use crate::observed::{self, RequestMetrics, Sources};
 use crate::read_side::ReadSide;
 
 /// Time-out for stored events to reach the stream on shutdown; the rest is relayed at the next start.
@@ -114,6 +116,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), BoxError> {
             let ended = tokio::select! {
                 () = stop => {
                     tracing::info!("stopping");
+                    service_manager::stopping();
                     Ok(())
                 }
                 failure = control_plane.failure() => Err(failure),
@@ -164,7 +167,9 @@ impl ControlPlane {
     ) -> Result<Self, BoxError> {
         let (cluster, runtime) = (journal.identity().cluster, SystemRuntime::shared());
         let (durable, head, notes) = (writer.durable(), writer.head(), Notes::new(args.state.relay()));
-        let Links { stream, events, state, state_mirrors, claims, connections } = Links::open(&nats).await?;
+        let (requests_seen, writer_metrics) = (RequestMetrics::new(), writer.metrics());
+        let Links { stream, events, state, state_mirrors, claims, connections } =
+            Links::open(&nats, requests_seen.observer(writer.callers())).await?;
         let signing = decision_key::load_or_create(&args.state)?;
         let settings = relay::StreamSettings { replicas: nats.replicas, limits: args.stream_limits() };
         let inputs = relay_inputs(stored, &writer, &notes, &signing, settings);
@@ -211,17 +216,33 @@ impl ControlPlane {
         let state_mirrors = StateMirrors::new(&state, &state_mirrors);
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let publisher = StatePublisher::new(&state, read_side.models.clone(), Arc::clone(&events) as _, nats.replicas);
+        let sources = Sources {
+            head: head.clone(),
+            relayed: relayed.clone(),
+            models: read_side.models.clone(),
+            log: inputs.log.clone(),
+            connection: connections.people.clone(),
+        };
+        let endpoint = observed::listen(args.metrics, &requests_seen, &writer_metrics, sources).await?;
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
-        let (inputs, followers) = read_side.split(head.clone(), Arc::clone(&events) as _);
+        let (inputs, followers) = read_side.split(head.clone(), Arc::clone(&events) as _, {
+            let relayed = relayed.clone();
+            Arc::new(move || relayed.borrow().position)
+        });
         let queries = queries::Service::start(&connections, inputs, callers).await?;
         // From here on the services receive every request, so readiness is logged only now.
         connections.people.settled().await?;
         connections.nodes.settled().await?;
         tracing::info!(%cluster, position = %*head.borrow(), url = nats.url, "the control plane serves");
+        service_manager::ready(&format!("serving at {}", nats.url));
 
         let (stuck, mirror_stuck) = watch::channel(false);
         let (state, connection, restart) = (args.state.folder.clone(), connections.people.clone(), nats.restart);
         let watchdog = NatsWatchdog { state, connection, relayed: relayed.clone(), mirror_stuck, restart };
+        if let Some(endpoint) = endpoint {
+            spawn_lasting(&mut others, "metrics", endpoint.run());
+        }
+        spawn_lasting(&mut others, "watchdog of the service manager", service_manager::keep_alive());
         spawn_part(&mut others, "mirror", keep_mirror(mirror, relayed, stuck));
         NatsParts { watchdog, pusher, refusals, consumers }.spawn(&mut others);
         spawn_part(&mut others, "state", async move { match publisher.run().await {} });

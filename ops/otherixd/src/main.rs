@@ -16,6 +16,7 @@ mod log_key;
 mod nats;
 mod nats_links;
 mod nats_watchdog;
+mod observed;
 mod offline;
 mod own_nats_args;
 mod read_side;
@@ -27,7 +28,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use otherix_schemas::error::Causes;
-use tracing_subscriber::EnvFilter;
 
 use args::{JournalCommand, OtherixdArgs, OtherixdCommand};
 use own_nats_args::AccountsCommand;
@@ -39,8 +39,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = OtherixdArgs::parse();
-    let filter = EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn"));
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
+    args.log.start("info,async_nats=warn");
     // One thread: the work is mostly waiting, SQLite has separate threads, and passing tasks between threads costs more
     // than it gains.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use otherix_schemas::bucket::Bucket;
 use otherix_schemas::log::CHECKPOINT_STREAM;
 use otherix_schemas::subject::STREAM;
-use otherix_transport::service::Connections;
+use otherix_transport::service::{Connections, RequestObserver};
 use otherix_transport::{Connection, JetStream, Nats};
 
 use crate::error::BoxError;
@@ -27,7 +27,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    pub(crate) async fn open(nats: &NatsAccess) -> Result<Self, BoxError> {
+    pub(crate) async fn open(nats: &NatsAccess, observer: RequestObserver) -> Result<Self, BoxError> {
         let claims = match &nats.claims {
             Some(endpoint) => Some(Nats::lasting(endpoint, "otherixd accounts").await?.into()),
             None => None,
@@ -41,6 +41,7 @@ impl Links {
             connections: Connections {
                 people: Nats::lasting(&nats.people, "otherixd requests").await?.into(),
                 nodes: Nats::lasting(&nats.nodes, "otherixd nodes").await?.into(),
+                observer,
             },
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use otherix_projections::follow::{EventReader, Follower};
 use otherix_projections::history::{self, History, HistoryFollower};
 use otherix_projections::read_models::{self, ReadModels};
-use otherix_projections::service::Inputs;
+use otherix_projections::service::{Inputs, StreamPosition};
 use otherix_runtime::Runtime;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::position::Position;
@@ -54,9 +54,14 @@ impl ReadSide {
     }
 
     /// What queries are answered from, and what keeps it up to date.
-    pub(crate) fn split(self, head: watch::Receiver<Position>, events: Arc<dyn EventReader>) -> (Inputs, Followers) {
+    pub(crate) fn split(
+        self,
+        head: watch::Receiver<Position>,
+        events: Arc<dyn EventReader>,
+        stream: StreamPosition,
+    ) -> (Inputs, Followers) {
         let Self { models, history, followers } = self;
-        (Inputs { models, history, head, events }, followers)
+        (Inputs { models, history, head, events, stream }, followers)
     }
 }
 

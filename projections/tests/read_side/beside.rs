@@ -49,7 +49,16 @@ impl Served {
         let mut tasks = JoinSet::new();
         tasks.spawn(follower.run(write.head_receiver(), Arc::clone(&events)));
         tasks.spawn(history_follower.run(write.head_receiver(), Arc::clone(&events)));
-        Self { inputs: Inputs { models, history, head: write.head_receiver(), events }, tasks }
+        Self {
+            inputs: Inputs {
+                models,
+                history,
+                head: write.head_receiver(),
+                events,
+                stream: Arc::new(|| Position::ZERO),
+            },
+            tasks,
+        }
     }
 
     async fn ask<R: RequestType>(&self) -> Result<Answer<R::Answer>, ErrorBody> {

@@ -200,7 +200,11 @@ impl Queries {
         let mut tasks = JoinSet::new();
         tasks.spawn(follower.run(receiver.clone(), Arc::clone(&events) as _));
         tasks.spawn(history_follower.run(receiver.clone(), Arc::clone(&events) as _));
-        Self { inputs: Inputs { models, history, head: receiver, events }, head, tasks }
+        Self {
+            inputs: Inputs { models, history, head: receiver, events, stream: Arc::new(|| Position::ZERO) },
+            head,
+            tasks,
+        }
     }
 
     async fn ask<R: RequestType>(&self, body: Value, at: Option<AsOf>) -> Result<Bytes, ErrorBody> {

@@ -9,7 +9,7 @@ use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
 use crate::json_schema;
 use crate::permission::Permission;
-use crate::{consumer, enrollment, event, image, log, network, node, projection, refusal, schema, user, vm};
+use crate::{cluster, consumer, enrollment, event, image, log, network, node, projection, refusal, schema, user, vm};
 
 /// A type of request, declared on a marker type such as [`crate::network::CreateNetwork`].
 pub trait RequestType: Send + Sync + 'static {
@@ -132,7 +132,8 @@ impl Request {
             enrollment::COMMANDS,
         ];
         let lookups = [user::LOOKUPS, enrollment::LOOKUPS];
-        let queries = [network::QUERIES, vm::QUERIES, node::QUERIES, user::QUERIES, event::QUERIES, schema::QUERIES];
+        let resources = [network::QUERIES, vm::QUERIES, node::QUERIES, user::QUERIES, cluster::QUERIES];
+        let queries = resources.into_iter().chain([event::QUERIES, schema::QUERIES]);
         let others = [consumer::REQUESTS, log::REQUESTS, refusal::REQUESTS, projection::REQUESTS];
         let relayed = [vm::CONSOLE_REQUESTS, image::REQUESTS];
         commands.into_iter().chain(lookups).chain(others).chain(queries).chain(relayed).flatten().copied()

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{FutureExt, join_all};
@@ -18,7 +19,9 @@ use otherix_schemas::request::{Request, ServiceKind};
 use otherix_schemas::subject::{REQUESTS, RequestSubject};
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::{Caller, Callers};
+use otherix_schemas::value::UserId;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::admission::admit;
 pub use crate::admission::{Call, REQUEST_INFO, Sender, authorize};
@@ -51,11 +54,28 @@ const AT_ONCE: usize = 4096;
 
 /// The connections on which requests arrive: each kind of sender has one of its own, so that a flood of one kind does
 /// not delay the other.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Connections {
     pub people: Connection,
     /// Requests and heartbeats of nodes.
     pub nodes: Connection,
+    /// Told of each request when it is answered.
+    pub observer: RequestObserver,
+}
+
+/// Told of requests.
+pub type RequestObserver = Arc<dyn Fn(&Served<'_>) + Send + Sync>;
+
+/// A request that was answered, or refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Served<'a> {
+    /// None if it is no request that there is.
+    pub request: Option<Request>,
+    /// The key of the sender, as its subject says; none if it does not.
+    pub sender: Option<&'a UserId>,
+    pub refusal: Option<&'a ErrorBody>,
+    /// From its arrival to the answer.
+    pub took: Duration,
 }
 
 /// A request that was refused, with the reason.
@@ -71,6 +91,7 @@ pub struct Denied<'a> {
 pub struct RequestServer {
     incoming: [IncomingRequests; 2],
     callers: watch::Receiver<Callers>,
+    observer: RequestObserver,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -85,12 +106,12 @@ impl RequestServer {
         kind: ServiceKind,
         callers: watch::Receiver<Callers>,
     ) -> Result<Self, ServeError> {
-        let Connections { people, nodes } = connections;
+        let Connections { people, nodes, observer } = connections;
         let (of_nodes, of_people): (Vec<Request>, Vec<Request>) =
             kind.requests().partition(|request| is_from_nodes(*request));
         let runtime = Arc::clone(people.runtime());
         let incoming = [register(people, kind, of_people).await?, register(nodes, kind, of_nodes).await?];
-        Ok(Self { incoming, callers, runtime })
+        Ok(Self { incoming, callers, observer: Arc::clone(observer), runtime })
     }
 
     /// Handles each request in its own task until the connection is closed. `denied` is told of those that callers lack
@@ -100,18 +121,18 @@ impl RequestServer {
         Handler: Fn(Call) -> Answer + Send + Sync + 'static,
         Answer: Future<Output = Result<Bytes, ErrorBody>> + Send + 'static,
     {
-        let Self { incoming, callers, runtime } = self;
+        let Self { incoming, callers, observer, runtime } = self;
         let (handler, denied) = (Arc::new(handler), Arc::new(denied));
         let limit = Arc::new(Semaphore::new(AT_ONCE));
         let serving = incoming.map(|mut incoming| {
             let (handler, limit, runtime) = (Arc::clone(&handler), Arc::clone(&limit), Arc::clone(&runtime));
-            let (callers, denied) = (callers.clone(), Arc::clone(&denied));
+            let (callers, denied, observer) = (callers.clone(), Arc::clone(&denied), Arc::clone(&observer));
             async move {
                 while let Some(request) = incoming.next().await {
                     // It is never closed. Further requests wait in the connection's queue, which is bounded.
                     let permit = Arc::clone(&limit).acquire_owned().await.ok();
                     let (handler, callers, now) = (Arc::clone(&handler), callers.clone(), runtime.now().ok());
-                    let denied = Arc::clone(&denied);
+                    let (denied, observer, begun) = (Arc::clone(&denied), Arc::clone(&observer), Instant::now());
                     let task = async move {
                         let answer = async {
                             let call = {
@@ -123,6 +144,7 @@ impl RequestServer {
                             handler(call).await
                         };
                         let answer = unless_panicking(answer).await;
+                        observe(&request.message, answer.as_ref().err(), begun, &*observer);
                         respond(request, answer).await;
                         drop(permit);
                     };
@@ -132,6 +154,18 @@ impl RequestServer {
         });
         join_all(serving).await;
     }
+}
+
+/// Tells of a request that is about to be answered.
+fn observe(
+    message: &Message,
+    refusal: Option<&ErrorBody>,
+    begun: Instant,
+    observer: &(dyn Fn(&Served<'_>) + Send + Sync),
+) {
+    let subject: Option<RequestSubject> = message.subject.parse().ok();
+    let (request, sender) = (subject.as_ref().map(|subject| subject.request), subject.as_ref().map(|s| &s.user));
+    observer(&Served { request, sender, refusal, took: begun.elapsed() });
 }
 
 /// Tells of a request that its caller lacks the permission for.

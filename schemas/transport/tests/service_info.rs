@@ -33,7 +33,8 @@ async fn infos(server: &NatsServer, service: ServiceKind) -> Vec<Value> {
     let credentials = Credentials::password("control".parse().unwrap(), "");
     let endpoint = NatsEndpoint::new(server.url(), credentials);
     let connect = async || Connection::from(Nats::once(&endpoint, "test", Duration::from_secs(10)).await.unwrap());
-    let connections = Connections { people: connect().await, nodes: connect().await };
+    let connections =
+        Connections { people: connect().await, nodes: connect().await, observer: std::sync::Arc::new(|_| {}) };
     let _requests = RequestServer::start(&connections, service, watch::Sender::default().subscribe()).await.unwrap();
     connections.people.settled().await.unwrap();
     connections.nodes.settled().await.unwrap();

@@ -52,7 +52,7 @@ pub(crate) async fn run(count: u32) -> Result<String, BenchError> {
     }
     let rate = per_second(count, begin);
     let size = std::fs::metadata(&path)?.len() / 1_000_000;
-    let inputs = Inputs { models, history, head, events };
+    let inputs = Inputs { models, history, head, events, stream: Arc::new(|| Position::ZERO) };
     let random = SeededRuntime::new(1);
     let mut times: BTreeMap<&str, Vec<(Duration, u64)>> = BTreeMap::new();
     // What a query reads grows or shrinks along the history: both ends, and positions in between.

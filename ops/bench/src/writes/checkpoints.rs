@@ -78,8 +78,8 @@ pub(crate) async fn run(bin_dir: &Path) -> Result<String, BenchError> {
     let met = target_result(cost <= TARGET);
     Ok(format!(
         "commands/s at {IN_FLIGHT} in flight: {with:.0} with checkpoints, {without:.0} without (medians of {PAIRS})\n  \
-         a checkpoint a second costs {:.1} % (median of pairs; quartiles {}; target {:.0} %: {met}); {covered} events are \
-         covered\n  processor time of a command, µs: {with_processor:.0} with, {without_processor:.0} without; \
+         a checkpoint a second costs {:.1} % (median of pairs; quartiles {}; target {:.0} %: {met}); {covered} events \
+         are covered\n  processor time of a command, µs: {with_processor:.0} with, {without_processor:.0} without; \
          {:.1} % more (median of pairs; quartiles {})",
         cost * 100.0,
         quartiles(costs),

@@ -40,7 +40,7 @@ async fn new_node(daemon: &OtherixdProcess, number: u128) -> Nats {
     node
 }
 
-async fn join(node: &Nats, number: u128) {
+pub(crate) async fn join(node: &Nats, number: u128) {
     let body =
         JoinRequest { node_id: id(number), name: format!("node-{number}").parse().unwrap(), mesh: None, arch: None };
     let _: JoinAnswer = call(node, Request::of::<JoinNode>(), &body, None).await.unwrap().data;
