@@ -134,7 +134,7 @@ async fn alerts_and_dashboard_name_metrics_that_exist() {
     let own = metrics(&daemon).await;
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = project.join("ops/observability");
-    let agent = std::fs::read_to_string(project.join("agent/src/agent/told.rs")).unwrap();
+    let agent = std::fs::read_to_string(project.join("agent/src/agent/metrics.rs")).unwrap();
     let (alerts, dashboard) = (folder.join("alerts.yml"), folder.join("dashboard.json"));
     let text = std::fs::read_to_string(alerts).unwrap() + &std::fs::read_to_string(&dashboard).unwrap();
     let _: Value = serde_json::from_str(&std::fs::read_to_string(dashboard).unwrap()).unwrap();
