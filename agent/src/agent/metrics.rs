@@ -167,8 +167,16 @@ impl AgentMetrics {
         registry.register("otherix_agent_mesh_bytes", help, mesh_bytes);
     }
 
-    /// Listens for those who ask, if that is configured.
-    pub(super) async fn listen(&self, args: MetricsArgs, sources: Sources) -> Result<Option<Endpoint>, ListenError> {
+    /// Answers those who ask, if that is configured. The node's networks do not depend on whether it can.
+    pub(super) async fn serve(self, args: MetricsArgs, sources: Sources) {
+        match self.listen(args, sources).await {
+            Ok(Some(endpoint)) => endpoint.run().await,
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "nobody can read the metrics until the agent is restarted"),
+        }
+    }
+
+    async fn listen(&self, args: MetricsArgs, sources: Sources) -> Result<Option<Endpoint>, ListenError> {
         let Some(address) = args.metrics else { return Ok(None) };
         let mut registry = endpoint::registry();
         self.register(&mut registry);

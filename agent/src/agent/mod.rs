@@ -23,7 +23,7 @@ mod reporting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ use otherix_observe::endpoint::MetricsArgs;
 use otherix_observe::service_manager;
 use otherix_responder::Responder;
 use otherix_responder::dns::{Relay, Upstreams};
-use otherix_runtime::{Backoff, LogLimit, SystemRuntime, TaskSet};
+use otherix_runtime::{Backoff, LogLimit, Runtime, SystemRuntime, TaskSet};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::{NicId, VmId};
 use otherix_schemas::node::{JoinAnswer, ReportReceipt};
@@ -135,20 +135,7 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     let mut tasks = TaskSet::default();
     let nats_ports = needs::ports(&endpoint);
     let needs = needs::start(&endpoint, peer.clone(), state.clone(), &runtime, &mut tasks).await;
-    let mesh = match mesh {
-        Some(options) => match MeshHandle::start(options, &state, endpoint, Arc::clone(&runtime)).await {
-            Ok((mesh, task)) => {
-                tasks.add(runtime.spawn("mesh", task.run()));
-                mesh
-            }
-            Err(error) => {
-                let text = Causes(&error).to_string();
-                tracing::error!(error = %text, "this node is not part of the mesh until its agent is restarted");
-                MeshHandle::failed(format!("{text}: fix this, then restart the agent"))
-            }
-        },
-        None => MeshHandle::disabled(),
-    };
+    let mesh = start_mesh(mesh, &state, endpoint, &runtime, &mut tasks).await;
     shared.incarnation.send_replace(identity.incarnation);
     let node = JoiningNode { node_id, name, offers: mesh.offers() };
     let heartbeats = Heartbeats { connection: connection.clone(), shared: shared.clone(), peers: mesh.peers() };
@@ -173,11 +160,7 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     tasks.add(runtime.spawn("capacity report", capacities));
     let metrics = AgentMetrics::new();
     let sources = Sources { connection: connection.clone(), shared: shared.clone(), peers: mesh.peers() };
-    match metrics.listen(metrics_args, sources).await {
-        Ok(endpoint) => endpoint.into_iter().for_each(|endpoint| tasks.add(runtime.spawn("metrics", endpoint.run()))),
-        // The node's networks do not wait for those who look at it.
-        Err(error) => tracing::error!(%error, "nobody can read the metrics until the agent is restarted"),
-    }
+    tasks.add(runtime.spawn("metrics", metrics.clone().serve(metrics_args, sources)));
     tasks.add(runtime.spawn("watchdog of the service manager", service_manager::keep_alive()));
     let zones = Zones::new(Arc::new(Relay::new(Arc::clone(&runtime), Upstreams::new(resolvers))));
     let handles = Handles { mesh, machines, zones, outcome_log: OutcomeLog::new(metrics) };
@@ -192,6 +175,28 @@ pub async fn run(config: AgentConfig, stop: impl Future<Output = ()>) -> Result<
     };
     agent.finish().await;
     ended
+}
+
+/// Starts what manages the mesh device, if the node is part of the mesh.
+async fn start_mesh(
+    options: Option<MeshTaskOptions>,
+    state: &Path,
+    endpoint: NatsEndpoint,
+    runtime: &Arc<dyn Runtime>,
+    tasks: &mut TaskSet<()>,
+) -> MeshHandle {
+    let Some(options) = options else { return MeshHandle::disabled() };
+    match MeshHandle::start(options, state, endpoint, Arc::clone(runtime)).await {
+        Ok((mesh, task)) => {
+            tasks.add(runtime.spawn("mesh", task.run()));
+            mesh
+        }
+        Err(error) => {
+            let text = Causes(&error).to_string();
+            tracing::error!(error = %text, "this node is not part of the mesh until its agent is restarted");
+            MeshHandle::failed(format!("{text}: fix this, then restart the agent"))
+        }
+    }
 }
 
 /// Which deletions are held.

@@ -15,6 +15,7 @@ use otherix_commands::service::{self as commands, DecisionSigning};
 use otherix_commands::store::EventStore;
 use otherix_commands::tlog::{self, LogFollower, LogHandle};
 use otherix_commands::writer::{StoredBatch, Writer, WriterHandle};
+use otherix_observe::endpoint::Endpoint;
 use otherix_observe::service_manager;
 use otherix_projections::read_models::ReadModels;
 use otherix_projections::service as queries;
@@ -22,6 +23,7 @@ use otherix_runtime::{Runtime, SystemRuntime, check_clock};
 use otherix_schemas::error::Causes;
 use otherix_schemas::id::ClusterId;
 use otherix_schemas::log::SignedLogKey;
+use otherix_schemas::position::Position;
 use otherix_schemas::user::Callers;
 use otherix_transport::JetStream;
 use tokio::signal::unix::{SignalKind, signal};
@@ -167,7 +169,7 @@ impl ControlPlane {
     ) -> Result<Self, BoxError> {
         let (cluster, runtime) = (journal.identity().cluster, SystemRuntime::shared());
         let (durable, head, notes) = (writer.durable(), writer.head(), Notes::new(args.state.relay()));
-        let (requests_seen, writer_metrics) = (RequestMetrics::new(), writer.metrics());
+        let (requests_seen, written) = (RequestMetrics::new(), writer.metrics());
         let Links { stream, events, state, state_mirrors, claims, connections } =
             Links::open(&nats, requests_seen.observer(writer.callers())).await?;
         let signing = decision_key::load_or_create(&args.state)?;
@@ -216,41 +218,26 @@ impl ControlPlane {
         let state_mirrors = StateMirrors::new(&state, &state_mirrors);
         let events = Arc::new(JournalEvents(Arc::clone(&journal)));
         let publisher = StatePublisher::new(&state, read_side.models.clone(), Arc::clone(&events) as _, nats.replicas);
-        let sources = Sources {
-            head: head.clone(),
-            relayed: relayed.clone(),
-            models: read_side.models.clone(),
-            log: inputs.log.clone(),
-            connection: connections.people.clone(),
-        };
-        let endpoint = observed::listen(args.metrics, &requests_seen, &writer_metrics, sources).await?;
+        let sources = Sources::new(&head, &relayed, &read_side.models, &inputs.log, &connections.people);
+        let endpoint = observed::listen(args.metrics, &requests_seen, &written, sources).await?;
         let commands = commands::Service::start(&connections, args.service(), inputs).await?;
-        let (inputs, followers) = read_side.split(head.clone(), Arc::clone(&events) as _, {
-            let relayed = relayed.clone();
-            Arc::new(move || relayed.borrow().position)
-        });
+        let stream = observed::stream_position(relayed.clone());
+        let (inputs, followers) = read_side.split(head.clone(), Arc::clone(&events) as _, stream);
         let queries = queries::Service::start(&connections, inputs, callers).await?;
         // From here on the services receive every request, so readiness is logged only now.
         connections.people.settled().await?;
         connections.nodes.settled().await?;
-        tracing::info!(%cluster, position = %*head.borrow(), url = nats.url, "the control plane serves");
-        service_manager::ready(&format!("serving at {}", nats.url));
+        log_ready(cluster, *head.borrow(), &nats.url);
 
         let (stuck, mirror_stuck) = watch::channel(false);
         let (state, connection, restart) = (args.state.folder.clone(), connections.people.clone(), nats.restart);
         let watchdog = NatsWatchdog { state, connection, relayed: relayed.clone(), mirror_stuck, restart };
-        if let Some(endpoint) = endpoint {
-            spawn_lasting(&mut others, "metrics", endpoint.run());
-        }
-        spawn_lasting(&mut others, "watchdog of the service manager", service_manager::keep_alive());
         spawn_part(&mut others, "mirror", keep_mirror(mirror, relayed, stuck));
         NatsParts { watchdog, pusher, refusals, consumers }.spawn(&mut others);
-        spawn_part(&mut others, "state", async move { match publisher.run().await {} });
-        spawn_part(&mut others, "state mirrors", async move { match state_mirrors.run().await {} });
+        spawn_buckets(&mut others, publisher, state_mirrors);
         spawn_lasting(&mut others, "transparency log", log_follower.run());
         spawn_lasting(&mut others, "projections", followers.run(head, events));
-        spawn_lasting(&mut others, "command service", commands.run());
-        spawn_lasting(&mut others, "query service", queries.run());
+        spawn_serving(&mut others, commands, queries, endpoint);
         Ok(Self { journal, write_side, others })
     }
 
@@ -294,6 +281,37 @@ fn spawn_lasting(
     run: impl Future<Output = ()> + Send + 'static,
 ) {
     spawn_part(parts, name, run.map(Ok));
+}
+
+/// Tells that requests are served.
+fn log_ready(cluster: ClusterId, position: Position, url: &str) {
+    tracing::info!(%cluster, %position, url, "the control plane serves");
+    service_manager::ready(&format!("serving at {url}"));
+}
+
+/// Spawns what keeps the buckets of networks, VMs and nodes up to date.
+fn spawn_buckets(
+    parts: &mut JoinSet<Result<&'static str, BoxError>>,
+    publisher: StatePublisher<JournalEvents>,
+    mirrors: StateMirrors,
+) {
+    spawn_part(parts, "state", async move { match publisher.run().await {} });
+    spawn_part(parts, "state mirrors", async move { match mirrors.run().await {} });
+}
+
+/// Spawns what answers requests, and what tells whether it does.
+fn spawn_serving(
+    parts: &mut JoinSet<Result<&'static str, BoxError>>,
+    commands: commands::Service,
+    queries: queries::Service,
+    endpoint: Option<Endpoint>,
+) {
+    spawn_lasting(parts, "command service", commands.run());
+    spawn_lasting(parts, "query service", queries.run());
+    if let Some(endpoint) = endpoint {
+        spawn_lasting(parts, "metrics", endpoint.run());
+    }
+    spawn_lasting(parts, "watchdog of the service manager", service_manager::keep_alive());
 }
 
 /// What the relay of the journal needs.

@@ -14,6 +14,7 @@ use otherix_observe::prometheus::registry::Unit;
 use otherix_observe::{durations, observe};
 use otherix_projections::cluster::Totals;
 use otherix_projections::read_models::ReadModels;
+use otherix_projections::service::StreamPosition;
 use otherix_runtime::LogLimit;
 use otherix_schemas::cluster::{NetworkTotals, NodeTotals, VmTotals};
 use otherix_schemas::position::Position;
@@ -69,11 +70,29 @@ fn log_refusal(served: &Served<'_>, callers: &watch::Receiver<Callers>) {
 
 /// What is measured when somebody asks.
 pub(crate) struct Sources {
-    pub(crate) head: watch::Receiver<Position>,
-    pub(crate) relayed: watch::Receiver<Relayed>,
-    pub(crate) models: ReadModels,
-    pub(crate) log: LogHandle,
-    pub(crate) connection: Connection,
+    head: watch::Receiver<Position>,
+    relayed: watch::Receiver<Relayed>,
+    models: ReadModels,
+    log: LogHandle,
+    connection: Connection,
+}
+
+impl Sources {
+    pub(crate) fn new(
+        head: &watch::Receiver<Position>,
+        relayed: &watch::Receiver<Relayed>,
+        models: &ReadModels,
+        log: &LogHandle,
+        connection: &Connection,
+    ) -> Self {
+        let (head, relayed, models) = (head.clone(), relayed.clone(), models.clone());
+        Self { head, relayed, models, log: log.clone(), connection: connection.clone() }
+    }
+}
+
+/// Tells the last event that the stream has acknowledged.
+pub(crate) fn stream_position(relayed: watch::Receiver<Relayed>) -> StreamPosition {
+    Arc::new(move || relayed.borrow().position)
 }
 
 /// Listens for those who ask for metrics, if that is configured.
