@@ -84,7 +84,8 @@ impl Node {
         let node = Self::new();
         let image = node.host.folder.join("image");
         let mut bytes = vec![0; usize::try_from(SIZE).unwrap() / 8];
-        bytes[..4].copy_from_slice(b"boot");
+        // Of a boot sector.
+        bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
         fs::write(&image, &bytes).unwrap();
         let digest = Digest::from(<[u8; 32]>::from(Sha256::digest(&bytes)));
         let owner = crate::machines::prepare::owner(vm()).unwrap();
