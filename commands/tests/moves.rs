@@ -7,7 +7,7 @@ mod decisions;
 
 use builders::*;
 use decisions::{Given, given};
-use otherix_commands::domain::Rejection;
+use otherix_commands::domain::{MoveRejection, Rejection};
 use otherix_schemas::command::Command;
 use otherix_schemas::error::{ErrorBody, ErrorCode};
 use otherix_schemas::event::Event;
@@ -131,13 +131,15 @@ fn a_failure_of_either_node_leaves_it_where_it_is() {
     // What is said of the move that was cancelled moves nothing.
     let late = said(9, Outcome::Ready);
     given.when(&report(2, 1, 1, [late.clone()])).then([reconciled(2, 1, 1, [late])]);
-    given.when(&cancel()).then_rejected(Rejection::DoesNotMove { vm: name(), node: Some(node_name("node-1")) });
+    given
+        .when(&cancel())
+        .then_rejected(MoveRejection::DoesNotMove { vm: name(), node: Some(node_name("node-1")) }.into());
 }
 
 #[test]
 fn what_is_left_on_a_node_is_awaited_before_the_next_move() {
     let here = |more: Vec<Event>| cluster([started(Power::Running)].into_iter().chain(moved()).chain(more));
-    let left = Rejection::CopyLeft { vm: name(), node: node_name("node-1") };
+    let left: Rejection = MoveRejection::CopyLeft { vm: name(), node: node_name("node-1") }.into();
     here(vec![]).when(&start(Some(1))).then_rejected(left);
     let unknown = |given: &Given, result| given.decision(&report(1, 1, 1, [result])).unwrap().unknown;
     // Not for another decision than the one by which it is elsewhere.
@@ -168,7 +170,7 @@ fn both_nodes_remove_a_vm_that_is_deleted_while_it_moves() {
 #[test]
 fn nothing_else_happens_to_a_vm_that_moves() {
     let moving = cluster([started(Power::Running)]);
-    let rejection = Rejection::VmMoves { vm: name(), node: Some(node_name("node-2")) };
+    let rejection: Rejection = MoveRejection::Moves { vm: name(), node: Some(node_name("node-2")) }.into();
     moving.when(&start(Some(2))).then_rejected(rejection.clone());
     for order in [Instruction::Start, Instruction::Stop, Instruction::Reset] {
         moving.when(&instruct(1, order)).then_rejected(rejection.clone());
@@ -185,30 +187,30 @@ fn a_guest_that_has_shut_down_is_not_started_by_a_move() {
     let stop = VmInstructed { vm_id: vm_id(1), instruction: Instruction::Stop, timeout_s: Some(0) };
     cluster([stop.into()]).when(&start(Some(2))).then([started(Power::Stopped)]);
     let pause = VmInstructed { vm_id: vm_id(1), instruction: Instruction::Pause, timeout_s: None };
-    cluster([pause.into()]).when(&start(Some(2))).then_rejected(Rejection::MovesPaused(name()));
+    cluster([pause.into()]).when(&start(Some(2))).then_rejected(MoveRejection::Paused(name()).into());
 }
 
 #[test]
 fn a_vm_moves_only_to_a_node_that_can_have_it() {
     let node = |number: u128| node_name(&format!("node-{number}"));
-    cluster([]).when(&start(Some(1))).then_rejected(Rejection::IsThere(node(1)));
+    cluster([]).when(&start(Some(1))).then_rejected(MoveRejection::IsThere(node(1)).into());
     cluster([]).when(&start(Some(9))).then_rejected(Rejection::NoSuchNode(node_id(9)));
     cluster([cordoned(2)]).when(&start(Some(2))).then_rejected(Rejection::NodeCordoned(node(2)));
-    cluster([cordoned(2)]).when(&start(None)).then_rejected(Rejection::NoOtherNode);
-    cluster([unreachable(2)]).when(&start(Some(2))).then_rejected(Rejection::NodeUnreachable(node(2)));
-    let away = Rejection::SourceUnreachable { vm: name(), node: node(1) };
+    cluster([cordoned(2)]).when(&start(None)).then_rejected(MoveRejection::NoOtherNode.into());
+    cluster([unreachable(2)]).when(&start(Some(2))).then_rejected(MoveRejection::Unreachable(node(2)).into());
+    let away = MoveRejection::SourceUnreachable { vm: name(), node: node(1) }.into();
     cluster([unreachable(1)]).when(&start(Some(2))).then_rejected(away);
-    cluster([node_joined(3)]).when(&start(Some(3))).then_rejected(Rejection::NodeNotInMesh(node(3)));
-    cluster([node_joined(3), cordoned(2)]).when(&start(None)).then_rejected(Rejection::NoOtherNode);
+    cluster([node_joined(3)]).when(&start(Some(3))).then_rejected(MoveRejection::NotInMesh(node(3)).into());
+    cluster([node_joined(3), cordoned(2)]).when(&start(None)).then_rejected(MoveRejection::NoOtherNode.into());
     let other = Rejection::NodeOfOtherArch { node: node(2), node_arch: Arch::Arm64, arch: Arch::Amd64 };
     cluster([described(2, Arch::Arm64)]).when(&start(Some(2))).then_rejected(other);
     let failed = reconciled(2, 1, 1, [outcome(1, 5, Outcome::Failed("a bridge of somebody else".to_owned()))]);
-    let network = Rejection::NetworkFailedOn { network: builders::name("net"), node: node(2) };
+    let network = MoveRejection::NetworkFailed { network: builders::name("net"), node: node(2) }.into();
     cluster([failed.clone()]).when(&start(Some(2))).then_rejected(network);
-    cluster([failed]).when(&start(None)).then_rejected(Rejection::NoOtherNode);
+    cluster([failed]).when(&start(None)).then_rejected(MoveRejection::NoOtherNode.into());
     // Out of the mesh: its disk cannot be read.
     let outside = given([node_joined(1), node_joined(2), created(1, "net", managed("br0"))].into_iter().chain(vm()));
-    outside.when(&start(Some(2))).then_rejected(Rejection::NodeNotInMesh(node(1)));
+    outside.when(&start(Some(2))).then_rejected(MoveRejection::NotInMesh(node(1)).into());
     let plain = given([node_joined(1)].into_iter().chain(vm_created(1, None, 1)));
     plain.when(&start(Some(2))).then_rejected(Rejection::NoMachine(name()));
     given([node_joined(1)]).when(&start(Some(2))).then_rejected(Rejection::NoSuchVm(vm_id(1)));

@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use self::access::MachineAccess;
 pub use self::capacity::Offer;
-use self::moving::Way;
+use self::moving::OwnEnd;
 use self::prepare::Users;
 use self::vm::{VmInputs, VmTask};
 use crate::model::desired::{DesiredMove, DesiredVm, MeshPair};
@@ -229,7 +229,7 @@ impl MachinesHandle {
             Some(DesiredMove::Take(_)) | None => None,
         });
         if self.server.as_ref().map(|(own, _)| *own) != own {
-            let serve = |own| (own, Server(moving::serve(&self.runtime, Way::mesh(own), self.access.gifts())));
+            let serve = |own| (own, Server(moving::serve(&self.runtime, OwnEnd::mesh(own), self.access.gifts())));
             self.server = None;
             self.server = own.map(serve);
         }

@@ -96,9 +96,9 @@ const DELETE_HELP: &str = "\
 Asks for confirmation if stdin is a terminal. The node may be unreachable: no operation waits for it any more, and as \
 soon as its agent learns of its removal, it removes everything that otherix created on the machine. Its keys are \
 revoked, so an agent that is not connected now does not learn of it: stop it, run `otherix-agent leave` there, and \
-start it. A node on which VMs are placed is not removed (exit code 5), not even with --force: move them away with `otherix node drain`, or delete them, first. \
-The name becomes free, but the node cannot join again. To add the machine again as a new node, stop its agent, empty \
-the agent's state folder, and redeem a new join token.
+start it. A node on which VMs are placed is not removed (exit code 5), not even with --force: move them away (`drain`) \
+or delete them first. The name becomes free, but the node cannot join again. To add the machine again as a new node, \
+stop its agent, empty the agent's state folder, and redeem a new join token.
 
 Examples:
   otherix node delete node-1

@@ -14,6 +14,8 @@ use otherix_schemas::violations::Violations;
 use otherix_schemas::vm::{Arch, Instruction, Power};
 use serde_json::json;
 
+use super::MoveRejection;
+
 /// A command is rejected because of the current state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
@@ -104,39 +106,8 @@ pub enum Rejection {
     NoMachine(VmName),
     #[error("cannot {} VM `{vm}`: {}", instruction.as_str(), is_already(*power))]
     NotPossible { vm: VmName, power: Power, instruction: Instruction },
-    #[error(
-        "VM `{vm}` moves{}: wait until it has moved, or run `otherix vm move {vm} --cancel`",
-        node.as_ref().map_or_else(String::new, |node| format!(" to node `{node}`"))
-    )]
-    VmMoves { vm: VmName, node: Option<NodeName> },
-    #[error("VM `{vm}` does not move{}", node.as_ref().map_or_else(String::new, |node| format!(": it is on node `{node}`")))]
-    DoesNotMove { vm: VmName, node: Option<NodeName> },
-    #[error(
-        "node `{node}` has yet to remove an earlier copy of VM `{vm}`: start its agent and wait, or remove the node \
-         from the cluster"
-    )]
-    CopyLeft { vm: VmName, node: NodeName },
-    #[error(
-        "VM `{0}` is paused, and what is in its memory would be lost: run `otherix vm resume {0}` or stop it first"
-    )]
-    MovesPaused(VmName),
-    #[error("VM `{vm}` cannot move: its node `{node}`, which has its disk, is unreachable")]
-    SourceUnreachable { vm: VmName, node: NodeName },
-    #[error(
-        "node `{0}` is not part of the mesh, through which disks are copied: start its agent with `--mesh-endpoint`"
-    )]
-    NodeNotInMesh(NodeName),
-    #[error("node `{0}` is unreachable: choose another")]
-    NodeUnreachable(NodeName),
-    #[error("the VM is on node `{0}` already")]
-    IsThere(NodeName),
-    #[error("network `{network}` has failed on node `{node}`: see `otherix network get {network}`")]
-    NetworkFailedOn { network: NetworkName, node: NodeName },
-    #[error(
-        "there is no other node to move it to: each is unreachable, cordoned or not part of the mesh, or the network \
-         has failed on it"
-    )]
-    NoOtherNode,
+    #[error(transparent)]
+    Move(#[from] MoveRejection),
     #[error("there is no user `{0}`")]
     NoSuchUser(UserUuid),
     #[error("user `{name}` exists already, as `{other}`")]
@@ -194,16 +165,7 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::VmNameTaken { .. }
             | Rejection::NoMachine(_)
             | Rejection::NotPossible { .. }
-            | Rejection::VmMoves { .. }
-            | Rejection::DoesNotMove { .. }
-            | Rejection::CopyLeft { .. }
-            | Rejection::MovesPaused(_)
-            | Rejection::SourceUnreachable { .. }
-            | Rejection::NodeNotInMesh(_)
-            | Rejection::NodeUnreachable(_)
-            | Rejection::IsThere(_)
-            | Rejection::NetworkFailedOn { .. }
-            | Rejection::NoOtherNode
+            | Rejection::Move(_)
             | Rejection::NoReadyNode
             | Rejection::NoNodeOfArch(_)
             | Rejection::NodeCordoned(_)

@@ -34,8 +34,8 @@ pub struct VmView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moving: Option<VmMoveView>,
     /// The status of its NIC and its machine: `ready` if the NIC is and the machine does what it is to do, `failed` if
-    /// one of them is or the node is of another architecture. `pending` until the node has reported, and while it moves; `removed` once it
-    /// is deleted and the node has removed its tap and its machine.
+    /// one of them is or the node is of another architecture. `pending` until the node has reported, and while it
+    /// moves; `removed` once it is deleted and the node has removed its tap and its machine.
     pub status: OutcomeStatus,
     /// What it waits for (`pending`), or why it failed (`failed`); null otherwise.
     pub error: Option<String>,

@@ -1,7 +1,7 @@
 //! Gives the disks of VMs that move away to the nodes that they move to.
 //!
-//! A disk is given while its VM's lock is held: nobody starts the VM meanwhile, and it does not change. The port is open
-//! only while a VM moves away, on the mesh address, and receives only what has come through the mesh device, where the
+//! A disk is given while its VM's lock is held: nobody starts the VM meanwhile, and it does not change. The port is
+//! open only while a VM moves away, on the mesh address, and receives only what came through the mesh device, where the
 //! source address tells the node.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::Way;
+use super::OwnEnd;
 use super::wire::{self, Copied, HEAD, PIECE, Question, Reply, Subject, VERSION};
 use crate::machines::prepare::Origin;
 
@@ -232,12 +232,12 @@ pub(super) fn digest_of(path: &Path, mut go_on: impl FnMut() -> io::Result<()>) 
 }
 
 /// Serves the disks on the mesh address until the task is aborted.
-pub(in crate::machines) fn serve(runtime: &Arc<dyn Runtime>, way: Way, gifts: Gifts) -> Task<()> {
+pub(in crate::machines) fn serve(runtime: &Arc<dyn Runtime>, own_end: OwnEnd, gifts: Gifts) -> Task<()> {
     let own = Arc::clone(runtime);
     runtime.spawn("gifts", async move {
         let limit = Arc::new(Semaphore::new(AT_ONCE));
         loop {
-            match open(&way).and_then(tokio::net::TcpListener::from_std) {
+            match open(&own_end).and_then(tokio::net::TcpListener::from_std) {
                 Ok(listener) => accept(&own, &listener, &limit, &gifts).await,
                 // The mesh device is about to be made.
                 Err(error) => tracing::debug!(%error, "cannot open the port for disks of VMs yet"),
@@ -268,14 +268,14 @@ async fn accept(runtime: &Arc<dyn Runtime>, listener: &tokio::net::TcpListener, 
     }
 }
 
-fn open(way: &Way) -> io::Result<TcpListener> {
+fn open(own_end: &OwnEnd) -> io::Result<TcpListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     set_socket_reuseaddr(&socket, true)?;
-    if let Some(device) = way.device {
+    if let Some(device) = own_end.device {
         setsockopt(&socket, sockopt::BindToDevice, &OsString::from(device))?;
     }
-    bind(&socket, &SocketAddrV4::new(way.own, way.port))?;
+    bind(&socket, &SocketAddrV4::new(own_end.own, own_end.port))?;
     listen(&socket, 16)?;
     Ok(socket.into())
 }

@@ -16,7 +16,7 @@ use crate::model::mesh_device::MESH;
 
 /// How two nodes reach each other: through the mesh, except in tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Way {
+pub(super) struct OwnEnd {
     /// The address of this node.
     pub(super) own: Ipv4Addr,
     pub(super) port: u16,
@@ -24,7 +24,7 @@ pub(super) struct Way {
     pub(super) device: Option<&'static str>,
 }
 
-impl Way {
+impl OwnEnd {
     /// Through the mesh.
     pub(super) const fn mesh(own: Ipv4Addr) -> Self {
         Self { own, port: PORT, device: Some(MESH) }

@@ -30,7 +30,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::Way;
+use super::OwnEnd;
 use super::give::digest_of;
 use super::wire::{self, Copied, Question, Reply, Subject, VERSION};
 use crate::machines::Host;
@@ -98,7 +98,7 @@ pub(in crate::machines) struct Taking<'a> {
     pub(in crate::machines) generation: Position,
     /// Size of the disk as it was decided, in bytes; `None` for that of the image.
     pub(in crate::machines) size: Option<u64>,
-    pub(in crate::machines) way: Way,
+    pub(in crate::machines) own_end: OwnEnd,
     /// The node that has the disk.
     pub(in crate::machines) other: Ipv4Addr,
     /// Any number: where the search for a port of this node begins.
@@ -145,12 +145,11 @@ impl Incoming {
 
 /// An error of this node's disk.
 fn own(error: io::Error) -> TakeError {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            TakeError::Never(format!("the disk of the node that it would move to is full: {error}"))
-        }
-        _ => TakeError::Later(format!("cannot write the copy of the disk: {error}")),
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    if matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
+        return TakeError::Never(format!("the disk of the node that it would move to is full: {error}"));
     }
+    TakeError::Later(format!("cannot write the copy of the disk: {error}"))
 }
 
 /// Takes the disk, until it is complete: then it is this node's, as soon as the VM is.
@@ -218,10 +217,14 @@ impl Taking<'_> {
         copied: &Copied,
         incoming: &mut Incoming,
     ) -> Result<CachedImage, TakeError> {
-        let refused = |error: &PullError| match error {
-            PullError::Fetch(FetchError::Cancelled) => TakeError::Cancelled,
-            error if error.is_transient() => TakeError::Later(Causes(error).to_string()),
-            error => TakeError::Never(format!("the image under the disk: {}", Causes(error))),
+        let refused = |error: &PullError| {
+            if matches!(error, PullError::Fetch(FetchError::Cancelled)) {
+                TakeError::Cancelled
+            } else if error.is_transient() {
+                TakeError::Later(Causes(error).to_string())
+            } else {
+                TakeError::Never(format!("the image under the disk: {}", Causes(error)))
+            }
         };
         let digest: Digest = copied.image.parse().map_err(|_| unexpected())?;
         let owner = prepare::owner(self.id).map_err(|error| TakeError::Never(error.to_string()))?;
@@ -382,12 +385,12 @@ impl Taking<'_> {
     fn connect_from(&self, port: u16) -> io::Result<TcpStream> {
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         set_socket_reuseaddr(&socket, true)?;
-        if let Some(device) = self.way.device {
+        if let Some(device) = self.own_end.device {
             setsockopt(&socket, sockopt::BindToDevice, &OsString::from(device))?;
         }
-        bind(&socket, &SocketAddrV4::new(self.way.own, port))?;
+        bind(&socket, &SocketAddrV4::new(self.own_end.own, port))?;
         set_socket_timeout(&socket, Timeout::Send, Some(CONNECT))?;
-        connect(&socket, &SocketAddrV4::new(self.other, self.way.port))?;
+        connect(&socket, &SocketAddrV4::new(self.other, self.own_end.port))?;
         Ok(socket.into())
     }
 }

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use super::give::Giving;
 use super::wire::{Question, Reply, Subject, VERSION, read_line, write_line};
-use super::{Abort, Gifts, Incoming, TakeError, Taking, Way, take};
+use super::{Abort, Gifts, Incoming, OwnEnd, TakeError, Taking, take};
 use crate::machines::Host;
 use crate::machines::prepare::{Origin, Users, folder_of};
 
@@ -119,11 +119,11 @@ impl Node {
         if Incoming::read(&folder).unwrap().is_none() {
             Incoming::begin(&folder, Position::new(GENERATION)).unwrap();
         }
-        let way = Way { own, port: server.port, device: None };
+        let own_end = OwnEnd { own, port: server.port, device: None };
         let (id, generation, other) = (vm(), Position::new(GENERATION), server.address);
         let first_port = u16::from(own.octets()[2]);
         let size = Some(SIZE);
-        take(&self.host, &Taking { id, generation, size, way, other, first_port, abort, progress: &|_| {} })
+        take(&self.host, &Taking { id, generation, size, own_end, other, first_port, abort, progress: &|_| {} })
     }
 }
 

@@ -1,5 +1,5 @@
-//! What two nodes say to each other about a VM that moves: a question and an answer, each a line of JSON, then pieces of
-//! a file. Each question has a connection of its own.
+//! What two nodes say to each other about a VM that moves: a question and an answer, each a line of JSON, then pieces
+//! of a file. Each question has a connection of its own.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ pub(super) const PORT: u16 = 1006;
 pub(super) const VERSION: u32 = 1;
 
 /// Longest line, in bytes.
-const LINE_MAX: u64 = 4096;
+const LINE_MAX: usize = 4096;
 
 /// Largest piece of a file, in bytes.
 pub(super) const PIECE: usize = 1 << 20;
@@ -95,8 +95,11 @@ pub(super) fn write_line(stream: &mut impl Write, value: &impl Serialize) -> io:
 /// Reads a line; those that are empty are passed over.
 pub(super) fn read_line<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
     let mut line = Vec::new();
-    for byte in stream.take(LINE_MAX).bytes() {
-        match byte? {
+    for _ in 0..LINE_MAX {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        let [byte] = byte;
+        match byte {
             b'\n' if line.is_empty() => {}
             b'\n' => return Ok(serde_json::from_slice(&line)?),
             byte => line.push(byte),

@@ -12,7 +12,7 @@ use otherix_vm::folder::{VmLock, read_json};
 use otherix_vm::machine;
 use otherix_vm::process::{self, Found};
 
-use super::super::moving::{Abort, Incoming, TakeError, Taking, Way, take};
+use super::super::moving::{Abort, Incoming, OwnEnd, TakeError, Taking, take};
 use super::super::outcome::{self, FetchReports};
 use super::super::prepare::Origin;
 use super::{KILL_TIMEOUT, Next, VmInputs, VmTask};
@@ -24,8 +24,8 @@ const TAKE_RETRY: Duration = Duration::from_secs(1);
 /// While the process of a VM begins or ends.
 const CHANGE_INTERVAL: Duration = Duration::from_millis(10);
 
-const NOT_IN_MESH: &str = "its node, or the one that it would move to, is not part of the mesh, through which disks are \
-    copied";
+const NOT_IN_MESH: &str =
+    "its node, or the one that it would move to, is not part of the mesh, through which disks are copied";
 
 /// With the task, the copy ends.
 struct AbortOnDrop(Abort);
@@ -189,8 +189,8 @@ impl VmTask {
                     let _ended = outcomes.send(outcome::waits(id, generation, MachinePhase::Fetching, text));
                 }
             };
-            let (way, abort, progress) = (Way::mesh(own), &abort, &progress);
-            take(&host, &Taking { id, generation, size, way, other, first_port, abort, progress })
+            let (own_end, abort, progress) = (OwnEnd::mesh(own), &abort, &progress);
+            take(&host, &Taking { id, generation, size, own_end, other, first_port, abort, progress })
         };
         let taken = self.host.runtime.run_blocking("copy of a disk", work).await;
         drop(on_drop);

@@ -1,6 +1,7 @@
 //! VMs: their state, the decisions about them, and the reply.
 
 mod machine;
+mod move_rejection;
 mod moving;
 mod placement;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use self::machine::RemovedMachines;
 pub use self::machine::VmMachine;
+pub use self::move_rejection::MoveRejection;
 pub use self::moving::Moving;
 use self::placement::Needs;
 use super::codec::micros;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::placement::Needs;
 use super::{Vm, VmMachine, check_scope};
 use crate::domain::codec::micros;
-use crate::domain::{Decision, Rejection, ReportedStatus, State, nic};
+use crate::domain::{Decision, MoveRejection, Rejection, ReportedStatus, State, nic};
 
 /// The move of a VM that is on its old node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ impl Moving {
     /// Why nothing else can be done with the VM.
     pub(super) fn rejection(&self, state: &State, vm: &Vm) -> Rejection {
         let node = state.nodes().get(&self.node_id).map(|node| node.name.clone());
-        Rejection::VmMoves { vm: vm.name.clone(), node }
+        MoveRejection::Moves { vm: vm.name.clone(), node }.into()
     }
 
     pub(super) fn view(&self, state: &State) -> Option<VmMoveView> {
@@ -144,10 +144,10 @@ pub(super) fn start(
         return Err(moving.rejection(state, vm));
     }
     if let Some(node) = state.vms.left_of(vm_id).find_map(|id| state.nodes().get(&id)) {
-        return Err(Rejection::CopyLeft { vm: name(), node: node.name.clone() });
+        return Err(MoveRejection::CopyLeft { vm: name(), node: node.name.clone() }.into());
     }
     if machine.power == Power::Paused {
-        return Err(Rejection::MovesPaused(name()));
+        return Err(MoveRejection::Paused(name()).into());
     }
     check_source(state, vm)?;
     let (arch, network) = (vm.arch, state.nics.of_vm(vm_id).next().map(|(_, nic)| nic.network_id));
@@ -176,10 +176,10 @@ fn power_afterwards(machine: &VmMachine) -> Power {
 fn check_source(state: &State, vm: &Vm) -> Result<(), Rejection> {
     let node = state.nodes().get(&vm.node_id).ok_or(Rejection::NoSuchNode(vm.node_id))?;
     if state.roster().members.get(&vm.node_id) != Some(&true) {
-        return Err(Rejection::SourceUnreachable { vm: vm.name.clone(), node: node.name.clone() });
+        return Err(MoveRejection::SourceUnreachable { vm: vm.name.clone(), node: node.name.clone() }.into());
     }
     if node.mesh.is_none() {
-        return Err(Rejection::NodeNotInMesh(node.name.clone()));
+        return Err(MoveRejection::NotInMesh(node.name.clone()).into());
     }
     Ok(())
 }
@@ -189,7 +189,7 @@ pub(super) fn cancel(state: &State, vm_id: VmId, scope: &RowScope) -> Result<Dec
     check_scope(vm, scope, Permission::VmMove)?;
     let Some(Moving { node_id, .. }) = vm.moving else {
         let node = state.nodes().get(&vm.node_id).map(|node| node.name.clone());
-        return Err(Rejection::DoesNotMove { vm: vm.name.clone(), node });
+        return Err(MoveRejection::DoesNotMove { vm: vm.name.clone(), node }.into());
     };
     Ok(vec![VmMoveCancelled { vm_id, node_id, reason: None }.into()].into())
 }

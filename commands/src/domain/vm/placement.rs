@@ -6,7 +6,7 @@ use otherix_schemas::outcome::Outcome;
 use otherix_schemas::vm::Arch;
 
 use crate::domain::node::Node;
-use crate::domain::{Rejection, State};
+use crate::domain::{MoveRejection, Rejection, State};
 
 /// What a VM needs of its node.
 #[derive(Clone, Copy, Debug)]
@@ -39,17 +39,17 @@ impl State {
     fn check_target(&self, id: NodeId, node: &Node, from: NodeId, needs: Needs) -> Result<(), Rejection> {
         let name = || node.name.clone();
         if id == from {
-            return Err(Rejection::IsThere(name()));
+            return Err(MoveRejection::IsThere(name()).into());
         }
         if self.roster().members.get(&id) != Some(&true) {
-            return Err(Rejection::NodeUnreachable(name()));
+            return Err(MoveRejection::Unreachable(name()).into());
         }
         if node.mesh.is_none() {
-            return Err(Rejection::NodeNotInMesh(name()));
+            return Err(MoveRejection::NotInMesh(name()).into());
         }
         match needs.network.and_then(|id| self.live_network(id)) {
             Some(network) if self.has_failed_on(needs.network, id) => {
-                Err(Rejection::NetworkFailedOn { network: network.name.clone(), node: name() })
+                Err(MoveRejection::NetworkFailed { network: network.name.clone(), node: name() }.into())
             }
             Some(_) | None => Ok(()),
         }
@@ -122,7 +122,7 @@ impl Refused {
             }
             (Some((_, rejection)), _) | (None, Some(rejection)) => rejection,
             (None, None) if self.of_other_arch => Rejection::NoNodeOfArch(needs.arch),
-            (None, None) if needs.moving_from.is_some() => Rejection::NoOtherNode,
+            (None, None) if needs.moving_from.is_some() => MoveRejection::NoOtherNode.into(),
             (None, None) => Rejection::NoReadyNode,
         }
     }
