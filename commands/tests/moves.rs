@@ -1,4 +1,5 @@
 //! Decisions about VMs that move to another node: given / when / then.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed assumption is a failed test")]
 
 #[path = "support/builders.rs"]
 mod builders;

@@ -152,3 +152,106 @@ impl DecidedVm {
         [Some(basis), ended, instructed, deleted].into_iter().flatten().map(event)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use otherix_schemas::outcome::ResourceRef;
+    use otherix_schemas::vm::{Instruction, PullPolicy};
+    use uuid::Uuid;
+
+    use super::super::cluster_view::ClusterView;
+    use super::*;
+
+    fn node(number: u128) -> NodeId {
+        NodeId::new(Uuid::from_u128(number))
+    }
+
+    fn vm_id() -> VmId {
+        VmId::new(Uuid::from_u128(9))
+    }
+
+    fn machine() -> Machine {
+        let (disk_gib, image_sha256, cloud_init) = (None, None, None);
+        Machine { vcpus: 1, memory_mb: 64, disk_gib, image_sha256, pull_policy: PullPolicy::IfNotPresent, cloud_init }
+    }
+
+    fn created() -> Event {
+        let (name, image_url) = ("web".parse().unwrap(), "http://images.example/a.img".parse().unwrap());
+        let (vm_id, arch, machine) = (vm_id(), Arch::Amd64, Some(machine()));
+        VmCreated { vm_id, name, image_url, arch, node_id: node(1), owner: None, machine }.into()
+    }
+
+    fn started(from: u128, to: u128) -> Event {
+        let (name, image_url) = ("web".parse().unwrap(), "http://images.example/a.img".parse().unwrap());
+        let (from_node_id, node_id) = (node(from), node(to));
+        let (vm_id, arch, machine, power, timeout_s) = (vm_id(), Arch::Amd64, machine(), Power::Stopped, 5);
+        VmMoveStarted { vm_id, name, image_url, arch, machine, from_node_id, node_id, power, timeout_s }.into()
+    }
+
+    fn moved(from: u128, to: u128) -> Event {
+        VmMoved { vm_id: vm_id(), from_node_id: node(from), node_id: node(to) }.into()
+    }
+
+    fn cancelled(to: u128) -> Event {
+        VmMoveCancelled { vm_id: vm_id(), node_id: node(to), reason: None }.into()
+    }
+
+    fn stopped() -> Event {
+        VmInstructed { vm_id: vm_id(), instruction: Instruction::Stop, timeout_s: Some(1) }.into()
+    }
+
+    /// The view of a node, which keeps what concerns it, after events from position 1 on.
+    fn view(of: u128, events: &[Event]) -> ClusterView {
+        let mut view = ClusterView::default();
+        for (position, event) in (1..).zip(events) {
+            view.apply(Position::new(position), event.clone());
+            view.forget_elsewhere(node(of));
+        }
+        let restored = ClusterView::restored(view.position(), view.decisions());
+        assert_eq!(restored.with_names(view.names().clone()), view, "a ledger has all of it");
+        view
+    }
+
+    fn role(of: u128, events: &[Event]) -> Option<VmRole> {
+        view(of, events).vms().next().and_then(|(_, vm)| vm.role(node(of)))
+    }
+
+    #[test]
+    fn a_vm_is_at_home_on_one_node_at_every_position() {
+        let histories = [
+            vec![created(), started(1, 2), moved(1, 2), stopped(), started(2, 3), moved(2, 3)],
+            vec![created(), stopped(), started(1, 2), cancelled(2), started(1, 3), cancelled(3)],
+        ];
+        for events in histories {
+            for length in 1..=events.len() {
+                let events = events.get(..length).unwrap();
+                let roles = [1, 2, 3].map(|of| role(of, events));
+                let homes = roles.iter().flatten().filter(|role| matches!(role, VmRole::Home | VmRole::Source { .. }));
+                assert_eq!(homes.count(), 1, "{length}: {roles:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_node_knows_what_it_has_to_do() {
+        let moving = [created(), started(1, 2)];
+        let roles = |events: &[Event]| [1, 2, 3].map(|of| role(of, events));
+        assert_eq!(
+            roles(&moving),
+            [Some(VmRole::Source { to: node(2) }), Some(VmRole::Target { from: node(1) }), None]
+        );
+        let former = Some(VmRole::Former(Position::new(3)));
+        assert_eq!(roles(&[created(), started(1, 2), moved(1, 2)]), [former, Some(VmRole::Home), None]);
+        assert_eq!(roles(&[created(), started(1, 2), cancelled(2)]), [Some(VmRole::Home), former, None]);
+        // What its new node is told, is no matter of the old one, whose report names the decision that it moved.
+        let later = [created(), started(1, 2), moved(1, 2), stopped()];
+        assert_eq!(roles(&later), [former, Some(VmRole::Home), None]);
+        let [old, new] = [1, 2].map(|of| view(of, &later));
+        let generation = |view: &ClusterView| view.vms().next().map(|(_, vm)| vm.generation().get());
+        assert_eq!(generation(&new), Some(4));
+        let mut forgetful = old.clone();
+        assert!(forgetful.forget(ResourceRef::Vm(vm_id()), node(1)) && forgetful.vms().count() == 0);
+        let mut kept = new;
+        assert!(!kept.forget(ResourceRef::Vm(vm_id()), node(2)), "its disk is all that there is of it");
+    }
+}

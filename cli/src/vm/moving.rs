@@ -22,8 +22,8 @@ use crate::resource::{NameOrId, not_found_hint, wait};
 pub(super) const HELP: &str = "\
 The VM is shut down as by `stop`, its disk is copied to the other node through the mesh, and it is started there, if \
 it was to run. Its MAC and IP address stay. Until the copy is complete, the VM is on its node, where it is started \
-again if it cannot be moved or the move is cancelled; `get` and `list` show how far it is. What was written to its console \
-stays behind.
+again if it cannot be moved or the move is cancelled; `get` and `list` show how far it is. What was written to its \
+console stays behind.
 
 Examples:
   otherix vm move web-1 --node node-2 --wait --wait-timeout 10m

@@ -188,8 +188,9 @@ impl RequestType for MoveVm {
     const KIND: RequestKind = RequestKind::Command(start);
     const SUMMARY: &'static str = "Move a VM to another node";
     const DESCRIPTION: &'static str = "The VM is shut down as by `vm.stop`, its disk is copied to the other node \
-        through the mesh, and it is started there, if it was to run; it keeps its addresses. Until the copy is complete \
-        it is on its node, and is started there again if it cannot be moved; `moving` of `vm.get` shows how far it is. \
+        through the mesh, and it is started there, if it was to run; it keeps its addresses. Until the copy is \
+        complete it is on its node, and is started there again if it cannot be moved; `moving` of `vm.get` shows how \
+        far it is. \
         `conflict` if it moves already, is paused, or has no machine; if its node is unreachable, or one of the two is \
         not part of the mesh; if the other node is unreachable or cordoned, has no room, is of another architecture, \
         or the network has failed on it; or if a node has yet to remove an earlier copy.";

@@ -122,6 +122,30 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// Kills both agents, QEMU and the control plane at any moment, until the VM is on the node.
+    fn kill_until_it_is_on(&self, node: &str, id: &str) -> u32 {
+        let mut kills = 0;
+        wait_for_blocking(Duration::from_secs(180), "the move", || {
+            let target = ["node-1", "node-2", "otherixd", "qemu"][usize::try_from(random(4)).unwrap()];
+            let pause = random(1_500);
+            println!("after {pause} ms: kill {target}");
+            thread::sleep(Duration::from_millis(pause));
+            if target == "qemu" {
+                for process in processes(id) {
+                    Command::new("kill").args(["-9", &process]).status().unwrap();
+                }
+            } else {
+                self.lab(&["kill", target]);
+                self.lab(&["start", target]);
+            }
+            kills += 1;
+            self.vm("web")["node_name"] == node
+        });
+        kills
+    }
+}
+
 fn random(most: u64) -> u64 {
     RandomState::new().build_hasher().finish() % most
 }
@@ -158,25 +182,8 @@ fn lab_cluster_a_vm_moves_with_its_disk_and_its_addresses() {
     let output = lab.otherix(&["vm", "move", "web", "--node", "node-2"]);
     assert_eq!(output.status.code(), Some(4), "it is there already");
 
-    // Back, with both agents, QEMU and the control plane killed at any moment.
     lab.ok(&["vm", "move", "web", "--node", "node-1"]);
-    let mut kills = 0;
-    wait_for_blocking(Duration::from_secs(180), "the move", || {
-        let target = ["node-1", "node-2", "otherixd", "qemu"][usize::try_from(random(4)).unwrap()];
-        let pause = random(1_500);
-        println!("after {pause} ms: kill {target}");
-        thread::sleep(Duration::from_millis(pause));
-        if target == "qemu" {
-            for process in processes(web["id"].as_str().unwrap()) {
-                Command::new("kill").args(["-9", &process]).status().unwrap();
-            }
-        } else {
-            lab.lab(&["kill", target]);
-            lab.lab(&["start", target]);
-        }
-        kills += 1;
-        lab.vm("web")["node_name"] == "node-1"
-    });
+    let kills = lab.kill_until_it_is_on("node-1", web["id"].as_str().unwrap());
     lab.assert_is_on(1, 2, &web);
     wait_for_blocking(BOOT, "the marker again", || lab.said_on(1, &web, "guest: marker found"));
     wait_for_blocking(BOOT, "a ping by name again", || answers(3));
