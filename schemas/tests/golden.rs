@@ -28,13 +28,14 @@ use otherix_schemas::subject;
 use otherix_schemas::user::{UserCreated, UserDeleted, UserKeyRotated, UserRevoked, UserRole, UserRoleChanged};
 use otherix_schemas::value::{GatewaySubnet, MacAddress, Mtu, NodeName, UserKey, UserName};
 use otherix_schemas::vm::{
-    Arch, CloudInit, Instruction, Machine, MachinePhase, MachineStatus, PullPolicy, VmConsoleOpened, VmCreated,
-    VmDeleted, VmInstructed,
+    Arch, CloudInit, Instruction, Machine, MachinePhase, MachineStatus, Power, PullPolicy, VmConsoleOpened, VmCreated,
+    VmDeleted, VmInstructed, VmMoveCancelled, VmMoveStarted, VmMoved,
 };
 use serde_json::{Value, json};
 
 const NETWORK: &str = "0198e8c4-0000-7000-8000-000000000004";
 const NODE: &str = "0198e8c4-0000-7000-8000-000000000005";
+const OTHER_NODE: &str = "0198e8c4-0000-7000-8000-00000000000d";
 const NIC: &str = "0198e8c4-0abc-4000-8000-000000000007";
 const VM: &str = "0198e8c4-0000-7000-8000-000000000008";
 const SESSION: &str = "0198e8c4-0000-4000-8000-00000000000c";
@@ -141,7 +142,23 @@ fn instructed(instruction: Instruction, timeout_s: Option<u32>) -> Event {
     VmInstructed { vm_id: parse(VM), instruction, timeout_s }.into()
 }
 
+fn move_started() -> VmMoveStarted {
+    VmMoveStarted {
+        vm_id: parse(VM),
+        name: parse("vm-1"),
+        image_url: parse("https://images.example/debian-12.qcow2"),
+        arch: Arch::Amd64,
+        machine: machine(),
+        from_node_id: parse(NODE),
+        node_id: parse(OTHER_NODE),
+        power: Power::Running,
+        timeout_s: 60,
+    }
+}
+
 fn vm_samples() -> Vec<(Name, Event)> {
+    let moved = VmMoved { vm_id: parse(VM), from_node_id: parse(NODE), node_id: parse(OTHER_NODE) };
+    let cancelled = |reason| VmMoveCancelled { vm_id: parse(VM), node_id: parse(OTHER_NODE), reason };
     let vm_created = |owner, machine| VmCreated {
         vm_id: parse(VM),
         name: parse("vm-1"),
@@ -160,6 +177,10 @@ fn vm_samples() -> Vec<(Name, Event)> {
         ("vm.created.v3.tap-only", vm_created(None, None).into()),
         ("vm.instructed.v1", instructed(Instruction::Start, None)),
         ("vm.instructed.v1.stop", instructed(Instruction::Stop, Some(60))),
+        ("vm.move-started.v1", move_started().into()),
+        ("vm.moved.v1", moved.into()),
+        ("vm.move-cancelled.v1", cancelled(None).into()),
+        ("vm.move-cancelled.v1.reason", cancelled(Some("its disk is full".to_owned())).into()),
         ("vm.console-opened.v1", VmConsoleOpened { vm_id: parse(VM), session: parse(SESSION) }.into()),
         ("vm.deleted.v1", VmDeleted { vm_id: parse(VM), name: parse("vm-1") }.into()),
     ]

@@ -14,7 +14,7 @@ use otherix_schemas::position::Position;
 use serde::{Deserialize, Serialize};
 
 pub use self::bridge::DesiredBridge;
-pub use self::machine::{DesiredMachine, DesiredVm, MachineNic, Restart};
+pub use self::machine::{DesiredMachine, DesiredMove, DesiredVm, MachineNic, MeshPair, Restart};
 pub use self::overlay::{DesiredOverlay, DesiredVtep};
 pub use self::tap::{DesiredLease, DesiredTap, GATEWAY_MAC};
 use super::cluster_view::{ClusterView, DecidedNetwork, NetworkState};

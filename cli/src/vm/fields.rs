@@ -43,6 +43,7 @@ pub(super) fn details(view: &VmView) -> String {
         lines.extend(machine.started_at.map(|at| ("running since", at.to_string())));
         lines.extend(machine.last_line.clone().map(|line| ("last line", line)));
     }
+    lines.extend(view.moving.as_ref().map(|moving| ("moves to", moving.node_name.to_string())));
     lines.push(("status", status(view)));
     if let Some(error) = &view.error {
         lines.push(("error", error.clone()));
@@ -91,6 +92,7 @@ fn machine_fields(machine: &MachineView) -> Vec<(&'static str, String)> {
 fn status(view: &VmView) -> String {
     let unreachable = if view.node_reachable { "" } else { " (node unreachable)" };
     let status = match (view.deleted_at, view.status) {
+        (None, OutcomeStatus::Pending) if view.moving.is_some() => "moving",
         (None, OutcomeStatus::Ready) => view.machine.as_ref().map_or("ready", |machine| machine.phase.as_str()),
         (None, status) => status.as_str(),
         (Some(_), OutcomeStatus::Failed) => "deleting (failed)",

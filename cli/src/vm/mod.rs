@@ -7,6 +7,7 @@ mod fields;
 mod harmless;
 mod logs;
 pub(crate) mod machine_definition;
+pub(crate) mod moving;
 mod power;
 mod reader;
 mod terminal;
@@ -59,6 +60,9 @@ pub(crate) enum VmSubcommand {
     /// Let a paused VM go on
     #[command(after_help = RESUME_HELP)]
     Resume(PowerArgs),
+    /// Move a VM to another node
+    #[command(after_help = moving::HELP)]
+    Move(moving::MoveArgs),
     /// Use the console of a VM
     #[command(after_help = console::HELP)]
     Console(console::ConsoleArgs),
@@ -80,6 +84,7 @@ Examples:
   otherix vm get web-1 --at 10m
   otherix vm stop web-1 --wait
   otherix vm start web-1 --wait
+  otherix vm move web-1 --node node-2 --wait
   otherix vm console web-1
   otherix vm logs web-1 --tail 50
   otherix vm delete web-1";
@@ -162,6 +167,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: VmSubcommand, printer: &mu
         VmSubcommand::Reset(args) => power::plain(global, Plain::Reset, args, printer).await,
         VmSubcommand::Pause(args) => power::plain(global, Plain::Pause, args, printer).await,
         VmSubcommand::Resume(args) => power::plain(global, Plain::Resume, args, printer).await,
+        VmSubcommand::Move(args) => moving::run(global, args, printer).await,
         VmSubcommand::Console(args) => console::run(global, args, printer).await,
         VmSubcommand::Logs(args) => logs::run(global, args, printer).await,
         VmSubcommand::Delete(args) => resource::delete::run_and_wait::<VmView>(global, args, printer).await,

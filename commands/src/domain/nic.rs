@@ -280,6 +280,11 @@ pub(super) fn detach(nics: &Nics, vm_id: VmId) -> Vec<Event> {
     nics.of_vm(vm_id).map(|(nic_id, nic)| NicDetached { nic_id, vm_id, network_id: nic.network_id }.into()).collect()
 }
 
+/// Returns the events that bind a VM's NICs to another node.
+pub(super) fn rebind(nics: &Nics, vm_id: VmId, node_id: NodeId) -> impl Iterator<Item = Event> + '_ {
+    nics.of_vm(vm_id).map(move |(nic_id, _)| NicBound { nic_id, node_id }.into())
+}
+
 /// Returns the NIC that the events attach or detach.
 pub(super) fn view(before: &State, envelopes: &[EventEnvelope]) -> Option<NicView> {
     let mut view: Option<NicView> = None;

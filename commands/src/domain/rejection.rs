@@ -14,6 +14,8 @@ use otherix_schemas::violations::Violations;
 use otherix_schemas::vm::{Arch, Instruction, Power};
 use serde_json::json;
 
+use super::MoveRejection;
+
 /// A command is rejected because of the current state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
@@ -104,6 +106,8 @@ pub enum Rejection {
     NoMachine(VmName),
     #[error("cannot {} VM `{vm}`: {}", instruction.as_str(), is_already(*power))]
     NotPossible { vm: VmName, power: Power, instruction: Instruction },
+    #[error(transparent)]
+    Move(#[from] MoveRejection),
     #[error("there is no user `{0}`")]
     NoSuchUser(UserUuid),
     #[error("user `{name}` exists already, as `{other}`")]
@@ -161,6 +165,7 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::VmNameTaken { .. }
             | Rejection::NoMachine(_)
             | Rejection::NotPossible { .. }
+            | Rejection::Move(_)
             | Rejection::NoReadyNode
             | Rejection::NoNodeOfArch(_)
             | Rejection::NodeCordoned(_)

@@ -211,6 +211,16 @@ pub(crate) fn instruct(id: u128, instruction: Instruction) -> Command {
     Command::Vm(VmCommand::Instruct { vm_id, instruction, timeout_s, scope })
 }
 
+/// Moves a VM to a node, or to any.
+pub(crate) fn move_vm(id: u128, node: Option<u128>) -> Command {
+    let (vm_id, node_id, timeout_s, scope) = (vm_id(id), node.map(node_id), 60, RowScope::Any);
+    Command::Vm(VmCommand::Move { vm_id, node_id, timeout_s, scope })
+}
+
+pub(crate) fn cancel_move(id: u128) -> Command {
+    Command::Vm(VmCommand::CancelMove { vm_id: vm_id(id), scope: RowScope::Any })
+}
+
 /// What a node reports of a machine.
 pub(crate) fn machine_outcome(vm: u128, generation: u64, phase: MachinePhase, outcome: Outcome) -> ResourceOutcome {
     let machine = Some(MachineStatus { phase, started_at: None, last_line: None });

@@ -438,6 +438,9 @@ node_event!(
             "nic.detached",
             "vm.created",
             "vm.instructed",
+            "vm.move-started",
+            "vm.moved",
+            "vm.move-cancelled",
             "vm.deleted",
             "node.reachable"
         ]

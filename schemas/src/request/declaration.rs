@@ -125,6 +125,7 @@ impl Request {
             network::COMMANDS,
             vm::COMMANDS,
             vm::POWER_COMMANDS,
+            vm::MOVE_COMMANDS,
             node::COMMANDS,
             node::CORDON_COMMANDS,
             node::CAPACITY_COMMANDS,

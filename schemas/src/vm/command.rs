@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{Instruction, NewVm, VmById, VmDraft, VmView};
 use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
-use crate::id::VmId;
+use crate::id::{NodeId, VmId};
 use crate::nic::GeneratedNic;
 use crate::permission::Permission;
 use crate::request::{Request, RequestKind, RequestType, parse_body};
@@ -41,6 +41,22 @@ pub enum VmCommand {
         /// How long the guest may take to shut down, for instructions that shut down.
         timeout_s: Option<u32>,
         /// The VMs that the caller may instruct.
+        scope: RowScope,
+    },
+    /// Move a VM to another node.
+    Move {
+        vm_id: VmId,
+        /// Where to; chosen if it is not given.
+        node_id: Option<NodeId>,
+        /// How long the guest may take to shut down, in seconds.
+        timeout_s: u32,
+        /// The VMs that the caller may move.
+        scope: RowScope,
+    },
+    /// Let a VM that moves stay on its node.
+    CancelMove {
+        vm_id: VmId,
+        /// The VMs that the caller may move.
         scope: RowScope,
     },
     /// Record that the caller begins to type at the console of a VM.

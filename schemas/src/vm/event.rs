@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Arch, Instruction, Machine};
+use super::{
+    Arch, Instruction, Machine, VmMoveCancelled, VmMoveCancelledV1, VmMoveStarted, VmMoveStartedV1, VmMoved, VmMovedV1,
+};
 use crate::event::{
     DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape, StreamId,
     same_shape,
@@ -18,6 +20,9 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<VmCreatedV2>(),
     EventDeclaration::of::<VmCreatedV3>(),
     EventDeclaration::of::<VmInstructedV1>(),
+    EventDeclaration::of::<VmMoveStartedV1>(),
+    EventDeclaration::of::<VmMovedV1>(),
+    EventDeclaration::of::<VmMoveCancelledV1>(),
     EventDeclaration::of::<VmConsoleOpenedV1>(),
     EventDeclaration::of::<VmDeletedV1>(),
 ];
@@ -27,6 +32,9 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
 pub enum VmEvent {
     Created(VmCreated),
     Instructed(VmInstructed),
+    MoveStarted(VmMoveStarted),
+    Moved(VmMoved),
+    MoveCancelled(VmMoveCancelled),
     ConsoleOpened(VmConsoleOpened),
     Deleted(VmDeleted),
 }
@@ -36,6 +44,9 @@ impl VmEvent {
         match self {
             Self::Created(event) => visitor.visit(event),
             Self::Instructed(event) => visitor.visit(event),
+            Self::MoveStarted(event) => visitor.visit(event),
+            Self::Moved(event) => visitor.visit(event),
+            Self::MoveCancelled(event) => visitor.visit(event),
             Self::ConsoleOpened(event) => visitor.visit(event),
             Self::Deleted(event) => visitor.visit(event),
         }

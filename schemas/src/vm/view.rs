@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Arch, MachinePhase, Power, PullPolicy};
+use super::{Arch, MachinePhase, Power, PullPolicy, VmMoveView};
 use crate::id::{NodeId, VmId};
 use crate::nic::NicView;
 use crate::outcome::OutcomeStatus;
@@ -30,9 +30,12 @@ pub struct VmView {
     pub nic: Option<NicView>,
     /// What its node runs and how that is; null if nothing.
     pub machine: Option<MachineView>,
+    /// Where it moves to; absent if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<VmMoveView>,
     /// The status of its NIC and its machine: `ready` if the NIC is and the machine does what it is to do, `failed` if
-    /// one of them is or the node is of another architecture. `pending` until the node has reported; `removed` once it
-    /// is deleted and the node has removed its tap and its machine.
+    /// one of them is or the node is of another architecture. `pending` until the node has reported, and while it
+    /// moves; `removed` once it is deleted and the node has removed its tap and its machine.
     pub status: OutcomeStatus,
     /// What it waits for (`pending`), or why it failed (`failed`); null otherwise.
     pub error: Option<String>,

@@ -1,6 +1,8 @@
 //! VMs: their state, the decisions about them, and the reply.
 
 mod machine;
+mod move_rejection;
+mod moving;
 mod placement;
 
 use std::collections::BTreeMap;
@@ -16,13 +18,15 @@ use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::RowScope;
 use otherix_schemas::value::{ImageUrl, UserId, VmName};
 use otherix_schemas::vm::{
-    Arch, NewVm, VmCommand, VmConsoleOpened, VmCreated, VmDeleted, VmEvent, VmInstructed, VmOwner, VmView,
-    waiting_for_machine, waiting_for_node,
+    Arch, NewVm, VmCommand, VmConsoleOpened, VmCreated, VmDeleted, VmEvent, VmInstructed, VmMoveCancelled,
+    VmMoveStarted, VmMoved, VmOwner, VmView, moving_to, waiting_for_machine, waiting_for_node,
 };
 use serde::{Deserialize, Serialize};
 
 use self::machine::RemovedMachines;
 pub use self::machine::VmMachine;
+pub use self::move_rejection::MoveRejection;
+pub use self::moving::Moving;
 use self::placement::Needs;
 use super::codec::micros;
 use super::name_index::NameIndex;
@@ -42,6 +46,9 @@ pub struct Vm {
     /// What its node runs; `None` if nothing.
     #[serde(default)]
     pub machine: Option<VmMachine>,
+    /// It moves to another node.
+    #[serde(default)]
+    pub moving: Option<Moving>,
     pub(super) version: u32,
 }
 
@@ -86,7 +93,7 @@ impl Vm {
         let owner = owner.map(|id| Owner { name: name_of(&id), id });
         let machine = machine.map(|spec| VmMachine::new(spec, header.position));
         let (created_at, version) = (header.time, header.stream_version);
-        Self { name, image_url, arch, node_id, owner, created_at, machine, version }
+        Self { name, image_url, arch, node_id, owner, created_at, machine, moving: None, version }
     }
 
     /// What its machine takes of its node, whether it runs or not.
@@ -108,12 +115,12 @@ impl State {
                 let (node_id, taken) = (vm.node_id, vm.resources());
                 self.vms.by_name.insert(vm.name.key(), event.vm_id);
                 self.vms.by_id.insert(event.vm_id, vm);
-                self.nodes.change_load(node_id, |node| {
-                    node.vms += 1;
-                    node.allocated = node.allocated.plus(taken);
-                });
+                self.take_room(node_id, taken);
             }
             VmEvent::Instructed(event) => self.vms.instructed(header, event),
+            VmEvent::MoveStarted(event) => self.vm_move_started(header, event),
+            VmEvent::Moved(event) => self.vm_moved(header, event),
+            VmEvent::MoveCancelled(event) => self.vm_move_cancelled(header, event),
             VmEvent::ConsoleOpened(VmConsoleOpened { vm_id, session: _ }) => {
                 if let Some(vm) = self.vms.by_id.get_mut(vm_id) {
                     vm.version = header.stream_version;
@@ -123,10 +130,10 @@ impl State {
                 let Some(vm) = self.vms.by_id.remove(vm_id) else { return };
                 self.vms.remove_machine(header, *vm_id, &vm);
                 self.vms.by_name.remove(&vm.name.key(), *vm_id);
-                self.nodes.change_load(vm.node_id, |node| {
-                    node.vms = node.vms.saturating_sub(1);
-                    node.allocated = node.allocated.minus(vm.resources());
-                });
+                self.give_room(vm.node_id, vm.resources());
+                if let Some(Moving { node_id, .. }) = vm.moving {
+                    self.give_room(node_id, vm.resources());
+                }
             }
         }
     }
@@ -139,6 +146,10 @@ pub(super) fn decide(state: &State, command: &VmCommand) -> Result<Decision, Rej
         VmCommand::Instruct { vm_id, instruction, timeout_s, scope } => {
             machine::instruct(state, *vm_id, *instruction, *timeout_s, scope)
         }
+        VmCommand::Move { vm_id, node_id, timeout_s, scope } => {
+            moving::start(state, *vm_id, *node_id, *timeout_s, scope)
+        }
+        VmCommand::CancelMove { vm_id, scope } => moving::cancel(state, *vm_id, scope),
         VmCommand::OpenConsole { vm_id, session, scope } => machine::open_console(state, *vm_id, *session, scope),
     }
 }
@@ -159,7 +170,7 @@ fn create(
         state.live_network(network_id).ok_or(Rejection::NoSuchNetwork(network_id))?;
     }
     let resources = machine.as_ref().map(Resources::from);
-    let node_id = state.place(node_id, Needs { arch, network: network_id, resources })?;
+    let node_id = state.place(node_id, Needs { arch, network: network_id, resources, moving_from: None })?;
     let owner = Some(owner.clone());
     let mut events = vec![VmCreated { vm_id, name, image_url, arch, node_id, owner, machine }.into()];
     if let Some(network_id) = network_id {
@@ -194,6 +205,9 @@ pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
     let view = envelopes.iter().find_map(|EventEnvelope { header, event }| match event {
         Event::Vm(
             event @ (VmEvent::Instructed(VmInstructed { vm_id, .. })
+            | VmEvent::MoveStarted(VmMoveStarted { vm_id, .. })
+            | VmEvent::Moved(VmMoved { vm_id, .. })
+            | VmEvent::MoveCancelled(VmMoveCancelled { vm_id, .. })
             | VmEvent::ConsoleOpened(VmConsoleOpened { vm_id, .. })),
         ) => view(before, header, event, nic::current_view(before, *vm_id)),
         Event::Vm(event @ (VmEvent::Created(_) | VmEvent::Deleted(_))) => view(before, header, event, nic.clone()),
@@ -206,7 +220,8 @@ pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
     });
     let Some(mut view) = view else { return Reply::Nothing };
     let waits_for_machine = view.machine.as_ref().map(|machine| waiting_for_machine(&view, machine.power));
-    view.error = nic.map(|nic| waiting_for_node(&view, &nic.tap)).or(waits_for_machine);
+    let moves = view.moving.as_ref().map(|moving| moving_to(&moving.node_name, moving.progress.as_deref()));
+    view.error = moves.or_else(|| nic.map(|nic| waiting_for_node(&view, &nic.tap))).or(waits_for_machine);
     Reply::Vm(Box::new(view))
 }
 
@@ -214,6 +229,18 @@ fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) 
     let (id, vm, deleted_at) = match event {
         VmEvent::Created(event) => (event.vm_id, Vm::created(header, event), None),
         VmEvent::Instructed(event) => (event.vm_id, before.vms.after(header, event)?, None),
+        VmEvent::MoveStarted(event) => {
+            let mut vm = before.vms().get(&event.vm_id)?.clone();
+            vm.move_started(header, event);
+            (event.vm_id, vm, None)
+        }
+        VmEvent::MoveCancelled(event) => {
+            let mut vm = before.vms().get(&event.vm_id)?.clone();
+            vm.move_cancelled(header);
+            (event.vm_id, vm, None)
+        }
+        // Not decided by a request about VMs.
+        VmEvent::Moved(_) => return None,
         VmEvent::ConsoleOpened(event) => (event.vm_id, before.vms().get(&event.vm_id)?.clone(), None),
         VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => (*vm_id, before.vms().get(vm_id)?.clone(), Some(header.time)),
     };
@@ -222,7 +249,7 @@ fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) 
         (false, None) => OutcomeStatus::Ready,
         (false, Some(_)) => OutcomeStatus::Removed,
     };
-    let Vm { name, image_url, arch, node_id, owner, created_at, machine, version: _ } = vm;
+    let Vm { name, image_url, arch, node_id, owner, created_at, machine, moving, version: _ } = vm;
     Some(VmView {
         id,
         name,
@@ -234,6 +261,7 @@ fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) 
         node_reachable: before.roster().members.get(&node_id).copied().unwrap_or_default(),
         nic,
         machine: machine.as_ref().map(VmMachine::view),
+        moving: moving.and_then(|moving| moving.view(before)),
         status,
         error: None,
         warnings: Vec::new(),

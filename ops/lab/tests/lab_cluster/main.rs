@@ -52,6 +52,7 @@ mod join;
 mod kill;
 mod lab;
 mod machines;
+mod moves;
 mod names;
 mod overlay;
 mod partition;
