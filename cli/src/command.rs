@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::client::GlobalArgs;
 use crate::completion::{self, Shell};
 use crate::failure::Failure;
-use crate::manifest::{self, KindEntry, ManifestAction, ManifestArgs};
+use crate::manifest::{self, ApplyArgs, KindEntry, ManifestAction, ManifestArgs};
 use crate::output::Printer;
 use crate::output::format::Format;
 use crate::{admin, audit, context, events, image, man, network, node, schema, user, vm};
@@ -50,7 +50,7 @@ pub(crate) enum CliCommand {
     #[command(subcommand)]
     Explain(events::explain::ExplainSubcommand),
     Schema(schema::SchemaArgs),
-    /// Show what has changed between two moments, and by whom
+    /// Show what manifests would change, or what has changed between two moments, and by whom
     #[command(after_help = events::diff::HELP)]
     Diff(events::diff::DiffArgs),
     #[command(subcommand)]
@@ -62,6 +62,9 @@ pub(crate) enum CliCommand {
     /// Create the resources defined in manifests
     #[command(after_help = manifest::CREATE_EXAMPLES, after_long_help = manifest_help(manifest::CREATE_EXAMPLES))]
     Create(ManifestArgs),
+    /// Create or change resources to what manifests define
+    #[command(after_help = manifest::APPLY_EXAMPLES, after_long_help = manifest_help(manifest::APPLY_EXAMPLES))]
+    Apply(ApplyArgs),
     /// Delete the resources defined in manifests
     #[command(after_help = manifest::DELETE_EXAMPLES, after_long_help = manifest_help(manifest::DELETE_EXAMPLES))]
     Delete(ManifestArgs),
@@ -99,6 +102,7 @@ Exit codes:
   6    not authenticated, or permission denied
   7    NATS or the control plane is unreachable or temporarily unavailable
   8    a node reported a failure (with --wait)
+  9    unexpected error of `diff -f`, whose exit code 1 says that there is a difference
   124  --wait-timeout expired
 
 Data is written to stdout, everything else to stderr. With `-o json`, an error is one JSON object on stderr:
@@ -136,6 +140,7 @@ impl CliCommand {
             Self::Bisect(command) => events::bisect::run(global, command, printer).await,
             Self::Audit(command) => audit::run(global, command, printer).await,
             Self::Create(args) => manifest::run(global, ManifestAction::Create, KINDS, args, printer).await,
+            Self::Apply(args) => manifest::apply(global, KINDS, args, printer).await,
             Self::Delete(args) => manifest::run(global, ManifestAction::Delete, KINDS, args, printer).await,
             Self::Completion { shell } => printer.text(&completion::script(shell, Cli::command())),
             Self::Man { directory } => man::write(&directory, Cli::command(), printer),

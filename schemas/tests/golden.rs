@@ -14,7 +14,8 @@ use otherix_schemas::enrollment::{
 use otherix_schemas::event::{Event, StoredError};
 use otherix_schemas::id::{JoinTokenId, NodeId};
 use otherix_schemas::network::{
-    BridgeSpec, Dhcp, Egress, NetworkCreated, NetworkDeleted, NetworkSpec, OverlaySpec, Ownership,
+    BridgeSpec, Dhcp, Egress, NetworkChanged, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, OverlaySpec,
+    Ownership,
 };
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached};
 use otherix_schemas::node::{
@@ -26,7 +27,7 @@ use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::subject;
 use otherix_schemas::user::{UserCreated, UserDeleted, UserKeyRotated, UserRevoked, UserRole, UserRoleChanged};
-use otherix_schemas::value::{GatewaySubnet, MacAddress, Mtu, NodeName, UserKey, UserName};
+use otherix_schemas::value::{GatewaySubnet, Labels, MacAddress, Metadata, Mtu, NodeName, UserKey, UserName};
 use otherix_schemas::vm::{
     Arch, CloudInit, Instruction, Machine, MachinePhase, MachineStatus, PullPolicy, VmConsoleOpened, VmCreated,
     VmDeleted, VmInstructed,
@@ -81,6 +82,16 @@ fn bridge(ownership: Ownership, vlan: Option<i64>, dhcp: Option<Dhcp>) -> Event 
     }))
 }
 
+/// The change of a network to what this event creates.
+fn network_changed(created: Event, description: Option<&str>, labels: &[(&str, &str)]) -> Event {
+    let Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })) = created else {
+        unreachable!("a network")
+    };
+    let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let metadata = Metadata { description: description.map(parse), labels: Labels::parse(labels).unwrap() };
+    NetworkChanged { network_id, name, spec, metadata }.into()
+}
+
 fn network_deleted() -> Event {
     NetworkDeleted { network_id: parse(NETWORK), name: parse("net-dev") }.into()
 }
@@ -112,6 +123,16 @@ fn network_samples() -> Vec<(Name, Event)> {
         ("network.created.v2.overlay", overlay(Egress::None, None)),
         ("network.created.v2.overlay-dhcp", overlay(Egress::None, Some(Dhcp { subnet: on_overlay, dns: true }))),
         ("network.created.v2.overlay-nat", overlay(Egress::Nat(on_overlay), None)),
+        ("network.changed.v1", network_changed(bridge(plain, Some(12), None), None, &[])),
+        (
+            "network.changed.v1.described",
+            network_changed(
+                bridge(with_nat, None, Some(Dhcp { subnet: nat, dns: true })),
+                Some("the shop"),
+                &[("env", "prod"), ("otherix.dev/team", "")],
+            ),
+        ),
+        ("network.changed.v1.overlay", network_changed(overlay(Egress::Nat(on_overlay), None), None, &[("a", "1")])),
         ("network.deleted.v1", network_deleted()),
     ]
 }

@@ -1,8 +1,9 @@
-//! `otherix create -f` and `otherix delete -f`. All files are read ([`source`]), parsed ([`yaml`]) and validated
+//! `otherix create -f`, `apply -f`, `diff -f` and `delete -f`. All files are read ([`source`]), parsed ([`yaml`]) and validated
 //! ([`document`]); only if there is no problem in any of them, requests are sent ([`apply`]). The kinds of manifests
 //! are given as a table, with an entry for each resource that implements [`ManifestKind`].
 
 mod apply;
+pub(crate) mod diff;
 mod document;
 mod fields;
 mod kind;
@@ -17,22 +18,26 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-pub(crate) use apply::ManifestAction;
+pub(crate) use apply::{ManifestAction, change_text};
+pub(crate) use document::ManifestMetadata;
 pub(crate) use fields::MappingFields;
 pub(crate) use kind::{DryRunResources, KindEntry, ManifestKind, write};
 pub(crate) use problem::ProblemScope;
 
-use crate::client::{ControlPlaneClient, GlobalArgs};
+use crate::client::GlobalArgs;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::format::Format;
+use crate::resource::args::WaitArgs;
+use apply::RunOptions;
 use document::Manifest;
 use problem::Problems;
 
 /// The arguments of `create -f` and `delete -f`.
 #[derive(Debug, Args)]
 pub(crate) struct ManifestArgs {
-    /// A manifest file, or `-` for standard input; may be repeated
+    /// A manifest file, a folder with manifests (`*.yaml`, `*.yml`, `*.json`), or `-` for standard input; may be
+    /// repeated
     #[arg(short = 'f', long = "file", value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
     files: Vec<PathBuf>,
 
@@ -43,6 +48,16 @@ pub(crate) struct ManifestArgs {
     /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
+}
+
+/// The arguments of `apply -f`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    manifests: ManifestArgs,
+
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 /// The help on manifests, with an example of each kind.
@@ -71,6 +86,19 @@ Examples:
   otherix create -f networks.yaml -f vms.yaml --dry-run
   otherix network get net-app -o yaml | otherix create -f -";
 
+/// The examples of `apply -f`.
+pub(crate) const APPLY_EXAMPLES: &str = "\
+What the file says is all: a field that is left out gets its default, as in `create`, and labels that are left out are \
+removed. A resource that is so already is `unchanged`, and nothing is recorded. What cannot be changed is refused, with \
+all fields that differ; the other documents are applied nevertheless. With --dry-run, the control plane decides what it \
+would do.
+
+Examples:
+  otherix apply -f networks.yaml
+  otherix apply -f networks.yaml -f vms.yaml --dry-run
+  otherix apply -f cluster/ --wait --wait-timeout 5m
+  otherix network get net-app -o yaml | sed 's/mtu: 1500/mtu: 1400/' | otherix apply -f -";
+
 /// The examples of `delete -f`.
 pub(crate) const DELETE_EXAMPLES: &str = "\
 Resources are found by kind and name; their spec is not compared. There is no confirmation prompt. A network with VM \
@@ -91,8 +119,20 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let ManifestArgs { files, dry_run, output: _ } = args;
     let manifests = load(&files, kinds)?;
-    let client = ControlPlaneClient::connect(global).await?;
-    apply::run(client, action, dry_run, manifests, printer).await
+    apply::run(global, RunOptions { action, dry_run, wait: None }, manifests, printer).await
+}
+
+/// Carries out `apply -f`.
+pub(crate) async fn apply(
+    global: &GlobalArgs,
+    kinds: &'static [KindEntry],
+    args: ApplyArgs,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let ApplyArgs { manifests: ManifestArgs { files, dry_run, output: _ }, wait } = args;
+    let manifests = load(&files, kinds)?;
+    let wait = (wait.wait && !dry_run).then_some(wait.wait_timeout);
+    apply::run(global, RunOptions { action: ManifestAction::Apply, dry_run, wait }, manifests, printer).await
 }
 
 /// The manifests of all files, in their order; or all problems.

@@ -1,15 +1,16 @@
 //! The fields of a VM: as `get` and `list` show them, and in a manifest.
 
+use otherix_schemas::change::Applied;
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::nic::NicView;
 use otherix_schemas::outcome::OutcomeStatus;
-use otherix_schemas::vm::{CloudInit, MachineView, PullPolicy, VmDraft, VmOwner, VmView};
+use otherix_schemas::vm::{ApplyVm, CloudInit, MachineView, PullPolicy, VmDraft, VmOwner, VmView};
 
 use super::definition::VmDefinition;
 use super::machine_definition::MachineDefinition;
 use crate::client::ControlPlaneClient;
 use crate::failure::Failure;
-use crate::manifest::{DryRunResources, ManifestKind, MappingFields, ProblemScope};
+use crate::manifest::{DryRunResources, ManifestKind, ManifestMetadata, MappingFields, ProblemScope};
 use crate::output::table::{self, optional};
 use crate::output::yaml::scalar;
 
@@ -143,7 +144,8 @@ spec:
 ";
     type Definition = VmDefinition;
 
-    fn read(name: String, fields: &mut MappingFields<'_>, scope: &mut ProblemScope<'_>) -> VmDefinition {
+    fn read(metadata: ManifestMetadata, fields: &mut MappingFields<'_>, scope: &mut ProblemScope<'_>) -> VmDefinition {
+        let ManifestMetadata { name, .. } = metadata;
         let definition = VmDefinition {
             name,
             image_url: fields.string("imageURL", scope),
@@ -172,6 +174,19 @@ spec:
             definition.ip = None;
         }
         definition.resolve(client).await
+    }
+
+    async fn apply(
+        definition: &VmDefinition,
+        planned: Option<&DryRunResources>,
+        client: &mut ControlPlaneClient,
+    ) -> Result<Applied<Self>, Failure> {
+        let Some(planned) = planned else {
+            let request = Self::request(definition, client).await?;
+            return Ok(client.call::<ApplyVm>(&request).await?.data);
+        };
+        let request = Self::planned_request(definition, planned, client).await?;
+        Ok(client.try_out::<ApplyVm>(&request).await?.data)
     }
 
     /// Without the node and the address: it is unknown whether the user or the control plane chose them.

@@ -150,6 +150,7 @@ pub(crate) fn create(name: &str) -> CommandRequest {
             dhcp: None,
             allow_spoofing: false,
         },
+        metadata: otherix_schemas::value::Metadata::default(),
     };
     request(Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network }))
 }

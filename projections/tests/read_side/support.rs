@@ -136,7 +136,14 @@ pub(crate) fn create(network_id: NetworkId, name: &str) -> Command {
         dhcp: None,
         allow_spoofing: false,
     };
-    Command::Network(NetworkCommand::Create { network_id, network: NewNetwork { name: name.parse().unwrap(), spec } })
+    Command::Network(NetworkCommand::Create {
+        network_id,
+        network: NewNetwork {
+            name: name.parse().unwrap(),
+            spec,
+            metadata: otherix_schemas::value::Metadata::default(),
+        },
+    })
 }
 
 /// Creates a VM, with a NIC if a network is given; the NIC has the VM's number. The control plane chooses the node.

@@ -1,12 +1,16 @@
 //! Networks: definition, rules, commands, queries, events and view.
 
+mod change;
 mod command;
 mod event;
 mod query;
 mod rules;
+#[cfg(test)]
+mod rules_tests_support;
 mod spec;
 mod view;
 
+pub use self::change::*;
 pub use self::command::*;
 pub use self::event::*;
 pub use self::query::*;

@@ -124,6 +124,7 @@ impl Request {
         let commands = [
             network::COMMANDS,
             vm::COMMANDS,
+            vm::APPLY_COMMANDS,
             vm::POWER_COMMANDS,
             node::COMMANDS,
             node::CORDON_COMMANDS,

@@ -28,6 +28,14 @@ pub enum VmCommand {
         /// Who owns it then.
         owner: UserId,
     },
+    /// Create a VM as [`VmCommand::Create`] does, unless it is so already.
+    Apply {
+        /// Generated for the request.
+        vm_id: VmId,
+        nic: GeneratedNic,
+        vm: Box<NewVm>,
+        owner: UserId,
+    },
     /// Delete a VM and its NIC.
     Delete {
         vm_id: VmId,

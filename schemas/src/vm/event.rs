@@ -220,7 +220,7 @@ impl StoredShape for VmCreatedV3 {
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A VM was created, and placed on a node";
     const PROVENANCE: EventProvenance =
-        EventProvenance { when: "A VM is created.", requests: &["vm.create"], causes: &[] };
+        EventProvenance { when: "A VM is created.", requests: &["vm.create", "vm.apply"], causes: &[] };
     type Event = VmCreated;
 
     fn upcast(self) -> Result<VmCreated, StoredError> {

@@ -1,5 +1,6 @@
 //! Virtual machines: definition, rules, commands, queries, events and view.
 
+mod apply;
 mod command;
 mod console;
 mod event;
@@ -11,6 +12,7 @@ mod rules;
 mod spec;
 mod view;
 
+pub use self::apply::*;
 pub use self::command::*;
 pub use self::console::*;
 pub use self::event::*;

@@ -78,6 +78,7 @@ fn reads_every_network_field() {
         allow_spoofing: Some(true),
         mtu: Some(9000),
         vlan: Some(12),
+        ..NetworkDraft::default()
     };
     assert_eq!(read_networks(&[&network(spec)]), (vec![draft], vec![]));
 }

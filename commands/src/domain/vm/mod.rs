@@ -1,5 +1,6 @@
 //! VMs: their state, the decisions about them, and the reply.
 
+mod apply;
 mod machine;
 mod placement;
 
@@ -12,6 +13,7 @@ use otherix_schemas::nic::{GeneratedNic, NicView};
 use otherix_schemas::node::Resources;
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::permission::Permission;
+use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::RowScope;
 use otherix_schemas::value::{ImageUrl, UserId, VmName};
@@ -39,6 +41,10 @@ pub struct Vm {
     pub owner: Option<Owner>,
     #[serde(with = "micros")]
     pub created_at: Timestamp,
+    /// The time and the position of its last decision.
+    #[serde(with = "micros")]
+    pub updated_at: Timestamp,
+    pub generation: Position,
     /// What its node runs; `None` if nothing.
     #[serde(default)]
     pub machine: Option<VmMachine>,
@@ -85,8 +91,9 @@ impl Vm {
         let name_of = |id: &UserId| header.actor.name.clone().filter(|_| header.actor.id == *id);
         let owner = owner.map(|id| Owner { name: name_of(&id), id });
         let machine = machine.map(|spec| VmMachine::new(spec, header.position));
-        let (created_at, version) = (header.time, header.stream_version);
-        Self { name, image_url, arch, node_id, owner, created_at, machine, version }
+        let (created_at, updated_at, generation) = (header.time, header.time, header.position);
+        let version = header.stream_version;
+        Self { name, image_url, arch, node_id, owner, created_at, updated_at, generation, machine, version }
     }
 
     /// What its machine takes of its node, whether it runs or not.
@@ -135,6 +142,10 @@ impl State {
 pub(super) fn decide(state: &State, command: &VmCommand) -> Result<Decision, Rejection> {
     match command {
         VmCommand::Create { vm_id, nic, vm, owner } => create(state, *vm_id, *nic, vm, owner),
+        VmCommand::Apply { vm_id, nic, vm, owner } => match apply::named(state, vm) {
+            Some(existing) => apply::compare(state, existing, vm),
+            None => create(state, *vm_id, *nic, vm, owner),
+        },
         VmCommand::Delete { vm_id, scope } => delete(state, *vm_id, scope),
         VmCommand::Instruct { vm_id, instruction, timeout_s, scope } => {
             machine::instruct(state, *vm_id, *instruction, *timeout_s, scope)
@@ -189,7 +200,10 @@ fn check_scope(vm: &Vm, scope: &RowScope, permission: Permission) -> Result<(), 
 }
 
 /// Returns the VM that the events create, change or delete, as it is after them.
-pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
+pub(super) fn reply(before: &State, command: Option<&VmCommand>, envelopes: &[EventEnvelope]) -> Reply {
+    if let Some(VmCommand::Apply { vm, .. }) = command {
+        return apply::applied(before, vm, envelopes);
+    }
     let nic = nic::view(before, envelopes);
     let view = envelopes.iter().find_map(|EventEnvelope { header, event }| match event {
         Event::Vm(
@@ -222,7 +236,13 @@ fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) 
         (false, None) => OutcomeStatus::Ready,
         (false, Some(_)) => OutcomeStatus::Removed,
     };
-    let Vm { name, image_url, arch, node_id, owner, created_at, machine, version: _ } = vm;
+    let (generation, updated_at) = (header.position, header.time);
+    Some(VmView { status, generation, updated_at, deleted_at, ..placed_view(before, id, vm, nic)? })
+}
+
+/// The view of a VM that is not deleted, as if it were ready.
+fn placed_view(before: &State, id: VmId, vm: Vm, nic: Option<NicView>) -> Option<VmView> {
+    let Vm { name, image_url, arch, node_id, owner, created_at, updated_at, generation, machine, version: _ } = vm;
     Some(VmView {
         id,
         name,
@@ -234,12 +254,12 @@ fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) 
         node_reachable: before.roster().members.get(&node_id).copied().unwrap_or_default(),
         nic,
         machine: machine.as_ref().map(VmMachine::view),
-        status,
+        status: OutcomeStatus::Ready,
         error: None,
         warnings: Vec::new(),
-        generation: header.position,
+        generation,
         created_at,
-        updated_at: header.time,
-        deleted_at,
+        updated_at,
+        deleted_at: None,
     })
 }
