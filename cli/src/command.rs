@@ -65,6 +65,8 @@ pub(crate) enum CliCommand {
     /// Create or change resources to what manifests define
     #[command(after_help = manifest::APPLY_EXAMPLES, after_long_help = manifest_help(manifest::APPLY_EXAMPLES))]
     Apply(ApplyArgs),
+    #[command(subcommand)]
+    Edit(manifest::edit::EditSubcommand),
     /// Delete the resources defined in manifests
     #[command(after_help = manifest::DELETE_EXAMPLES, after_long_help = manifest_help(manifest::DELETE_EXAMPLES))]
     Delete(ManifestArgs),
@@ -141,6 +143,7 @@ impl CliCommand {
             Self::Audit(command) => audit::run(global, command, printer).await,
             Self::Create(args) => manifest::run(global, ManifestAction::Create, KINDS, args, printer).await,
             Self::Apply(args) => manifest::apply(global, KINDS, args, printer).await,
+            Self::Edit(command) => manifest::edit::run(global, command, KINDS, printer).await,
             Self::Delete(args) => manifest::run(global, ManifestAction::Delete, KINDS, args, printer).await,
             Self::Completion { shell } => printer.text(&completion::script(shell, Cli::command())),
             Self::Man { directory } => man::write(&directory, Cli::command(), printer),

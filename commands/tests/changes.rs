@@ -199,7 +199,8 @@ fn a_vm_is_created_once_and_what_it_is_stays() {
     let mut given = given([node_joined(1), node_joined(2), created(1, "net", dhcp("br0", "10.20.0.0/24"))]);
     let apply = |command: Command| {
         let Command::Vm(VmCommand::Create { vm_id, nic, vm, owner }) = command else { panic!("no creation") };
-        Command::Vm(VmCommand::Apply { vm_id, nic, vm, owner })
+        let scope = otherix_schemas::user::RowScope::Any;
+        Command::Vm(VmCommand::Apply { vm_id, nic, vm, owner, scope })
     };
     let vm = apply(create_vm(5, Some(1), None));
     assert_eq!(given.execute(&vm).unwrap().len(), 3);

@@ -20,8 +20,8 @@ use otherix_schemas::network::{
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached};
 use otherix_schemas::node::{
     MeshPeer, NodeAccelerator, NodeCapacity, NodeCapacityReported, NodeChanged, NodeCondition, NodeConditionKind,
-    NodeConditionsChanged, NodeCordoned, NodeDescribed, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved,
-    NodeUncordoned, NodeUnreachable, Resources,
+    NodeConditionsChanged, NodeCordoned, NodeDescribed, NodeJoined, NodeLabelled, NodeReachable, NodeReconciled,
+    NodeRemoved, NodeUncordoned, NodeUnreachable, Resources,
 };
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
@@ -30,7 +30,7 @@ use otherix_schemas::user::{UserCreated, UserDeleted, UserKeyRotated, UserRevoke
 use otherix_schemas::value::{GatewaySubnet, Labels, MacAddress, Metadata, Mtu, NodeName, UserKey, UserName};
 use otherix_schemas::vm::{
     Arch, CloudInit, Instruction, Machine, MachinePhase, MachineStatus, PullPolicy, VmConsoleOpened, VmCreated,
-    VmDeleted, VmInstructed,
+    VmDeleted, VmInstructed, VmLabelled,
 };
 use serde_json::{Value, json};
 
@@ -83,13 +83,24 @@ fn bridge(ownership: Ownership, vlan: Option<i64>, dhcp: Option<Dhcp>) -> Event 
 }
 
 /// The change of a network to what this event creates.
-fn network_changed(created: Event, description: Option<&str>, labels: &[(&str, &str)]) -> Event {
+fn network_changed(created: Event, description: Option<&str>, pairs: &[(&str, &str)]) -> Event {
     let Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })) = created else {
         unreachable!("a network")
     };
-    let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let metadata = Metadata { description: description.map(parse), labels: Labels::parse(labels).unwrap() };
+    let metadata = Metadata { description: description.map(parse), labels: labels(pairs) };
     NetworkChanged { network_id, name, spec, metadata }.into()
+}
+
+fn labels(labels: &[(&str, &str)]) -> Labels {
+    Labels::parse(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()).unwrap()
+}
+
+fn vm_labelled(description: Option<&str>, pairs: &[(&str, &str)]) -> Event {
+    VmLabelled { vm_id: parse(VM), description: description.map(parse), labels: labels(pairs) }.into()
+}
+
+fn node_labelled(description: Option<&str>, pairs: &[(&str, &str)]) -> Event {
+    NodeLabelled { node_id: parse(NODE), description: description.map(parse), labels: labels(pairs) }.into()
 }
 
 fn network_deleted() -> Event {
@@ -182,6 +193,8 @@ fn vm_samples() -> Vec<(Name, Event)> {
         ("vm.instructed.v1", instructed(Instruction::Start, None)),
         ("vm.instructed.v1.stop", instructed(Instruction::Stop, Some(60))),
         ("vm.console-opened.v1", VmConsoleOpened { vm_id: parse(VM), session: parse(SESSION) }.into()),
+        ("vm.labelled.v1", vm_labelled(Some("the shop"), &[("env", "prod")])),
+        ("vm.labelled.v1.none", vm_labelled(None, &[])),
         ("vm.deleted.v1", VmDeleted { vm_id: parse(VM), name: parse("vm-1") }.into()),
     ]
 }
@@ -217,6 +230,7 @@ fn node_samples() -> Vec<(Name, Event)> {
         ("node.described.v1", NodeDescribed { node_id, arch: Arch::Arm64 }.into()),
         ("node.cordoned.v1", NodeCordoned { node_id }.into()),
         ("node.uncordoned.v1", NodeUncordoned { node_id }.into()),
+        ("node.labelled.v1", node_labelled(Some("rack 7"), &[("rack", "7"), ("ssd", "")])),
         ("node.capacity-reported.v1", NodeCapacityReported { node_id, capacity: capacity(true) }.into()),
         ("node.capacity-reported.v1.none", NodeCapacityReported { node_id, capacity: capacity(false) }.into()),
         ("node.removed.v1", NodeRemoved { node_id, name: parse("node-1") }.into()),

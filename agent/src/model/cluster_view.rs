@@ -268,7 +268,7 @@ impl ClusterView {
                 self.names.remove(&vm_id);
                 self.vms.entry(vm_id).and_modify(|vm| vm.deleted_at = Some(position));
             }
-            Event::Vm(VmEvent::ConsoleOpened(_))
+            Event::Vm(VmEvent::ConsoleOpened(_) | VmEvent::Labelled(_))
             | Event::Node(NodeEvent::Joined(_))
             | Event::Node(NodeEvent::Unreachable(_))
             | Event::Node(NodeEvent::Reachable(_))
@@ -278,6 +278,7 @@ impl ClusterView {
             | Event::Node(NodeEvent::Cordoned(_))
             | Event::Node(NodeEvent::Uncordoned(_))
             | Event::Node(NodeEvent::CapacityReported(_))
+            | Event::Node(NodeEvent::Labelled(_))
             | Event::User(_)
             | Event::Enrollment(_)
             | Event::Cluster(ClusterEvent::Restored(_)) => {}

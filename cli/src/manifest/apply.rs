@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::document::Manifest;
-use super::kind::{AppliedManifest, DryRunResources};
+use super::kind::{AppliedManifest, DryRunResources, KindEntry};
+use super::prune::{self, PruneOptions, PruneReport};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -94,7 +95,8 @@ struct ManifestReport {
 /// Carries out the action on the resources that the manifests define.
 pub(super) async fn run(
     global: &GlobalArgs,
-    RunOptions { action, dry_run, wait }: RunOptions,
+    RunOptions { action, dry_run, wait, prune }: RunOptions,
+    kinds: &'static [KindEntry],
     mut manifests: Vec<Manifest>,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
@@ -113,27 +115,36 @@ pub(super) async fn run(
         notes.extend(note.filter(|note| !notes.contains(note)));
         reports.push(report);
     }
+    let pruned = match &prune {
+        Some(options) if !run.unreachable => run.prune(options, kinds, &manifests, printer).await?,
+        Some(_) | None => Vec::new(),
+    };
     if let Some(timeout) = wait {
         run.wait(global, timeout, &manifests, &mut reports, printer).await?;
     }
     if printer.is_json() {
-        printer.data(&json!({ "data": reports }))?;
+        let mut report = json!({ "data": reports });
+        if let (Some(fields), true) = (report.as_object_mut(), prune.is_some()) {
+            fields.insert("pruned".to_owned(), json!(pruned));
+        }
+        printer.data(&report)?;
     } else {
         notes.into_iter().for_each(|note| printer.note(note));
         if action == ManifestAction::Apply {
-            printer.text(&format!("{}\n", summary(&reports)))?;
+            let deleted = if pruned.is_empty() { String::new() } else { format!(", {} pruned", pruned.len()) };
+            printer.text(&format!("{}{deleted}\n", summary(&reports)))?;
         }
     }
     run.into_result(manifests.len())
 }
 
 /// What to do with the manifests.
-#[derive(Clone, Copy, Debug)]
 pub(super) struct RunOptions {
     pub(super) action: ManifestAction,
     pub(super) dry_run: bool,
     /// How long to wait for the nodes.
     pub(super) wait: Option<Duration>,
+    pub(super) prune: Option<PruneOptions>,
 }
 
 /// `1 created, 2 changed, 3 unchanged`
@@ -239,6 +250,25 @@ impl ManifestRun {
                 Ok(attempt(ManifestOutcome::WouldBeDeleted, Some(target.try_deletion(planned, client).await?)))
             }
         }
+    }
+
+    /// Deletes what is selected and not defined. Nothing, if something that is defined could not be applied.
+    async fn prune(
+        &mut self,
+        options: &PruneOptions,
+        kinds: &'static [KindEntry],
+        manifests: &[Manifest],
+        printer: &mut Printer,
+    ) -> Result<Vec<PruneReport>, Failure> {
+        if !self.failures.is_empty() {
+            if !printer.is_json() {
+                printer.note("nothing is pruned: not everything could be applied");
+            }
+            return Ok(Vec::new());
+        }
+        let (reports, failures) = prune::run(options, kinds, manifests, &mut self.client, printer).await?;
+        self.failures.extend(failures);
+        Ok(reports)
     }
 
     /// Waits for the nodes to carry out what was created and changed, one resource after the other.

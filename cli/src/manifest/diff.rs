@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::document::Manifest;
 use super::kind::{AppliedManifest, DryRunResources};
+use super::source::Folders;
 use super::{KindEntry, load};
 use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::exit::Exit;
@@ -41,7 +42,7 @@ pub(crate) async fn run(
     files: &[PathBuf],
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let mut manifests = load(files, kinds).map_err(distinct)?;
+    let mut manifests = load(files, Folders::Read, kinds).map_err(distinct)?;
     manifests.sort_by_key(|manifest| manifest.order);
     let mut client = ControlPlaneClient::connect(global).await.map_err(distinct)?;
     let mut planned = DryRunResources::default();

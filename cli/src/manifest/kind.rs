@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use otherix_schemas::change::{Applied, ChangeResult, FieldChange};
 use otherix_schemas::error::ErrorCode;
-use otherix_schemas::request::RequestType;
+use otherix_schemas::request::{PageRequest, RequestType};
 use otherix_schemas::value::{Metadata, NetworkName};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::document::ManifestMetadata;
 use super::fields::MappingFields;
 use super::problem::ProblemScope;
+use super::prune::{self, Existing};
 use crate::client::ControlPlaneClient;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -65,6 +66,8 @@ pub(crate) trait ManifestKind: Provisioned + 'static {
         planned: Option<&DryRunResources>,
         client: &mut ControlPlaneClient,
     ) -> Result<Applied<Self>, Failure>;
+    /// The request for a page of the list.
+    fn page(page: PageRequest) -> <Self::List as RequestType>::Body;
     /// The fields of `spec` that create an equal resource, with their values in YAML.
     fn spec(&self) -> Vec<(&'static str, String)>;
     /// What people say about it.
@@ -163,6 +166,8 @@ pub(crate) struct KindEntry {
     /// A note for the user after a creation.
     pub(super) note: Option<&'static str>,
     pub(super) read: fn(ManifestMetadata, &mut MappingFields<'_>, &mut ProblemScope<'_>) -> Box<dyn ManifestTarget>,
+    pub(super) list: fn(&mut ControlPlaneClient) -> LocalBoxFuture<'_, Result<Vec<Existing>, Failure>>,
+    pub(super) delete: fn(Uuid, &mut ControlPlaneClient) -> LocalBoxFuture<'_, Result<(), Failure>>,
 }
 
 impl KindEntry {
@@ -180,6 +185,8 @@ impl KindEntry {
                 let definition = K::read(metadata, fields, scope);
                 Box::new(TypedTarget::<K> { name, definition })
             },
+            list: prune::list::<K>,
+            delete: prune::delete::<K>,
         }
     }
 }

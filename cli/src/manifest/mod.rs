@@ -5,9 +5,11 @@
 mod apply;
 pub(crate) mod diff;
 mod document;
+pub(crate) mod edit;
 mod fields;
 mod kind;
 mod problem;
+mod prune;
 mod source;
 mod suggest;
 #[cfg(test)]
@@ -32,12 +34,13 @@ use crate::resource::args::WaitArgs;
 use apply::RunOptions;
 use document::Manifest;
 use problem::Problems;
+use prune::{PruneOptions, Selector};
+use source::Folders;
 
 /// The arguments of `create -f` and `delete -f`.
 #[derive(Debug, Args)]
 pub(crate) struct ManifestArgs {
-    /// A manifest file, a folder with manifests (`*.yaml`, `*.yml`, `*.json`), or `-` for standard input; may be
-    /// repeated
+    /// A manifest file, or `-` for standard input; may be repeated
     #[arg(short = 'f', long = "file", value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
     files: Vec<PathBuf>,
 
@@ -53,8 +56,29 @@ pub(crate) struct ManifestArgs {
 /// The arguments of `apply -f`.
 #[derive(Debug, Args)]
 pub(crate) struct ApplyArgs {
-    #[command(flatten)]
-    manifests: ManifestArgs,
+    /// A manifest file, a folder with manifests (*.yaml, *.yml, *.json), or `-` for standard input; may be repeated
+    #[arg(short = 'f', long = "file", value_name = "FILE|DIR", required = true, value_hint = ValueHint::AnyPath)]
+    files: Vec<PathBuf>,
+
+    /// Let the control plane decide, and report what would be done, without changing anything
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+
+    /// Delete what --selector selects and the manifests do not define; asks first, with a list
+    #[arg(long, requires = "selector")]
+    prune: bool,
+
+    /// The labels of what --prune may delete: KEY=VALUE or KEY, several separated by commas
+    #[arg(long, value_name = "SELECTOR", requires = "prune", value_parser = Selector::parse)]
+    selector: Option<Selector>,
+
+    /// Delete without asking
+    #[arg(long, requires = "prune")]
+    yes: bool,
 
     #[command(flatten)]
     wait: WaitArgs,
@@ -97,6 +121,7 @@ Examples:
   otherix apply -f networks.yaml
   otherix apply -f networks.yaml -f vms.yaml --dry-run
   otherix apply -f cluster/ --wait --wait-timeout 5m
+  otherix apply -f cluster/ --prune --selector app=shop
   otherix network get net-app -o yaml | sed 's/mtu: 1500/mtu: 1400/' | otherix apply -f -";
 
 /// The examples of `delete -f`.
@@ -118,8 +143,9 @@ pub(crate) async fn run(
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let ManifestArgs { files, dry_run, output: _ } = args;
-    let manifests = load(&files, kinds)?;
-    apply::run(global, RunOptions { action, dry_run, wait: None }, manifests, printer).await
+    let manifests = load(&files, Folders::Refused, kinds)?;
+    let options = RunOptions { action, dry_run, wait: None, prune: None };
+    apply::run(global, options, kinds, manifests, printer).await
 }
 
 /// Carries out `apply -f`.
@@ -129,16 +155,18 @@ pub(crate) async fn apply(
     args: ApplyArgs,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let ApplyArgs { manifests: ManifestArgs { files, dry_run, output: _ }, wait } = args;
-    let manifests = load(&files, kinds)?;
-    let wait = (wait.wait && !dry_run).then_some(wait.wait_timeout);
-    apply::run(global, RunOptions { action: ManifestAction::Apply, dry_run, wait }, manifests, printer).await
+    let ApplyArgs { files, dry_run, output: _, prune, selector, yes, wait } = args;
+    let manifests = load(&files, Folders::Read, kinds)?;
+    let wait = wait.wait.then_some(wait.wait_timeout);
+    let prune = selector.filter(|_| prune).map(|selector| PruneOptions { selector, yes, dry_run });
+    let options = RunOptions { action: ManifestAction::Apply, dry_run, wait, prune };
+    apply::run(global, options, kinds, manifests, printer).await
 }
 
 /// The manifests of all files, in their order; or all problems.
-fn load(files: &[PathBuf], kinds: &'static [KindEntry]) -> Result<Vec<Manifest>, Failure> {
+fn load(files: &[PathBuf], folders: Folders, kinds: &'static [KindEntry]) -> Result<Vec<Manifest>, Failure> {
     let mut problems = Problems::default();
-    let sources = source::read(files, &mut problems);
+    let sources = source::read(files, folders, &mut problems);
     let manifests = document::read_all(&sources, kinds, &mut problems);
     problems.into_result().map(|()| manifests)
 }

@@ -25,11 +25,21 @@ pub(super) struct Source {
     pub(super) text: String,
 }
 
+/// Whether a path may be that of a folder, whose manifests are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Folders {
+    Read,
+    Refused,
+}
+
 /// Reads all files; `-` is standard input.
-pub(super) fn read(files: &[PathBuf], problems: &mut Problems) -> Vec<Source> {
+pub(super) fn read(files: &[PathBuf], folders: Folders, problems: &mut Problems) -> Vec<Source> {
     let mut sources = Vec::new();
     let mut stdin_read = false;
-    let files: Vec<PathBuf> = files.iter().flat_map(|path| expanded(path, problems)).collect();
+    let files: Vec<PathBuf> = match folders {
+        Folders::Read => files.iter().flat_map(|path| expanded(path, problems)).collect(),
+        Folders::Refused => files.to_vec(),
+    };
     for path in &files {
         let is_stdin = path == Path::new("-");
         let name = if is_stdin { STDIN.to_owned() } else { path.display().to_string() };

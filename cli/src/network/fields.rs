@@ -4,9 +4,10 @@ use clap::Args;
 use otherix_schemas::change::{Applied, ChangeResult};
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::network::{
-    ApplyNetwork, BridgeSpec, Egress, EgressView, NetworkApplyRequest, NetworkDraft, NetworkKind, NetworkView,
-    NewNetworkSpec, Ownership,
+    ApplyNetwork, BridgeSpec, Egress, EgressView, NetworkApplyRequest, NetworkDraft, NetworkKind, NetworkPageRequest,
+    NetworkView, NewNetworkSpec, Ownership,
 };
+use otherix_schemas::request::PageRequest;
 use otherix_schemas::value::{Ipv4Subnet, Metadata};
 use otherix_schemas::violations::Violations;
 
@@ -184,11 +185,7 @@ pub(super) fn summary(view: &NetworkView) -> String {
 
 fn fields(view: &NetworkView) -> Vec<(&'static str, String)> {
     let mut lines = vec![("id", view.id.to_string())];
-    lines.extend(view.description.as_ref().map(|text| ("description", text.to_string())));
-    if !view.labels.is_empty() {
-        let labels: Vec<_> = view.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        lines.push(("labels", labels.join(" ")));
-    }
+    lines.extend(table::metadata(view.description.as_ref(), &view.labels));
     lines.extend(spec_fields(view));
     lines
 }
@@ -343,6 +340,10 @@ spec:
             Self::planned_request(definition, planned, client).await?;
         }
         Ok(applied)
+    }
+
+    fn page(PageRequest { limit, cursor }: PageRequest) -> NetworkPageRequest {
+        NetworkPageRequest { kind: None, limit, cursor }
     }
 
     fn metadata(&self) -> Metadata {

@@ -40,7 +40,7 @@ pub(crate) struct ChangeArgs {
 }
 
 /// What people say about a resource.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct MetadataArgs {
     /// What it is for, on one line; an empty text removes it
     #[arg(long, value_name = "TEXT")]
@@ -114,7 +114,7 @@ pub(crate) async fn run<R: Provisioned, C: RequestType<Answer = Applied<R>>>(
     let answer = if dry_run { client.try_out::<C>(request).await } else { client.call::<C>(request).await };
     let applied = answer.map_err(|failure| explained::<R>(not_found_hint::<R>(failure)))?.data;
     if !printer.is_json() {
-        printer.text(&text(&applied, dry_run))?;
+        printer.text(&changed_text(&applied, dry_run))?;
     }
     let Some(outcomes) = outcomes else {
         return if printer.is_json() { printer.data(&applied) } else { Ok(()) };
@@ -127,7 +127,8 @@ pub(crate) async fn run<R: Provisioned, C: RequestType<Answer = Applied<R>>>(
     waited
 }
 
-fn text<R: Resource>(Applied { result, changes, resource }: &Applied<R>, dry_run: bool) -> String {
+/// Which resource was changed, and how.
+pub(crate) fn changed_text<R: Resource>(Applied { result, changes, resource }: &Applied<R>, dry_run: bool) -> String {
     let result = match (result, dry_run) {
         (ChangeResult::Created, _) => "created",
         (ChangeResult::Changed, false) => "changed",

@@ -5,7 +5,9 @@ use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::enrollment::{JoinTokenView, NodeKeyView};
 use otherix_schemas::network::NetworkView;
-use otherix_schemas::node::{CapacityReceipt, CordonView, JoinAnswer, RemovedNodeView, ReportReceipt};
+use otherix_schemas::node::{
+    CapacityReceipt, CordonView, JoinAnswer, LabelledNodeView, RemovedNodeView, ReportReceipt,
+};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::request::{Answer, Meta};
 use otherix_schemas::user::UserView;
@@ -29,6 +31,7 @@ pub enum Reply {
     Joined(JoinAnswer),
     Removed(RemovedNodeView),
     Cordoned(CordonView),
+    AppliedNode(Box<Applied<LabelledNodeView>>),
     Capacity(CapacityReceipt),
     Receipt(ReportReceipt),
     Nothing,

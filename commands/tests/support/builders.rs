@@ -176,6 +176,7 @@ pub(crate) fn create_vm_at(id: u128, network: Option<u128>, node: Option<u128>, 
         ip,
         node_id: node.map(node_id),
         machine: None,
+        metadata: otherix_schemas::value::Metadata::default(),
     };
     let mac = u32::try_from(id).unwrap();
     let nic = GeneratedNic { nic_id: nic_id(id), mac };

@@ -165,6 +165,7 @@ pub(crate) fn create_vm(number: usize, network_id: NetworkId) -> CommandRequest 
         ip: None,
         node_id: None,
         machine: None,
+        metadata: otherix_schemas::value::Metadata::default(),
     };
     let [a, b, c, d, ..] = Uuid::new_v4().into_bytes();
     let nic = GeneratedNic { nic_id: NicId::new(Uuid::new_v4()), mac: u32::from_le_bytes([a, b, c, d]) };

@@ -159,6 +159,7 @@ pub(crate) fn create_vm(vm: u128, name: &str, network_id: Option<NetworkId>) -> 
         ip: None,
         node_id: None,
         machine: None,
+        metadata: otherix_schemas::value::Metadata::default(),
     };
     Command::Vm(VmCommand::Create { vm_id, nic, vm: Box::new(vm), owner: "admin".parse().unwrap() })
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::string_value;
+use crate::json_field::text;
 use crate::violations::Violations;
 
 /// Most labels of a resource.
@@ -162,6 +163,40 @@ impl Metadata {
         };
         Self { description, labels }
     }
+}
+
+impl Metadata {
+    /// Returns it with these changes: null removes the description, or a label. Any other field violates the rule.
+    ///
+    /// # Errors
+    /// Every rule that they violate.
+    pub fn changed(&self, changes: Map<String, Value>, rule: &str) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        let v = &mut violations;
+        let mut description = self.description.as_ref().map(ToString::to_string);
+        let mut labels: BTreeMap<String, String> = self.labels.clone().into();
+        for (field, value) in changes {
+            match (field.as_str(), value) {
+                ("description", Value::Null) => description = None,
+                ("description", value) => description = text("description", value, v),
+                ("labels", value) => labels = merge_labels(&self.labels, value, v),
+                (field, _) => v.add(field, rule),
+            }
+        }
+        let metadata = Self::check(description.as_deref(), Some(&labels), v);
+        if violations.is_empty() { Ok(metadata) } else { Err(violations) }
+    }
+}
+
+/// What people say about a resource, as far as it is to change. What is left out is as before; null removes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct MetadataChanges {
+    /// What it is for: 1 to 512 characters on one line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Only the labels that change. One that is null is removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, Option<String>>>,
 }
 
 /// Reads labels from a JSON object.

@@ -21,7 +21,7 @@ pub use image_url::{ImageUrl, ImageUrlError};
 pub use mac::{MacAddress, MacError};
 pub use mesh_endpoint::{MeshEndpoint, MeshEndpointError};
 pub use mesh_public_key::{MeshPublicKey, MeshPublicKeyError};
-pub use metadata::{Description, DescriptionError, LABELS_MAX, LabelError, Labels, Metadata};
+pub use metadata::{Description, DescriptionError, LABELS_MAX, LabelError, Labels, Metadata, MetadataChanges};
 pub(crate) use metadata::{labels_from_json, merge_labels};
 pub use mtu::{Mtu, MtuError};
 pub use name::{NameError, NetworkName, NodeName, NodeNameError, UserName, VmName, name_key};

@@ -1,6 +1,6 @@
 //! Applying the definition of a VM: it is created, or is so already.
 
-use super::{NewVm, VmCommand, VmDraft, VmView};
+use super::{ChangeVm, NewVm, VmCommand, VmDraft, VmView};
 use crate::change::Applied;
 use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
@@ -19,9 +19,9 @@ impl RequestType for ApplyVm {
     const NAME: &'static str = "vm.apply";
     const PERMISSION: Permission = Permission::VmCreate;
     const KIND: RequestKind = RequestKind::Command(apply);
-    const SUMMARY: &'static str = "Create the VM of this name, unless it is so already";
-    const DESCRIPTION: &'static str = "Refused as `vm.create` is. Nothing is recorded if the VM is so already. What a \
-        VM is cannot be changed: all fields that differ are in `details.fields`. `ip` and `node_id` are compared only \
+    const SUMMARY: &'static str = "Create the VM of this name, or change its description and labels";
+    const DESCRIPTION: &'static str = "Refused as `vm.create` is. Nothing is recorded if the VM is so already. What \
+        else a VM is cannot be changed: all fields that differ are in `details.fields`. `ip` and `node_id` are compared only \
         if they are given.";
     type Body = VmDraft;
     type Answer = Applied<VmView>;
@@ -32,5 +32,6 @@ fn apply(body: &[u8], inputs: CommandInputs<'_>) -> Result<Command, ErrorBody> {
     let vm: NewVm = violations.combine(draft.check())?;
     let CommandInputs { generated, caller, .. } = inputs;
     let (vm_id, nic, owner) = (VmId::new(generated.resource), generated.nic, caller.id.clone());
-    Ok(Command::Vm(VmCommand::Apply { vm_id, nic, vm: Box::new(vm), owner }))
+    let scope = caller.scope(ChangeVm::PERMISSION);
+    Ok(Command::Vm(VmCommand::Apply { vm_id, nic, vm: Box::new(vm), owner, scope }))
 }

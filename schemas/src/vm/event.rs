@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Arch, Instruction, Machine};
+use super::{Arch, Instruction, Machine, VmLabelled, VmLabelledV1};
 use crate::event::{
     DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape, StreamId,
     same_shape,
@@ -19,6 +19,7 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<VmCreatedV3>(),
     EventDeclaration::of::<VmInstructedV1>(),
     EventDeclaration::of::<VmConsoleOpenedV1>(),
+    EventDeclaration::of::<VmLabelledV1>(),
     EventDeclaration::of::<VmDeletedV1>(),
 ];
 
@@ -28,6 +29,7 @@ pub enum VmEvent {
     Created(VmCreated),
     Instructed(VmInstructed),
     ConsoleOpened(VmConsoleOpened),
+    Labelled(VmLabelled),
     Deleted(VmDeleted),
 }
 
@@ -37,6 +39,7 @@ impl VmEvent {
             Self::Created(event) => visitor.visit(event),
             Self::Instructed(event) => visitor.visit(event),
             Self::ConsoleOpened(event) => visitor.visit(event),
+            Self::Labelled(event) => visitor.visit(event),
             Self::Deleted(event) => visitor.visit(event),
         }
     }

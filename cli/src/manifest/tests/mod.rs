@@ -255,6 +255,7 @@ fn reads_every_vm_field() {
                 ssh_keys: vec!["ssh-ed25519 AAAA a".to_owned(), "ssh-ed25519 BBBB b".to_owned()],
             },
         },
+        ..VmDefinition::default()
     };
     let digest = "0a".repeat(32);
     let all = vm(&format!(

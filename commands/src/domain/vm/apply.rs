@@ -4,22 +4,26 @@ use otherix_schemas::change::{Applied, ChangeResult};
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::id::VmId;
 use otherix_schemas::outcome::{Outcome, OutcomeStatus};
+use otherix_schemas::permission::Permission;
+use otherix_schemas::user::RowScope;
 use otherix_schemas::violations::Violations;
 use otherix_schemas::vm::{Machine, NewVm, VmView};
 
-use super::{Vm, placed_view, reply};
+use super::label::{self, labelled};
+use super::{Vm, check_scope, placed_view, reply};
 use crate::domain::{Decision, Rejection, Reply, State, nic};
 
 /// What to do about a field that differs.
-const FIXED: &str = "delete the VM, and create it again";
+pub(super) const FIXED: &str = "delete the VM, and create it again";
 
 /// Returns the VM with the name of this definition.
 pub(super) fn named(state: &State, new: &NewVm) -> Option<VmId> {
     state.vms.by_name.get(&new.name.key())
 }
 
-/// Nothing is recorded of a VM that is so already; any other is refused, with all fields that differ.
-pub(super) fn compare(state: &State, id: VmId, new: &NewVm) -> Result<Decision, Rejection> {
+/// Nothing is recorded of a VM that is so already. One that differs in more than description and labels is refused, with
+/// all fields that do.
+pub(super) fn compare(state: &State, id: VmId, new: &NewVm, scope: &RowScope) -> Result<Decision, Rejection> {
     let vm = state.vms().get(&id).ok_or(Rejection::NoSuchVm(id))?;
     let mut violations = Violations::default();
     let v = &mut violations;
@@ -32,7 +36,14 @@ pub(super) fn compare(state: &State, id: VmId, new: &NewVm) -> Result<Decision, 
         (None, Some(_)) => v.add("machine", format!("cannot be added: {FIXED}")),
         (Some(machine), Some(new)) => compare_machines(&machine.spec, new, v),
     }
-    if violations.is_empty() { Ok(Decision::default()) } else { Err(Rejection::Invalid(violations)) }
+    if !violations.is_empty() {
+        return Err(Rejection::Invalid(violations));
+    }
+    let labelled = labelled(id, &vm.metadata, &new.metadata);
+    if labelled.is_some() {
+        check_scope(vm, scope, Permission::VmLifecycle)?;
+    }
+    Ok(labelled.into_iter().collect::<Vec<_>>().into())
 }
 
 fn compare_placement(state: &State, id: VmId, vm: &Vm, new: &NewVm, v: &mut Violations) {
@@ -80,18 +91,15 @@ fn differs<T: PartialEq + std::fmt::Display>(field: &str, own: &T, new: &T, v: &
 /// Returns the answer: the VM that the events create, or the one that is so already.
 pub(super) fn applied(before: &State, new: &NewVm, envelopes: &[EventEnvelope]) -> Reply {
     if let Reply::Vm(view) = reply(before, None, envelopes) {
-        return Reply::AppliedVm(Box::new(applied_as(ChangeResult::Created, *view)));
+        let created = Applied { result: ChangeResult::Created, changes: Vec::new(), resource: *view };
+        return Reply::AppliedVm(Box::new(created));
     }
-    let unchanged = named(before, new).and_then(|id| current(before, id));
-    unchanged.map_or(Reply::Nothing, |view| Reply::AppliedVm(Box::new(applied_as(ChangeResult::Unchanged, view))))
-}
-
-fn applied_as(result: ChangeResult, resource: VmView) -> Applied<VmView> {
-    Applied { result, changes: Vec::new(), resource }
+    let applied = named(before, new).and_then(|id| label::applied(before, id, envelopes));
+    applied.map_or(Reply::Nothing, |applied| Reply::AppliedVm(Box::new(applied)))
 }
 
 /// Returns a VM as it is, with what its node reported last of its NIC and its machine.
-fn current(before: &State, id: VmId) -> Option<VmView> {
+pub(super) fn current(before: &State, id: VmId) -> Option<VmView> {
     let vm = before.vms().get(&id)?;
     let nic = before.nics.of_vm(id).next().map(|(_, nic)| nic);
     let of_nic = nic.and_then(|nic| nic.outcomes.get(&vm.node_id).filter(|status| status.generation == nic.generation));

@@ -103,6 +103,8 @@ impl Cluster {
                 assert_eq!(data["results"].as_array().unwrap().iter().find(failed), None, "{event}");
             }
             "node.reachable.v1" | "node.unreachable.v1" | "node.described.v1" | "node.capacity-reported.v1" => {}
+            // What people say has no effect on nodes.
+            "vm.labelled.v1" | "node.labelled.v1" => {}
             // Who may make requests is tested elsewhere.
             other if ["user.", "join-token.", "node-key."].iter().any(|prefix| other.starts_with(prefix)) => {}
             other => panic!("this test does not know events of type `{other}`"),
