@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use otherix_schemas::cluster::ClusterEvent;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
-use otherix_schemas::network::{NetworkChanged, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec};
+use otherix_schemas::network::{NetworkChanged, NetworkCreated, NetworkDeleted, NetworkEvent};
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
 use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
-use otherix_schemas::value::{GatewaySubnet, Metadata, NetworkName, NodeName, VmName};
+use otherix_schemas::value::{NodeName, VmName};
 use otherix_schemas::vm::{VmCreated, VmDeleted, VmEvent, VmInstructed};
+
+pub use super::decided_network::{DecidedNetwork, NetworkState};
 
 /// The cluster according to the decisions up to a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,79 +26,6 @@ pub struct ClusterView {
     names: BTreeMap<VmId, VmName>,
     nodes: BTreeMap<NodeId, (MeshPeer, Position)>,
     removed: BTreeMap<NodeId, (NodeName, Position)>,
-}
-
-/// A network, according to the decisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DecidedNetwork {
-    pub name: NetworkName,
-    pub generation: Position,
-    pub state: NetworkState,
-    /// Its last definition with each gateway that its bridge was and is no more, by position.
-    former: Vec<(Position, NetworkSpec)>,
-}
-
-/// Most former gateways of a network that are known. A node that was away while a network had more of them keeps the
-/// address of the oldest, as it keeps foreign ones.
-const FORMER_MAX: usize = 64;
-
-impl DecidedNetwork {
-    fn new(name: NetworkName, generation: Position, state: NetworkState) -> Self {
-        Self { name, generation, state, former: Vec::new() }
-    }
-
-    /// The gateways that its bridge was, and is no more.
-    pub fn former_gateways(&self) -> impl Iterator<Item = GatewaySubnet> {
-        self.former.iter().filter_map(|(_, spec)| spec.nat())
-    }
-
-    fn change(&mut self, position: Position, name: NetworkName, spec: NetworkSpec) {
-        let nat = spec.nat();
-        let before = std::mem::replace(&mut self.state, NetworkState::Defined(spec));
-        if let NetworkState::Defined(before) = before
-            && before.nat().is_some()
-        {
-            self.former.retain(|(_, other)| other.nat() != before.nat());
-            self.former.push((self.generation, before));
-        }
-        self.former.retain(|(_, other)| other.nat() != nat);
-        if self.former.len() > FORMER_MAX {
-            self.former.remove(0);
-        }
-        (self.name, self.generation) = (name, position);
-    }
-
-    /// The decisions that produce it, oldest first.
-    fn decisions(&self, network_id: NetworkId) -> impl Iterator<Item = (Position, Event)> {
-        let Self { name, generation, state, former } = self;
-        let current = match state {
-            NetworkState::Defined(spec) => Some((*generation, spec.clone())),
-            NetworkState::Deleted => None,
-        };
-        let specs = former.iter().cloned().chain(current).enumerate();
-        let defined = specs.map(move |(number, (at, spec))| {
-            let name = name.clone();
-            let event = if number == 0 {
-                NetworkEvent::Created(NetworkCreated { network_id, name, spec })
-            } else {
-                // What people say about a network is nothing to a node.
-                NetworkEvent::Changed(NetworkChanged { network_id, name, spec, metadata: Metadata::default() })
-            };
-            (at, Event::Network(event))
-        });
-        let deleted = (*state == NetworkState::Deleted).then(|| {
-            (*generation, Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name: name.clone() })))
-        });
-        defined.chain(deleted)
-    }
-}
-
-/// Whether a network is defined or deleted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NetworkState {
-    Defined(NetworkSpec),
-    /// Forgotten once the control plane has confirmed that this node has removed it.
-    Deleted,
 }
 
 /// A NIC, according to the decisions.
@@ -343,7 +272,7 @@ impl ClusterView {
 #[cfg(test)]
 mod tests {
     use otherix_schemas::id::VmId;
-    use otherix_schemas::network::{BridgeSpec, Ownership};
+    use otherix_schemas::network::{BridgeSpec, NetworkSpec, Ownership};
     use otherix_schemas::value::{MacAddress, Mtu};
 
     use super::*;

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::host::Host;
 use crate::nat::{OUTSIDE_HOST, guest, node_with_uplink};
-use crate::node::{Node, cluster, network};
+use crate::node::{Node, cluster, network, snapshot};
 use crate::taps::{bridge_json, mac, nic};
 
 fn node_id() -> NodeId {
@@ -180,6 +180,23 @@ async fn egress_is_turned_off_and_on_also_by_an_agent_that_restarts() {
 }
 
 #[tokio::test]
+async fn a_change_does_not_take_from_the_node_what_it_has() {
+    let (node, outside) = node_with_uplink();
+    let mut follower = Follower::new(node);
+    follower.create(1, nat(1, subnet("10.20.1.0/24", None))).await;
+    let before = index("br-1");
+    let (name, metadata) = ("net-1".parse().unwrap(), Metadata::default());
+    let spec = nat(1, subnet("192.0.2.0/24", None));
+    let outcome = follower.decide(1, NetworkChanged { network_id: network(1), name, spec, metadata }).await;
+    assert!(matches!(&outcome, Outcome::Failed(error) if error.contains("192.0.2.0/24")), "{outcome:?}");
+    assert_eq!((addresses("br-1"), forwards("br-1"), has_rules("br-1")), (vec![], false, false));
+    assert!(outside.reaches("192.0.2.7"), "the node keeps its own network");
+    follower.change(1, nat(1, subnet("10.20.1.0/24", None))).await;
+    assert_eq!((addresses("br-1"), index("br-1")), (vec!["10.20.1.1/24".to_owned()], before));
+    assert!(guest(1, 5).reaches(OUTSIDE_HOST));
+}
+
+#[tokio::test]
 async fn a_vlan_comes_and_goes_and_the_tap_stays() {
     enter_new();
     let mut follower = Follower::new(Node::new());
@@ -300,4 +317,84 @@ async fn a_stream_goes_on_through_a_hundred_changes() {
         let count: u64 = stream.line().parse().expect("the stream did not end early");
         assert!(count > 50, "{count}");
     }
+}
+
+/// Numbers that follow from a seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u16) -> u16 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u16::try_from((self.0 >> 33) % u64::from(limit)).unwrap()
+    }
+
+    fn spec(&mut self, number: u16) -> BridgeSpec {
+        let net = self.below(3);
+        let gateway = match self.below(3) {
+            0 => subnet(&format!("10.{}.{net}.0/24", 20 + number), None),
+            1 => subnet(&format!("10.{}.{net}.0/24", 20 + number), Some(&format!("10.{}.{net}.77", 20 + number))),
+            _ => subnet(&format!("10.{}.{net}.0/22", 20 + number), None),
+        };
+        let egress = if self.below(3) == 0 { Egress::None } else { Egress::Nat(gateway) };
+        let dhcp = (self.below(2) == 0).then_some(Dhcp { subnet: gateway, dns: self.below(2) == 0 });
+        let vlan = (self.below(3) == 0).then(|| i64::from(1 + self.below(4000)).try_into().unwrap());
+        BridgeSpec {
+            ownership: Ownership::Managed(egress),
+            mtu: i64::from(1280 + self.below(300)).try_into().unwrap(),
+            vlan,
+            dhcp,
+            allow_spoofing: self.below(2) == 0,
+            ..bridge(number)
+        }
+    }
+}
+
+/// What the kernel must have of a network.
+#[track_caller]
+fn assert_kernel(number: u16, spec: &BridgeSpec, what: &str) {
+    let name = spec.bridge_name.to_string();
+    let shown = link(&name).unwrap();
+    let nat = NetworkSpec::Bridge(spec.clone()).nat();
+    let expected: Vec<_> = nat.map(|nat| format!("{}/{}", nat.gateway(), nat.subnet().prefix())).into_iter().collect();
+    assert_eq!(addresses(&name), expected, "network {number}, {what}");
+    let settings = (shown["mtu"].as_u64(), shown["linkinfo"]["info_data"]["vlan_filtering"].as_u64());
+    let wanted = (Some(u64::from(spec.mtu.get())), Some(u64::from(spec.vlan.is_some())));
+    assert_eq!(settings, wanted, "network {number}, {what}");
+    assert_eq!((forwards(&name), has_rules(&name)), (nat.is_some(), nat.is_some()), "network {number}, {what}");
+}
+
+#[tokio::test]
+async fn random_changes_end_in_what_the_last_ones_say() {
+    let (node, _outside) = node_with_uplink();
+    let mut follower = Follower::new(node);
+    let mut random = Random(52);
+    let mut last = [1, 2, 3].map(|number| (number, bridge(number)));
+    for (number, spec) in &last {
+        follower.create(*number, NetworkSpec::Bridge(spec.clone())).await;
+    }
+    let tap = follower.attach(1, 1).await;
+    let before = [index("br-1"), index("br-2"), index("br-3"), index(&tap)];
+    for round in 0..100 {
+        // Several are decided before the node carries them out, as when it was away.
+        for _ in 0..=random.below(4) {
+            let number = 1 + random.below(3);
+            let spec = random.spec(number);
+            last[usize::from(number) - 1].1 = spec.clone();
+            let (name, metadata) = (format!("net-{number}").parse().unwrap(), Metadata::default());
+            let changed =
+                NetworkChanged { network_id: network(number), name, spec: NetworkSpec::Bridge(spec), metadata };
+            follower.view.apply(follower.view.position().next(), changed.into());
+        }
+        if round % 7 == 0 {
+            follower.view = ClusterView::restored(follower.view.position(), follower.view.decisions());
+            follower.node.restart();
+        }
+        assert_eq!(follower.carry_out(1).await, Outcome::Ready, "round {round}");
+        last.iter().for_each(|(number, spec)| assert_kernel(*number, spec, &format!("round {round}")));
+    }
+    assert_eq!([index("br-1"), index("br-2"), index("br-3"), index(&tap)], before);
+    // What people say is a new generation, and nothing in the kernel.
+    let (kernel, (_, spec)) = (snapshot(), last[0].clone());
+    follower.change(1, NetworkSpec::Bridge(spec)).await;
+    assert_eq!(snapshot(), kernel);
 }

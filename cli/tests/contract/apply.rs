@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::workspace::Workspace;
+use crate::workspace::{ProgramOutput, Workspace};
 
 /// A managed bridge with these further lines of `spec`.
 fn network(name: &str, number: u8, spec: &str) -> String {
@@ -106,4 +106,61 @@ fn labels_are_checked_where_they_are() {
     let run = workspace.run(&["apply", "-f", &file], "");
     let key = format!("{file}:5: metadata.labels: has the key `Env`");
     assert!(run.code == 2 && run.stderr.contains(&key), "{}", run.stderr);
+}
+
+#[test]
+fn prunes_what_is_selected_and_not_defined_and_only_if_told_to() {
+    let workspace = Workspace::new();
+    let labelled = |name: &str, number: u8| with_label(&network(name, number, ""), "app: shop");
+    let all = format!("{}---\n{}---\n{}", labelled("net-a", 1), labelled("net-b", 2), network("net-c", 3, ""));
+    assert_eq!(workspace.run(&["apply", "-f", "-"], &all).code, 0);
+    let prune = ["apply", "-f", "-", "--prune", "--selector", "app=shop"];
+    let first = labelled("net-a", 1);
+    let refused = workspace.run(&prune, &first);
+    assert_eq!((refused.code, workspace.names().as_str()), (2, "net-a\nnet-b\nnet-c\n"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("not deleted: network `net-b`"), "{}", refused.stderr);
+    let would = workspace.run(&[&prune[..], &["--dry-run"]].concat(), &first);
+    assert!(would.code == 0 && would.stdout.contains("network net-b would be deleted\n"), "{}", would.stdout);
+    let pruned = "network net-a unchanged\nnetwork net-b deleted\n0 created, 0 changed, 1 unchanged, 1 pruned\n";
+    workspace.run(&[&prune[..], &["--yes"]].concat(), &first).assert_output(0, pruned, "");
+    assert_eq!(workspace.names(), "net-a\nnet-c\n", "what has no such label is not selected");
+    let without = workspace.run(&["apply", "-f", "-", "--prune"], &first);
+    assert_eq!(without.code, 2, "a selector is required");
+    // Nothing is deleted if something that is defined is refused.
+    let wrong = with_label(&network("net-d", 3, ""), "app: shop");
+    let run = workspace.run(&[&prune[..], &["--yes"]].concat(), &wrong);
+    assert_eq!((run.code, workspace.names().as_str()), (4, "net-a\nnet-c\n"), "{}", run.stderr);
+}
+
+#[test]
+fn an_editor_changes_a_network_unless_somebody_else_has() {
+    let workspace = Workspace::new();
+    assert_eq!(workspace.run(&["apply", "-f", "-"], &network("net-a", 1, "")).code, 0);
+    let edit = |editor: &str| {
+        let arguments = ["edit", "network", "net-a"].map(str::to_owned);
+        let mut command = workspace.control_plane.command(&arguments);
+        let output = command.env("EDITOR", editor).env_remove("VISUAL").env("TMPDIR", workspace.directory()).output();
+        ProgramOutput::from(output.expect("the program starts"))
+    };
+    let kept = || {
+        let entries = std::fs::read_dir(workspace.directory()).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+        names.filter(|name| name.starts_with("otherix-edit-")).count()
+    };
+    edit("true").assert_output(0, "network net-a unchanged\n", "");
+    edit("sed -i s/1500/1400/").assert_output(0, "network net-a changed\n  mtu 1500 -> 1400\n", "");
+    assert_eq!(kept(), 0);
+    let failed = edit("false");
+    assert_eq!((failed.code, kept()), (1, 0), "{}", failed.stderr);
+    let wrong = edit("sed -i s/1400/5/");
+    assert_eq!((wrong.code, kept()), (2, 1), "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("what you have written is kept"), "{}", wrong.stderr);
+    // Meanwhile, somebody else changes it.
+    let script = workspace.file("other.sh", "");
+    let program = env!("CARGO_BIN_EXE_otherix");
+    let other = format!("#!/bin/sh\n{program} network set net-a --vlan 7 >&2 && sed -i s/1400/1300/ \"$1\"\n");
+    std::fs::write(&script, other).expect("written");
+    let late = edit(&format!("sh {script}"));
+    assert_eq!((late.code, kept()), (4, 2), "{}", late.stderr);
+    assert!(late.stderr.contains("-  vlan: 7"), "{}", late.stderr);
 }

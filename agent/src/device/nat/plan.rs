@@ -93,7 +93,7 @@ fn changes(
     };
     changes.remove = former_address(context, id, index);
     if let Some(conflicts) = state.conflicts(id)
-        && conflicts.cuts_off()
+        && (conflicts.cuts_off() || conflicts.keeps_out())
     {
         let own = Some(gateway.bridge_address()).filter(|address| observed.ip.has(index, *address));
         changes.remove = own.or(changes.remove);

@@ -60,7 +60,7 @@ pub(super) fn ruleset(inputs: &PlanInputs<'_>, conflicts: &BTreeMap<NetworkId, C
     for (name, gateway) in known.iter().flat_map(|ruleset| &ruleset.nat_networks) {
         if matches!(survey.named(name), Some(NameHolder::Ours(owned))
             if owned.link.is_bridge()
-                && !is_kept_out(&NetworkId::new(owned.owner))
+                && (!is_kept_out(&NetworkId::new(owned.owner)) || observed.ip.forwarding.contains(&owned.link.index))
                 && may_be_gateway(desired, observed, owned.link, (NetworkId::new(owned.owner), *gateway)))
         {
             nat_networks.entry(name.clone()).or_insert(*gateway);

@@ -30,12 +30,12 @@ async fn of_two_writers_at_once_one_gets_both_states_and_none_a_mixture() {
     let mut network = create(&one, &draft("net", "br-a")).await;
     for round in 0..20_u32 {
         let generation = Some(network.generation);
-        let [mtu, key] = [1400 + round, round].map(|number| number.to_string());
-        let changes = json!({"mtu": mtu.parse::<u32>().unwrap(), "labels": {"writer": "one"}});
+        let keys = ["one", "other"].map(|writer| format!("{writer}-{round}"));
+        let changes = json!({"mtu": 1400 + round, "labels": {"writer": "one"}});
         let others = json!({"vlan": round + 1, "labels": {"writer": "other"}});
         let (first, second) = tokio::join!(
-            change(&one, network.id, generation, changes, &format!("one-{key}")),
-            change(&other, network.id, generation, others, &format!("other-{key}")),
+            change(&one, network.id, generation, changes, &keys[0]),
+            change(&other, network.id, generation, others, &keys[1]),
         );
         let (won, lost) = match (first, second) {
             (Ok(won), Err(lost)) | (Err(lost), Ok(won)) => (won, lost),
