@@ -11,27 +11,27 @@ use otherix_schemas::network::{BridgeSpec, Dhcp, Egress, NetworkChanged, Network
 use otherix_schemas::nic::{NicAttached, NicBound};
 use otherix_schemas::outcome::{Outcome, ResourceRef};
 use otherix_schemas::value::{GatewaySubnet, Metadata, Mtu};
-use otherix_testkit::netns::{enter_new, ip_json, link, sh};
+use otherix_testkit::netns::{ip_json, link, sh};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::host::Host;
 use crate::nat::{OUTSIDE_HOST, guest, node_with_uplink};
 use crate::node::{Node, cluster, network, snapshot};
-use crate::taps::{bridge_json, mac, nic};
+use crate::taps::{mac, nic};
 
 fn node_id() -> NodeId {
     NodeId::new(Uuid::from_u128(5))
 }
 
 /// A node that follows decisions.
-struct Follower {
+pub(crate) struct Follower {
     node: Node,
     view: ClusterView,
 }
 
 impl Follower {
-    fn new(node: Node) -> Self {
+    pub(crate) fn new(node: Node) -> Self {
         Self { node, view: ClusterView::default() }
     }
 
@@ -53,20 +53,20 @@ impl Follower {
         outcome.outcome.clone()
     }
 
-    async fn create(&mut self, number: u16, spec: NetworkSpec) {
+    pub(crate) async fn create(&mut self, number: u16, spec: NetworkSpec) {
         let name = format!("net-{number}").parse().unwrap();
         let created = NetworkCreated { network_id: network(number), name, spec };
         assert_eq!(self.decide(number, created).await, Outcome::Ready);
     }
 
-    async fn change(&mut self, number: u16, spec: NetworkSpec) {
+    pub(crate) async fn change(&mut self, number: u16, spec: NetworkSpec) {
         let (name, metadata) = (format!("net-{number}").parse().unwrap(), Metadata::default());
         let changed = NetworkChanged { network_id: network(number), name, spec, metadata };
         assert_eq!(self.decide(number, changed).await, Outcome::Ready);
     }
 
     /// Attaches a NIC, and returns the name of its tap.
-    async fn attach(&mut self, number: u16, on: u16) -> String {
+    pub(crate) async fn attach(&mut self, number: u16, on: u16) -> String {
         let (nic_id, network_id, vm_id) = (nic(number), network(on), VmId::new(Uuid::from_u128(number.into())));
         let attached = NicAttached { nic_id, vm_id, network_id, mac: mac(number), ip: None };
         self.decide(on, attached).await;
@@ -79,7 +79,7 @@ fn subnet(text: &str, gateway: Option<&str>) -> GatewaySubnet {
     GatewaySubnet::new(text.parse().unwrap(), gateway.map(|gateway| gateway.parse().unwrap())).unwrap()
 }
 
-fn bridge(number: u16) -> BridgeSpec {
+pub(crate) fn bridge(number: u16) -> BridgeSpec {
     BridgeSpec {
         bridge_name: format!("br-{number}").parse().unwrap(),
         ownership: Ownership::Managed(Egress::None),
@@ -101,7 +101,7 @@ fn addresses(device: &str) -> Vec<String> {
     addresses.iter().map(|entry| format!("{}/{}", entry["local"].as_str().unwrap(), entry["prefixlen"])).collect()
 }
 
-fn index(device: &str) -> Value {
+pub(crate) fn index(device: &str) -> Value {
     link(device).unwrap()["ifindex"].clone()
 }
 
@@ -194,34 +194,6 @@ async fn a_change_does_not_take_from_the_node_what_it_has() {
     follower.change(1, nat(1, subnet("10.20.1.0/24", None))).await;
     assert_eq!((addresses("br-1"), index("br-1")), (vec!["10.20.1.1/24".to_owned()], before));
     assert!(guest(1, 5).reaches(OUTSIDE_HOST));
-}
-
-#[tokio::test]
-async fn a_vlan_comes_and_goes_and_the_tap_stays() {
-    enter_new();
-    let mut follower = Follower::new(Node::new());
-    let vlan =
-        |id: Option<i64>| NetworkSpec::Bridge(BridgeSpec { vlan: id.map(|id| id.try_into().unwrap()), ..bridge(1) });
-    follower.create(1, vlan(None)).await;
-    let tap = follower.attach(1, 1).await;
-    let before = (index("br-1"), index(&tap));
-    let entries = || -> Vec<Option<u64>> {
-        let entries = bridge_json(&format!("fdb show brport {tap}"));
-        let ours = entries.iter().filter(|entry| entry["mac"] == mac(1).to_string() && entry["state"] == "static");
-        ours.map(|entry| entry["vlan"].as_u64()).collect()
-    };
-    let filters = || link("br-1").unwrap()["linkinfo"]["info_data"]["vlan_filtering"].clone();
-    for id in [Some(12), Some(13), None, Some(12), None] {
-        follower.change(1, vlan(id)).await;
-        assert!(entries().contains(&id.map(i64::cast_unsigned)), "{id:?}: {:?}", entries());
-        assert_eq!(filters(), u64::from(id.is_some()));
-        assert_eq!((index("br-1"), index(&tap)), before);
-        if let Some(id) = id {
-            let port = bridge_json(&format!("vlan show dev {tap}"));
-            let vlans: Vec<_> = port[0]["vlans"].as_array().unwrap().iter().map(|vlan| vlan["vlan"].clone()).collect();
-            assert_eq!(vlans, [id]);
-        }
-    }
 }
 
 /// Sends and receives numbered blocks for as long as its standard input is open, and prints how many came back intact.
@@ -337,11 +309,9 @@ impl Random {
         };
         let egress = if self.below(3) == 0 { Egress::None } else { Egress::Nat(gateway) };
         let dhcp = (self.below(2) == 0).then_some(Dhcp { subnet: gateway, dns: self.below(2) == 0 });
-        let vlan = (self.below(3) == 0).then(|| i64::from(1 + self.below(4000)).try_into().unwrap());
         BridgeSpec {
             ownership: Ownership::Managed(egress),
             mtu: i64::from(1280 + self.below(300)).try_into().unwrap(),
-            vlan,
             dhcp,
             allow_spoofing: self.below(2) == 0,
             ..bridge(number)
@@ -357,9 +327,7 @@ fn assert_kernel(number: u16, spec: &BridgeSpec, what: &str) {
     let nat = NetworkSpec::Bridge(spec.clone()).nat();
     let expected: Vec<_> = nat.map(|nat| format!("{}/{}", nat.gateway(), nat.subnet().prefix())).into_iter().collect();
     assert_eq!(addresses(&name), expected, "network {number}, {what}");
-    let settings = (shown["mtu"].as_u64(), shown["linkinfo"]["info_data"]["vlan_filtering"].as_u64());
-    let wanted = (Some(u64::from(spec.mtu.get())), Some(u64::from(spec.vlan.is_some())));
-    assert_eq!(settings, wanted, "network {number}, {what}");
+    assert_eq!(shown["mtu"], spec.mtu.get(), "network {number}, {what}");
     assert_eq!((forwards(&name), has_rules(&name)), (nat.is_some(), nat.is_some()), "network {number}, {what}");
 }
 

@@ -128,10 +128,10 @@ fn lab_cluster_streams_go_on_through_a_hundred_changes() {
 #[test]
 fn lab_cluster_applies_what_a_file_says_and_nothing_twice() {
     let lab = Lab::up("apply", 2);
-    let manifest = |mtu: u32, subnet: &str, vlan: &str| {
+    let manifest = |mtu: u32, subnet: &str, spoofing: &str| {
         format!(
             "apiVersion: otherix/v1\nkind: Network\nmetadata:\n  name: app\n  labels: {{env: prod}}\nspec:\n  \
-             bridgeName: br-app\n  managed: true\n  egress: nat\n  subnet: {subnet}\n  mtu: {mtu}\n{vlan}---\n\
+             bridgeName: br-app\n  managed: true\n  egress: nat\n  subnet: {subnet}\n  mtu: {mtu}\n{spoofing}---\n\
              apiVersion: otherix/v1\nkind: VM\nmetadata: {{name: web, labels: {{env: prod}}}}\nspec:\n  \
              imageURL: https://images.example/a.qcow2\n  arch: amd64\n  network: app\n  tapOnly: true\n"
         )
@@ -145,10 +145,10 @@ fn lab_cluster_applies_what_a_file_says_and_nothing_twice() {
     let tap = lab.ok(&["vm", "get", "web"])["nic"]["tap"].as_str().unwrap().to_owned();
     let node = if lab.link(1, &tap).is_some() { 1 } else { 2 };
     let before = lab.link(node, &tap).unwrap()["ifindex"].clone();
-    for (mtu, subnet, vlan) in
-        [(1400, "10.21.0.0/24", "  vlan: 12\n"), (1450, "10.20.0.0/16", ""), (1500, "10.20.0.0/24", "")]
+    for (mtu, subnet, spoofing) in
+        [(1400, "10.21.0.0/24", "  allowSpoofing: true\n"), (1450, "10.20.0.0/16", ""), (1500, "10.20.0.0/24", "")]
     {
-        let text = manifest(mtu, subnet, vlan);
+        let text = manifest(mtu, subnet, spoofing);
         assert_eq!(results(&lab.apply(&text, &["--wait"])), ["changed", "unchanged"]);
         let events = lab.journal("SELECT count(*) FROM events WHERE type NOT LIKE '%reconciled%'");
         assert_eq!(results(&lab.apply(&text, &[])), ["unchanged", "unchanged"]);
@@ -156,12 +156,12 @@ fn lab_cluster_applies_what_a_file_says_and_nothing_twice() {
         let gateway = format!("{}1/{}", subnet.split_once("0/").unwrap().0, subnet.split_once('/').unwrap().1);
         for node in [1, 2] {
             let link = lab.link(node, "br-app").unwrap();
-            let filters = link["linkinfo"]["info_data"]["vlan_filtering"].as_u64();
-            assert_eq!((link["mtu"].as_u64(), filters), (Some(mtu.into()), Some(u64::from(!vlan.is_empty()))));
+            assert_eq!(link["mtu"].as_u64(), Some(mtu.into()));
             assert_eq!(lab.addresses(node, "br-app"), [gateway.clone()]);
         }
         let link = lab.link(node, &tap).unwrap();
         assert_eq!((&link["ifindex"], link["mtu"].as_u64()), (&before, Some(mtu.into())));
+        assert_eq!(link["linkinfo"]["info_slave_data"]["locked"], spoofing.is_empty());
     }
     // An agent that is away meanwhile carries out all of it when it comes back.
     lab.lab(&["kill", "node-2"]);
