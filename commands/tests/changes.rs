@@ -263,7 +263,8 @@ proptest! {
         let networks: Vec<_> = given.state.live_networks().map(|(_, network)| network).collect();
         prop_assert_eq!(networks.len(), last.len());
         for network in networks {
-            prop_assert_eq!(expected(&last[network.name.as_str()], mesh), (network.spec.clone(), network.metadata.clone()));
+            let expected = expected(&last[network.name.as_str()], mesh);
+            prop_assert_eq!(expected, (network.spec.clone(), network.metadata.clone()));
         }
         // A state that is made from a snapshot has the same indexes.
         let saved = postcard::to_allocvec(&given.state).unwrap();

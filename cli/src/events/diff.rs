@@ -60,10 +60,10 @@ With -f: a unified diff of each resource that `apply -f` would create or change;
 nothing is changed. Exit code 0 if there is no difference, 1 if there is one, and above 1 if not everything could be \
 compared.
 
-With --from: compares networks, VMs and nodes as they were after the event at each moment: `+` is new, `-` is gone, `~` has \
-changed, with its fields before and after and the events between that are about it (the newest ten; in JSON all). \
-Counts, and fields that change with every event, such as `generation`, are left out. A network's fields include its \
-status on each node.
+With --from: compares networks, VMs and nodes as they were after the event at each moment: `+` is new, `-` is gone, \
+`~` has changed, with its fields before and after and the events between that are about it (the newest ten; in JSON \
+all). Counts, and fields that change with every event, such as `generation`, are left out. A network's fields include \
+its status on each node.
 
 Examples:
   otherix diff -f networks.yaml

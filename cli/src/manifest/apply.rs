@@ -1,5 +1,5 @@
-//! Creates, applies or deletes the resources of manifests, one after the other. Each result is reported; the first failure
-//! determines the exit code. Kinds are created in the order of their table, and deleted in reverse.
+//! Creates, applies or deletes the resources of manifests, one after the other. Each result is reported; the first
+//! failure determines the exit code. Kinds are created in the order of their table, and deleted in reverse.
 //!
 //! Cancel-safety: requests that were sent stay in effect; each is complete in itself.
 

@@ -1,6 +1,6 @@
-//! `otherix create -f`, `apply -f`, `diff -f` and `delete -f`. All files are read ([`source`]), parsed ([`yaml`]) and validated
-//! ([`document`]); only if there is no problem in any of them, requests are sent ([`apply`]). The kinds of manifests
-//! are given as a table, with an entry for each resource that implements [`ManifestKind`].
+//! `otherix create -f`, `apply -f`, `diff -f` and `delete -f`. All files are read ([`source`]), parsed ([`yaml`]) and
+//! validated ([`document`]); only if there is no problem in any of them, requests are sent ([`apply`]). The kinds of
+//! manifests are given as a table, with an entry for each resource that implements [`ManifestKind`].
 
 mod apply;
 pub(crate) mod diff;
@@ -112,10 +112,10 @@ Examples:
 
 /// The examples of `apply -f`.
 pub(crate) const APPLY_EXAMPLES: &str = "\
-What the file says is all: a field that is left out gets its default, as in `create`, and labels that are left out are \
-removed. A resource that is so already is `unchanged`, and nothing is recorded. What cannot be changed is refused, with \
-all fields that differ; the other documents are applied nevertheless. With --dry-run, the control plane decides what it \
-would do.
+What the file says is all: a field that is left out gets its default, as in `create`, and labels that are left out \
+are removed. A resource that is so already is `unchanged`, and nothing is recorded. What cannot be changed is refused, \
+with all fields that differ; the other documents are applied nevertheless. With --dry-run, the control plane decides \
+what it would do.
 
 Examples:
   otherix apply -f networks.yaml

@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 /// A resource is of another generation than a request expects.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{noun} `{name}` has been changed meanwhile: it is of generation {actual}, not {expected}. Look at it, and try again"
+    "{noun} `{name}` has been changed meanwhile: it is of generation {actual}, not {expected}. Look at it, and try \
+     again"
 )]
 pub struct GenerationConflict {
     pub noun: &'static str,

@@ -73,7 +73,8 @@ fn create(body: &[u8], inputs: CommandInputs<'_>) -> Result<Command, ErrorBody> 
     Ok(Command::Network(NetworkCommand::Create { network_id, network }))
 }
 
-/// The fields of a network to change. A field that is left out is as before; one that is null gets its default, or none.
+/// The fields of a network to change. A field that is left out is as before; one that is null gets its default, or
+/// none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct NetworkChanges {
     /// What it is for.

@@ -5,8 +5,6 @@ mod command;
 mod event;
 mod query;
 mod rules;
-#[cfg(test)]
-mod rules_tests_support;
 mod spec;
 mod view;
 

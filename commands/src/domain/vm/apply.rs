@@ -21,8 +21,8 @@ pub(super) fn named(state: &State, new: &NewVm) -> Option<VmId> {
     state.vms.by_name.get(&new.name.key())
 }
 
-/// Nothing is recorded of a VM that is so already. One that differs in more than description and labels is refused, with
-/// all fields that do.
+/// Nothing is recorded of a VM that is so already. One that differs in more than description and labels is refused,
+/// with all fields that do.
 pub(super) fn compare(state: &State, id: VmId, new: &NewVm, scope: &RowScope) -> Result<Decision, Rejection> {
     let vm = state.vms().get(&id).ok_or(Rejection::NoSuchVm(id))?;
     let mut violations = Violations::default();
