@@ -163,9 +163,8 @@ pub(super) fn details(view: &NetworkView) -> String {
     let mut lines = vec![("name", view.name.to_string())];
     lines.extend(fields(view));
     if view.updated_at != view.created_at && view.deleted_at.is_none() {
-        lines.push(("changed", view.updated_at.to_string()));
+        lines.push(("changed", format!("{} (generation {})", view.updated_at, view.generation)));
     }
-    lines.push(("generation", view.generation.to_string()));
     if let Some(at) = view.deleted_at {
         lines.push(("deleted", at.to_string()));
     }

@@ -19,9 +19,7 @@ fn with_label(document: &str, label: &str) -> String {
 
 /// The position of the last event.
 fn position(workspace: &Workspace) -> u64 {
-    let list = workspace.run(&["network", "list", "-o", "json", "--limit", "1"], "").stdout;
-    let list: Value = serde_json::from_str(&list).expect("JSON");
-    list["meta"]["position"].as_u64().expect("a position")
+    workspace.control_plane.query("SELECT max(position) FROM events").trim().parse().expect("a position")
 }
 
 #[test]

@@ -44,10 +44,11 @@ pub struct NetworkView {
     pub allow_spoofing: bool,
     /// The VNI of an overlay.
     pub vni: Option<Vni>,
-    /// What it is for.
-    #[serde(default)]
+    /// What it is for; absent if nobody has said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<Description>,
-    #[serde(default)]
+    /// Absent if there are none.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
     /// The position of the last decision about the network.
     pub generation: Position,

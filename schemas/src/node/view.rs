@@ -26,10 +26,11 @@ pub struct NodeView {
     /// The architecture of the VMs that the node can run; absent if it has not told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arch: Option<Arch>,
-    /// What it is for.
-    #[serde(default)]
+    /// What it is for; absent if nobody has said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<Description>,
-    #[serde(default)]
+    /// Absent if there are none.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
     /// No VMs are placed on it, for maintenance; absent if they are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -21,10 +21,11 @@ pub struct VmView {
     /// The user that created it; absent if none is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<VmOwner>,
-    /// What it is for.
-    #[serde(default)]
+    /// What it is for; absent if nobody has said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<Description>,
-    #[serde(default)]
+    /// Absent if there are none.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
     /// The node that it is placed on.
     pub node_id: NodeId,
