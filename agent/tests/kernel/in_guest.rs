@@ -205,6 +205,7 @@ async fn vlan_changes() {
     let filters = || link("br-1").unwrap()["linkinfo"]["info_data"]["vlan_filtering"].clone();
     for id in [Some(12), Some(13), None, Some(12), None] {
         follower.change(1, vlan(id)).await;
+        assert_eq!(follower.nic_outcome(1).await, Outcome::Ready);
         assert!(entries().contains(&id.map(i64::cast_unsigned)), "{id:?}: {:?}", entries());
         assert_eq!(filters(), u64::from(id.is_some()));
         assert_eq!((index("br-1"), index(&tap)), before);
