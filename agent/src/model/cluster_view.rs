@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use otherix_schemas::cluster::ClusterEvent;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
-use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec};
+use otherix_schemas::network::{NetworkChanged, NetworkCreated, NetworkDeleted, NetworkEvent};
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
 use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
-use otherix_schemas::value::{NetworkName, NodeName, VmName};
+use otherix_schemas::value::{NodeName, VmName};
 use otherix_schemas::vm::{VmDeleted, VmEvent};
 
 use super::decided_vm::{DecidedVm, MoveEnd, VmBasis};
+
+pub use super::decided_network::{DecidedNetwork, NetworkState};
 
 /// The cluster according to the decisions up to a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,22 +28,6 @@ pub struct ClusterView {
     names: BTreeMap<VmId, VmName>,
     nodes: BTreeMap<NodeId, (MeshPeer, Position)>,
     removed: BTreeMap<NodeId, (NodeName, Position)>,
-}
-
-/// A network, according to the decisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DecidedNetwork {
-    pub name: NetworkName,
-    pub generation: Position,
-    pub state: NetworkState,
-}
-
-/// Whether a network is defined or deleted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NetworkState {
-    Defined(NetworkSpec),
-    /// Forgotten once the control plane has confirmed that this node has removed it.
-    Deleted,
 }
 
 /// A NIC, according to the decisions.
@@ -141,11 +127,14 @@ impl ClusterView {
         self.position = position;
         match event {
             Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })) => {
-                let network = DecidedNetwork { name, generation: position, state: NetworkState::Defined(spec) };
+                let network = DecidedNetwork::new(name, position, NetworkState::Defined(spec));
                 self.networks.insert(network_id, network);
             }
+            Event::Network(NetworkEvent::Changed(NetworkChanged { network_id, name, spec, metadata: _ })) => {
+                self.networks.entry(network_id).and_modify(|network| network.change(position, name, spec));
+            }
             Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name })) => {
-                let network = DecidedNetwork { name, generation: position, state: NetworkState::Deleted };
+                let network = DecidedNetwork::new(name, position, NetworkState::Deleted);
                 self.networks.insert(network_id, network);
             }
             Event::Nic(NicEvent::Attached(attached)) => {
@@ -190,7 +179,7 @@ impl ClusterView {
                 self.names.remove(&vm_id);
                 self.vms.entry(vm_id).and_modify(|vm| vm.deleted_at = Some(position));
             }
-            Event::Vm(VmEvent::ConsoleOpened(_))
+            Event::Vm(VmEvent::ConsoleOpened(_) | VmEvent::Labelled(_))
             | Event::Node(NodeEvent::Joined(_))
             | Event::Node(NodeEvent::Unreachable(_))
             | Event::Node(NodeEvent::Reachable(_))
@@ -200,6 +189,7 @@ impl ClusterView {
             | Event::Node(NodeEvent::Cordoned(_))
             | Event::Node(NodeEvent::Uncordoned(_))
             | Event::Node(NodeEvent::CapacityReported(_))
+            | Event::Node(NodeEvent::Labelled(_))
             | Event::User(_)
             | Event::Enrollment(_)
             | Event::Cluster(ClusterEvent::Restored(_)) => {}
@@ -208,16 +198,7 @@ impl ClusterView {
 
     /// Returns the decisions that produce this view, oldest first; see [`ClusterView::restored`].
     pub fn decisions(&self) -> impl Iterator<Item = (Position, Event)> {
-        let networks = self.networks.iter().map(|(id, network)| {
-            let (network_id, name) = (*id, network.name.clone());
-            let event = match network.state.clone() {
-                NetworkState::Defined(spec) => {
-                    Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec }))
-                }
-                NetworkState::Deleted => Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name })),
-            };
-            (network.generation, event)
-        });
+        let networks = self.networks.iter().flat_map(|(id, network)| network.decisions(*id));
         let nics = self.nics.values().flat_map(|nic| {
             let DecidedNic { attached, attached_at, bound, detached_at } = nic;
             let NicAttached { nic_id, vm_id, network_id, mac: _, ip: _ } = *attached;
@@ -274,7 +255,7 @@ impl ClusterView {
 #[cfg(test)]
 mod tests {
     use otherix_schemas::id::VmId;
-    use otherix_schemas::network::{BridgeSpec, Ownership};
+    use otherix_schemas::network::{BridgeSpec, NetworkSpec, Ownership};
     use otherix_schemas::value::{MacAddress, Mtu};
 
     use super::*;

@@ -13,6 +13,7 @@
 pub mod bridge_port;
 pub mod chain_proof;
 pub mod cluster_view;
+mod decided_network;
 pub mod decided_vm;
 pub mod desired;
 pub mod filter;

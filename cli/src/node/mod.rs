@@ -4,6 +4,7 @@ mod cordon;
 mod drain;
 mod fields;
 mod join_token;
+mod set;
 
 use clap::Subcommand;
 use otherix_schemas::id::NodeId;
@@ -30,6 +31,9 @@ pub(crate) enum NodeSubcommand {
     /// Show a node and the status of each network on it
     #[command(after_help = GET_HELP)]
     Get(GetAtArgs<Format>),
+    /// Change the description and the labels of a node
+    #[command(after_help = set::HELP)]
+    Set(set::SetNodeArgs),
     /// Place no VMs on a node, for maintenance
     #[command(after_help = CORDON_HELP)]
     Cordon(CordonArgs),
@@ -111,6 +115,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: NodeSubcommand, printer: &
             resource::list::run::<NodeView>(global, list, at, printer).await
         }
         NodeSubcommand::Get(GetAtArgs { get, at }) => resource::get::run::<NodeView>(global, get, at, printer).await,
+        NodeSubcommand::Set(args) => set::run(global, args, printer).await,
         NodeSubcommand::Cordon(args) => cordon::run::<CordonNode>(global, args, printer).await,
         NodeSubcommand::Uncordon(args) => cordon::run::<UncordonNode>(global, args, printer).await,
         NodeSubcommand::Drain(args) => drain::run(global, args, printer).await,

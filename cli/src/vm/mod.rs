@@ -10,6 +10,7 @@ pub(crate) mod machine_definition;
 pub(crate) mod moving;
 mod power;
 mod reader;
+mod set;
 mod terminal;
 mod wait_state;
 
@@ -29,7 +30,7 @@ use crate::resource::args::{DeleteAndWaitArgs, GetAtArgs, ListAtArgs};
 use crate::resource::wait_state::WaitState;
 use crate::resource::{self, Deletable, Provisioned, Resource};
 
-/// Create, show and delete VMs
+/// Create, show, change and delete VMs
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum VmSubcommand {
@@ -42,6 +43,9 @@ pub(crate) enum VmSubcommand {
     /// Show a VM and the status of its NIC
     #[command(after_help = GET_HELP)]
     Get(GetAtArgs<GetFormat>),
+    /// Change the description and the labels of a VM
+    #[command(after_help = set::HELP)]
+    Set(set::SetVmArgs),
     /// Start a VM, or try one that has failed again
     #[command(after_help = START_HELP)]
     Start(PowerArgs),
@@ -161,6 +165,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: VmSubcommand, printer: &mu
         VmSubcommand::Create(args) => create::run(global, *args, printer).await,
         VmSubcommand::List(ListAtArgs { list, at }) => resource::list::run::<VmView>(global, list, at, printer).await,
         VmSubcommand::Get(GetAtArgs { get, at }) => resource::get::run::<VmView>(global, get, at, printer).await,
+        VmSubcommand::Set(args) => set::run(global, args, printer).await,
         VmSubcommand::Start(args) => power::plain(global, Plain::Start, args, printer).await,
         VmSubcommand::Stop(args) => power::stop(global, args, printer).await,
         VmSubcommand::Reboot(args) => power::reboot(global, args, printer).await,

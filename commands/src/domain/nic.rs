@@ -91,6 +91,11 @@ impl Nics {
         self.by_network.get(&id).map_or(0, BTreeSet::len)
     }
 
+    /// The addresses of the network that NICs have, detached ones included.
+    pub(super) fn addresses_of_network(&self, id: NetworkId) -> impl Iterator<Item = (Ipv4Addr, NicId)> {
+        self.addresses.get(&id).into_iter().flat_map(AddressPool::iter)
+    }
+
     /// Returns the VM's NICs.
     pub fn of_vm(&self, id: VmId) -> impl Iterator<Item = (NicId, &Nic)> {
         self.by_vm.get(&id).into_iter().flatten().filter_map(|id| Some((*id, self.by_id.get(id)?)))

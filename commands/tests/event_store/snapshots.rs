@@ -22,7 +22,7 @@ use otherix_schemas::nic::{NicAttached, NicBound};
 use otherix_schemas::node::{NodeCondition, NodeConditionKind, NodeConditionsChanged};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::user::{UserCreated, UserRevoked, UserRole, UserRoleChanged};
-use otherix_schemas::value::{GatewaySubnet, MacAddress, Mtu, NodeName, UserKey};
+use otherix_schemas::value::{GatewaySubnet, MacAddress, Metadata, Mtu, NodeName, UserKey};
 use otherix_schemas::vm::{Arch, CloudInit, Machine, Power, PullPolicy, VmCreated, VmMoveStarted, VmMoved};
 use otherix_testkit::wait::wait_for;
 use std::sync::Arc;
@@ -205,7 +205,7 @@ fn create(number: u32) -> CommandRequest {
         dhcp: None,
         allow_spoofing: false,
     };
-    let network = NewNetwork { name: format!("net-{number}").parse().unwrap(), spec };
+    let network = NewNetwork { name: format!("net-{number}").parse().unwrap(), spec, metadata: Metadata::default() };
     let command = Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network });
     let (actor, correlation_id) = ("admin".parse().unwrap(), CorrelationId::new(Uuid::now_v7()));
     CommandRequest { command, actor, caller: None, correlation_id, cause: Cause::default(), key: None }

@@ -13,7 +13,7 @@ use rusqlite::{Connection, Params, Row, params};
 
 use crate::projection::integer;
 use crate::query::{
-    Listed, Page, QueryError, all, count, first, optional_json, optional_parsed, parsed, position, texts, time,
+    Listed, Page, QueryError, all, count, first, optional_json, optional_parsed, parsed, position, text, texts, time,
     unquoted,
 };
 
@@ -113,6 +113,8 @@ fn view(row: &Row<'_>) -> Result<NodeView, QueryError> {
         reachable_since: time(row, "reachable_since")?,
         joined_at: time(row, "joined_at")?,
         arch: optional_parsed(row, "arch")?,
+        description: optional_parsed(row, "description")?,
+        labels: serde_json::from_str(text(row, "labels")?)?,
         cordoned: row.get("cordoned")?,
         allocated: capacity.as_ref().map(|_| allocated),
         capacity,

@@ -7,7 +7,7 @@ use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent};
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
 use otherix_schemas::node::{NodeDescribed, NodeEvent, NodeReachable, NodeRemoved, NodeUnreachable};
 use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
-use otherix_schemas::vm::{Power, VmCreated, VmDeleted, VmEvent, VmInstructed};
+use otherix_schemas::vm::{Power, VmCreated, VmDeleted, VmEvent, VmInstructed, VmLabelled};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::moving;
@@ -22,6 +22,7 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
         Event::Vm(VmEvent::MoveStarted(event)) => moving::started(db, header, event),
         Event::Vm(VmEvent::Moved(event)) => moving::moved(db, header, event),
         Event::Vm(VmEvent::MoveCancelled(event)) => moving::cancelled(db, header, event),
+        Event::Vm(VmEvent::Labelled(event)) => labelled(db, header, event),
         Event::Vm(VmEvent::Deleted(event)) => deleted(db, header, event),
         Event::Nic(NicEvent::Attached(event)) => attached(db, header, event),
         Event::Nic(NicEvent::Bound(event)) => bound(db, header, event),
@@ -104,6 +105,21 @@ fn instructed(db: &Connection, header: &Header, event: &VmInstructed) -> Result<
     let power = event.instruction.leads_to().as_str();
     let values = params![id, power, generation];
     execute(db, "UPDATE machines SET power = ?2, machine_generation = ?3 WHERE vm_id = ?1", values)?;
+    Ok(())
+}
+
+fn labelled(db: &Connection, header: &Header, event: &VmLabelled) -> Result<(), ApplyError> {
+    execute(
+        db,
+        "UPDATE vms SET description = ?2, labels = ?3, generation = ?4, updated_at = ?5 WHERE id = ?1",
+        params![
+            event.vm_id.to_string(),
+            event.description.as_ref().map(|text| text.as_str()),
+            serde_json::to_string(&event.labels)?,
+            integer(header.position),
+            header.time.unix_micros(),
+        ],
+    )?;
     Ok(())
 }
 

@@ -71,6 +71,8 @@ fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
         image_url,
         arch,
         owner: owner.map(|id| VmOwner { id, name: owner_name }),
+        description: optional_parsed(row, "description")?,
+        labels: serde_json::from_str(text(row, "labels")?)?,
         node_id: parsed(row, "node_id")?,
         node_name: parsed(row, "node_name")?,
         node_reachable: row.get("node_reachable")?,

@@ -7,6 +7,10 @@ CREATE TABLE vms (
     -- The data of the creating event.
     created TEXT NOT NULL,
     node_id TEXT NOT NULL,
+    -- NULL for none.
+    description TEXT,
+    -- A JSON object.
+    labels TEXT NOT NULL DEFAULT '{}',
     -- The name of the owner at the creation; NULL if it is not known.
     owner_name TEXT,
     generation INTEGER NOT NULL,

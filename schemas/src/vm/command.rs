@@ -1,5 +1,6 @@
 //! Commands on VMs.
 
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{Instruction, NewVm, VmById, VmDraft, VmView};
@@ -8,6 +9,7 @@ use crate::error::ErrorBody;
 use crate::id::{NodeId, VmId};
 use crate::nic::GeneratedNic;
 use crate::permission::Permission;
+use crate::position::Position;
 use crate::request::{Request, RequestKind, RequestType, parse_body};
 use crate::user::RowScope;
 use crate::value::UserId;
@@ -27,6 +29,25 @@ pub enum VmCommand {
         vm: Box<NewVm>,
         /// Who owns it then.
         owner: UserId,
+    },
+    /// Create a VM as [`VmCommand::Create`] does, unless it is so already.
+    Apply {
+        /// Generated for the request.
+        vm_id: VmId,
+        nic: GeneratedNic,
+        vm: Box<NewVm>,
+        owner: UserId,
+        /// The VMs that the caller may change.
+        scope: RowScope,
+    },
+    /// Change what people say about a VM.
+    Change {
+        vm_id: VmId,
+        /// It is refused if the VM is of another generation.
+        if_generation: Option<Position>,
+        changes: Map<String, Value>,
+        /// The VMs that the caller may change.
+        scope: RowScope,
     },
     /// Delete a VM and its NIC.
     Delete {

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Arch, Instruction, Machine, VmMoveCancelled, VmMoveCancelledV1, VmMoveStarted, VmMoveStartedV1, VmMoved, VmMovedV1,
+    Arch, Instruction, Machine, VmLabelled, VmLabelledV1, VmMoveCancelled, VmMoveCancelledV1, VmMoveStarted,
+    VmMoveStartedV1, VmMoved, VmMovedV1,
 };
 use crate::event::{
     DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape, StreamId,
@@ -24,6 +25,7 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<VmMovedV1>(),
     EventDeclaration::of::<VmMoveCancelledV1>(),
     EventDeclaration::of::<VmConsoleOpenedV1>(),
+    EventDeclaration::of::<VmLabelledV1>(),
     EventDeclaration::of::<VmDeletedV1>(),
 ];
 
@@ -36,6 +38,7 @@ pub enum VmEvent {
     Moved(VmMoved),
     MoveCancelled(VmMoveCancelled),
     ConsoleOpened(VmConsoleOpened),
+    Labelled(VmLabelled),
     Deleted(VmDeleted),
 }
 
@@ -48,6 +51,7 @@ impl VmEvent {
             Self::Moved(event) => visitor.visit(event),
             Self::MoveCancelled(event) => visitor.visit(event),
             Self::ConsoleOpened(event) => visitor.visit(event),
+            Self::Labelled(event) => visitor.visit(event),
             Self::Deleted(event) => visitor.visit(event),
         }
     }
@@ -231,7 +235,7 @@ impl StoredShape for VmCreatedV3 {
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A VM was created, and placed on a node";
     const PROVENANCE: EventProvenance =
-        EventProvenance { when: "A VM is created.", requests: &["vm.create"], causes: &[] };
+        EventProvenance { when: "A VM is created.", requests: &["vm.create", "vm.apply"], causes: &[] };
     type Event = VmCreated;
 
     fn upcast(self) -> Result<VmCreated, StoredError> {

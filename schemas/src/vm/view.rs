@@ -9,7 +9,7 @@ use crate::nic::NicView;
 use crate::outcome::OutcomeStatus;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
-use crate::value::{ImageDigest, ImageUrl, NodeName, UserId, VmName};
+use crate::value::{Description, ImageDigest, ImageUrl, Labels, NodeName, UserId, VmName};
 
 /// A VM and its status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +21,12 @@ pub struct VmView {
     /// The user that created it; absent if none is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<VmOwner>,
+    /// What it is for; absent if nobody has said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Description>,
+    /// Absent if there are none.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// The node that it is placed on.
     pub node_id: NodeId,
     pub node_name: NodeName,

@@ -62,7 +62,7 @@ impl VmMachine {
         (!is_possible).then_some(Rejection::NotPossible { vm, power, instruction })
     }
 
-    /// The view right after a decision.
+    /// The view; right after a decision its node has not reported on it.
     pub(super) fn view(&self) -> MachineView {
         let Machine { vcpus, memory_mb, disk_gib, image_sha256, pull_policy, cloud_init } = self.spec.clone();
         MachineView {
@@ -73,7 +73,7 @@ impl VmMachine {
             pull_policy,
             has_cloud_init: cloud_init.is_some(),
             power: self.power,
-            phase: MachinePhase::Pending,
+            phase: self.phase(),
             started_at: None,
             last_line: None,
             generation: self.generation,
@@ -83,7 +83,7 @@ impl VmMachine {
 
 impl Vm {
     fn instructed(&mut self, header: &Header, event: &VmInstructed) {
-        self.version = header.stream_version;
+        self.decided(header);
         if let Some(machine) = &mut self.machine {
             machine.power = event.instruction.leads_to();
             machine.generation = header.position;

@@ -1,5 +1,7 @@
 //! VMs: their state, the decisions about them, and the reply.
 
+mod apply;
+mod label;
 mod machine;
 mod move_rejection;
 mod moving;
@@ -14,9 +16,10 @@ use otherix_schemas::nic::{GeneratedNic, NicView};
 use otherix_schemas::node::Resources;
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::permission::Permission;
+use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::RowScope;
-use otherix_schemas::value::{ImageUrl, UserId, VmName};
+use otherix_schemas::value::{ImageUrl, Metadata, UserId, VmName};
 use otherix_schemas::vm::{
     Arch, NewVm, VmCommand, VmConsoleOpened, VmCreated, VmDeleted, VmEvent, VmInstructed, VmMoveCancelled,
     VmMoveStarted, VmMoved, VmOwner, VmView, moving_to, waiting_for_machine, waiting_for_node,
@@ -43,6 +46,12 @@ pub struct Vm {
     pub owner: Option<Owner>,
     #[serde(with = "micros")]
     pub created_at: Timestamp,
+    /// What people say about it.
+    pub metadata: Metadata,
+    /// The time and the position of its last decision.
+    #[serde(with = "micros")]
+    pub updated_at: Timestamp,
+    pub generation: Position,
     /// What its node runs; `None` if nothing.
     #[serde(default)]
     pub machine: Option<VmMachine>,
@@ -92,8 +101,27 @@ impl Vm {
         let name_of = |id: &UserId| header.actor.name.clone().filter(|_| header.actor.id == *id);
         let owner = owner.map(|id| Owner { name: name_of(&id), id });
         let machine = machine.map(|spec| VmMachine::new(spec, header.position));
-        let (created_at, version) = (header.time, header.stream_version);
-        Self { name, image_url, arch, node_id, owner, created_at, machine, moving: None, version }
+        let (created_at, updated_at, generation) = (header.time, header.time, header.position);
+        let (metadata, moving, version) = (Metadata::default(), None, header.stream_version);
+        Self {
+            name,
+            image_url,
+            arch,
+            node_id,
+            owner,
+            created_at,
+            metadata,
+            updated_at,
+            generation,
+            machine,
+            moving,
+            version,
+        }
+    }
+
+    /// A decision about it.
+    fn decided(&mut self, header: &Header) {
+        (self.version, self.updated_at, self.generation) = (header.stream_version, header.time, header.position);
     }
 
     /// What its machine takes of its node, whether it runs or not.
@@ -121,6 +149,7 @@ impl State {
             VmEvent::MoveStarted(event) => self.vm_move_started(header, event),
             VmEvent::Moved(event) => self.vm_moved(header, event),
             VmEvent::MoveCancelled(event) => self.vm_move_cancelled(header, event),
+            VmEvent::Labelled(event) => self.vms.labelled(header, event),
             VmEvent::ConsoleOpened(VmConsoleOpened { vm_id, session: _ }) => {
                 if let Some(vm) = self.vms.by_id.get_mut(vm_id) {
                     vm.version = header.stream_version;
@@ -142,6 +171,13 @@ impl State {
 pub(super) fn decide(state: &State, command: &VmCommand) -> Result<Decision, Rejection> {
     match command {
         VmCommand::Create { vm_id, nic, vm, owner } => create(state, *vm_id, *nic, vm, owner),
+        VmCommand::Apply { vm_id, nic, vm, owner, scope } => match apply::named(state, vm) {
+            Some(existing) => apply::compare(state, existing, vm, scope),
+            None => create(state, *vm_id, *nic, vm, owner),
+        },
+        VmCommand::Change { vm_id, if_generation, changes, scope } => {
+            label::change(state, *vm_id, *if_generation, changes, scope)
+        }
         VmCommand::Delete { vm_id, scope } => delete(state, *vm_id, scope),
         VmCommand::Instruct { vm_id, instruction, timeout_s, scope } => {
             machine::instruct(state, *vm_id, *instruction, *timeout_s, scope)
@@ -162,7 +198,7 @@ fn create(
     vm: &NewVm,
     owner: &UserId,
 ) -> Result<Decision, Rejection> {
-    let NewVm { name, image_url, arch, network_id, ip, node_id, machine } = vm.clone();
+    let NewVm { name, image_url, arch, network_id, ip, node_id, machine, metadata } = vm.clone();
     if let Some(other) = state.vms.by_name.get(&name.key()) {
         return Err(Rejection::VmNameTaken { name, other });
     }
@@ -176,6 +212,7 @@ fn create(
     if let Some(network_id) = network_id {
         events.extend(nic::attach(state, NewNic { generated, vm_id, network_id, ip, node_id })?);
     }
+    events.extend(label::labelled(vm_id, &Metadata::default(), &metadata));
     Ok(events.into())
 }
 
@@ -200,7 +237,21 @@ fn check_scope(vm: &Vm, scope: &RowScope, permission: Permission) -> Result<(), 
 }
 
 /// Returns the VM that the events create, change or delete, as it is after them.
-pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
+pub(super) fn reply(before: &State, command: Option<&VmCommand>, envelopes: &[EventEnvelope]) -> Reply {
+    match command {
+        Some(VmCommand::Apply { vm, .. }) => return apply::applied(before, vm, envelopes),
+        Some(VmCommand::Change { vm_id, .. }) => {
+            let applied = label::applied(before, *vm_id, envelopes).map(Box::new);
+            return applied.map_or(Reply::Nothing, Reply::AppliedVm);
+        }
+        Some(
+            VmCommand::Create { .. }
+            | VmCommand::Delete { .. }
+            | VmCommand::Instruct { .. }
+            | VmCommand::OpenConsole { .. },
+        )
+        | None => {}
+    }
     let nic = nic::view(before, envelopes);
     let view = envelopes.iter().find_map(|EventEnvelope { header, event }| match event {
         Event::Vm(
@@ -211,7 +262,8 @@ pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
             | VmEvent::ConsoleOpened(VmConsoleOpened { vm_id, .. })),
         ) => view(before, header, event, nic::current_view(before, *vm_id)),
         Event::Vm(event @ (VmEvent::Created(_) | VmEvent::Deleted(_))) => view(before, header, event, nic.clone()),
-        Event::Network(_)
+        Event::Vm(VmEvent::Labelled(_))
+        | Event::Network(_)
         | Event::Nic(_)
         | Event::Node(_)
         | Event::User(_)
@@ -219,6 +271,10 @@ pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
         | Event::Cluster(_) => None,
     });
     let Some(mut view) = view else { return Reply::Nothing };
+    if let Some(EventEnvelope { header, event: Event::Vm(VmEvent::Labelled(event)) }) = envelopes.last() {
+        (view.description, view.labels) = (event.description.clone(), event.labels.clone());
+        (view.generation, view.updated_at) = (header.position, header.time);
+    }
     let waits_for_machine = view.machine.as_ref().map(|machine| waiting_for_machine(&view, machine.power));
     let moves = view.moving.as_ref().map(|moving| moving_to(&moving.node_name, moving.progress.as_deref()));
     view.error = moves.or_else(|| nic.map(|nic| waiting_for_node(&view, &nic.tap))).or(waits_for_machine);
@@ -242,6 +298,7 @@ fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) 
         // Not decided by a request about VMs.
         VmEvent::Moved(_) => return None,
         VmEvent::ConsoleOpened(event) => (event.vm_id, before.vms().get(&event.vm_id)?.clone(), None),
+        VmEvent::Labelled(event) => (event.vm_id, before.vms().get(&event.vm_id)?.clone(), None),
         VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => (*vm_id, before.vms().get(vm_id)?.clone(), Some(header.time)),
     };
     let status = match (nic.is_some() || vm.machine.is_some(), deleted_at) {
@@ -249,25 +306,34 @@ fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) 
         (false, None) => OutcomeStatus::Ready,
         (false, Some(_)) => OutcomeStatus::Removed,
     };
-    let Vm { name, image_url, arch, node_id, owner, created_at, machine, moving, version: _ } = vm;
+    let (generation, updated_at) = (header.position, header.time);
+    Some(VmView { status, generation, updated_at, deleted_at, ..placed_view(before, id, vm, nic)? })
+}
+
+/// The view of a VM that is not deleted, as if it were ready.
+fn placed_view(before: &State, id: VmId, vm: Vm, nic: Option<NicView>) -> Option<VmView> {
+    let Vm { name, image_url, arch, node_id, owner, created_at, updated_at, generation, machine, moving, .. } = vm;
+    let Metadata { description, labels } = vm.metadata;
     Some(VmView {
         id,
         name,
         image_url,
         arch,
         owner: owner.map(|Owner { id, name }| VmOwner { id, name }),
+        description,
+        labels,
         node_id,
         node_name: before.nodes().get(&node_id)?.name.clone(),
         node_reachable: before.roster().members.get(&node_id).copied().unwrap_or_default(),
         nic,
         machine: machine.as_ref().map(VmMachine::view),
         moving: moving.and_then(|moving| moving.view(before)),
-        status,
+        status: OutcomeStatus::Ready,
         error: None,
         warnings: Vec::new(),
-        generation: header.position,
+        generation,
         created_at,
-        updated_at: header.time,
-        deleted_at,
+        updated_at,
+        deleted_at: None,
     })
 }

@@ -48,7 +48,7 @@ impl Moving {
 impl Vm {
     pub(super) fn move_started(&mut self, header: &Header, event: &VmMoveStarted) {
         let (generation, since) = (header.position, header.time);
-        self.version = header.stream_version;
+        self.decided(header);
         self.moving = Some(Moving { node_id: event.node_id, generation, since, status: None });
         if let Some(machine) = &mut self.machine {
             (machine.power, machine.generation) = (event.power, generation);
@@ -56,7 +56,7 @@ impl Vm {
     }
 
     pub(super) fn move_cancelled(&mut self, header: &Header) -> Option<Moving> {
-        self.version = header.stream_version;
+        self.decided(header);
         if let Some(machine) = &mut self.machine {
             machine.generation = header.position;
         }
@@ -75,7 +75,8 @@ impl State {
     pub(super) fn vm_moved(&mut self, header: &Header, event: &VmMoved) {
         let VmMoved { vm_id, from_node_id, node_id } = *event;
         let Some(vm) = self.vms.by_id.get_mut(&vm_id) else { return };
-        (vm.version, vm.node_id, vm.moving) = (header.stream_version, node_id, None);
+        vm.decided(header);
+        (vm.node_id, vm.moving) = (node_id, None);
         let mut status = None;
         if let Some(machine) = &mut vm.machine {
             machine.generation = header.position;

@@ -44,6 +44,7 @@
 mod addresses;
 mod audit;
 mod bridges;
+mod changes;
 mod conditions;
 mod cut_off;
 mod drift;
