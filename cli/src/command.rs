@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::client::GlobalArgs;
 use crate::completion::{self, Shell};
 use crate::failure::Failure;
-use crate::manifest::{self, KindEntry, ManifestAction, ManifestArgs};
+use crate::manifest::{self, ApplyArgs, KindEntry, ManifestAction, ManifestArgs};
 use crate::output::Printer;
 use crate::output::format::Format;
 use crate::{admin, audit, context, events, image, man, network, node, schema, status, user, vm};
@@ -51,7 +51,7 @@ pub(crate) enum CliCommand {
     Explain(events::explain::ExplainSubcommand),
     Status(status::StatusArgs),
     Schema(schema::SchemaArgs),
-    /// Show what has changed between two moments, and by whom
+    /// Show what manifests would change, or what has changed between two moments, and by whom
     #[command(after_help = events::diff::HELP)]
     Diff(events::diff::DiffArgs),
     #[command(subcommand)]
@@ -63,6 +63,11 @@ pub(crate) enum CliCommand {
     /// Create the resources defined in manifests
     #[command(after_help = manifest::CREATE_EXAMPLES, after_long_help = manifest_help(manifest::CREATE_EXAMPLES))]
     Create(ManifestArgs),
+    /// Create or change resources to what manifests define
+    #[command(after_help = manifest::APPLY_EXAMPLES, after_long_help = manifest_help(manifest::APPLY_EXAMPLES))]
+    Apply(ApplyArgs),
+    #[command(subcommand)]
+    Edit(manifest::edit::EditSubcommand),
     /// Delete the resources defined in manifests
     #[command(after_help = manifest::DELETE_EXAMPLES, after_long_help = manifest_help(manifest::DELETE_EXAMPLES))]
     Delete(ManifestArgs),
@@ -100,6 +105,7 @@ Exit codes:
   6    not authenticated, or permission denied
   7    NATS or the control plane is unreachable or temporarily unavailable
   8    a node reported a failure (with --wait), or something is wrong (status)
+  9    unexpected error of `diff -f`, whose exit code 1 says that there is a difference
   124  --wait-timeout expired
 
 Data is written to stdout, everything else to stderr. With `-o json`, an error is one JSON object on stderr:
@@ -138,6 +144,8 @@ impl CliCommand {
             Self::Bisect(command) => events::bisect::run(global, command, printer).await,
             Self::Audit(command) => audit::run(global, command, printer).await,
             Self::Create(args) => manifest::run(global, ManifestAction::Create, KINDS, args, printer).await,
+            Self::Apply(args) => manifest::apply(global, KINDS, args, printer).await,
+            Self::Edit(command) => manifest::edit::run(global, command, KINDS, printer).await,
             Self::Delete(args) => manifest::run(global, ManifestAction::Delete, KINDS, args, printer).await,
             Self::Completion { shell } => printer.text(&completion::script(shell, Cli::command())),
             Self::Man { directory } => man::write(&directory, Cli::command(), printer),

@@ -23,6 +23,10 @@ pub(crate) enum Exit {
     Success,
     /// An unexpected error: a bug, or an I/O error on this machine.
     Unexpected,
+    /// `diff` has found a difference. Nothing is printed on stderr.
+    Differs,
+    /// An unexpected error of a command whose exit code 1 says something else.
+    NotCompared,
     /// The command line or the request is invalid.
     Usage,
     NotFound,
@@ -45,7 +49,8 @@ impl Exit {
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Success => 0,
-            Self::Unexpected => 1,
+            Self::Unexpected | Self::Differs => 1,
+            Self::NotCompared => 9,
             Self::Usage => 2,
             Self::NotFound => 3,
             Self::Conflict => 4,

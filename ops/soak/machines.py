@@ -130,6 +130,8 @@ class Scenario:
                 found.append(f"{name} is lost")
                 continue
             expected = 0 if power == "stopped" else 1
+            if vm.get("moving") or any("not removed" in warning for warning in vm["warnings"]):
+                found.append(f"{name} moves, or there is a copy of it: {vm.get('moving')}, {vm['warnings']}")
             if vm["status"] != "ready" or vm["machine"]["phase"] != power:
                 found.append(f"{name} is {vm['status']}, {vm['machine']['phase']}, not {power}: {vm['error']}")
             if len(processes[vm["id"]]) != expected:
@@ -221,12 +223,20 @@ class Scenario:
     async def order(self):
         """Tells a VM something, or replaces it. Refused is what makes no sense at the moment."""
         name = self.random.choice(sorted(self.wanted))
-        verb = self.random.choices(["stop", "start", "reboot", "reset", "replace"], [3, 4, 2, 2, 1])[0]
+        verbs = ["stop", "start", "reboot", "reset", "replace", "move", "cancel"]
+        verb = self.random.choices(verbs, [3, 4, 2, 2, 1, 5, 1])[0]
         with contextlib.suppress(CommandFailed):
             if verb == "replace":
                 await self.otherix("vm", "delete", name)
                 del self.wanted[name]
                 await self.create(f"vm-{max(map(int, (other.removeprefix('vm-') for other in self.wanted))) + 1}")
+            elif verb == "move":
+                # To any node; what it was to do, it is to do there.
+                await self.otherix("vm", "move", name, "--force")
+                self.counts["moves"] += 1
+            elif verb == "cancel":
+                await self.otherix("vm", "move", name, "--cancel")
+                self.counts["cancelled moves"] += 1
             elif verb == "stop":
                 await self.otherix("vm", "stop", name, "--force")
                 self.wanted[name] = "stopped"

@@ -9,6 +9,7 @@
 
 pub mod asyncapi;
 pub mod bucket;
+pub mod change;
 pub mod cloudevent;
 pub mod cluster;
 pub mod command;

@@ -14,27 +14,29 @@ use otherix_schemas::enrollment::{
 use otherix_schemas::event::{Event, StoredError};
 use otherix_schemas::id::{JoinTokenId, NodeId};
 use otherix_schemas::network::{
-    BridgeSpec, Dhcp, Egress, NetworkCreated, NetworkDeleted, NetworkSpec, OverlaySpec, Ownership,
+    BridgeSpec, Dhcp, Egress, NetworkChanged, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, OverlaySpec,
+    Ownership,
 };
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached};
 use otherix_schemas::node::{
     MeshPeer, NodeAccelerator, NodeCapacity, NodeCapacityReported, NodeChanged, NodeCondition, NodeConditionKind,
-    NodeConditionsChanged, NodeCordoned, NodeDescribed, NodeJoined, NodeReachable, NodeReconciled, NodeRemoved,
-    NodeUncordoned, NodeUnreachable, Resources,
+    NodeConditionsChanged, NodeCordoned, NodeDescribed, NodeJoined, NodeLabelled, NodeReachable, NodeReconciled,
+    NodeRemoved, NodeUncordoned, NodeUnreachable, Resources,
 };
 use otherix_schemas::outcome::{Outcome, ResourceOutcome, ResourceRef};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::subject;
 use otherix_schemas::user::{UserCreated, UserDeleted, UserKeyRotated, UserRevoked, UserRole, UserRoleChanged};
-use otherix_schemas::value::{GatewaySubnet, MacAddress, Mtu, NodeName, UserKey, UserName};
+use otherix_schemas::value::{GatewaySubnet, Labels, MacAddress, Metadata, Mtu, NodeName, UserKey, UserName};
 use otherix_schemas::vm::{
-    Arch, CloudInit, Instruction, Machine, MachinePhase, MachineStatus, PullPolicy, VmConsoleOpened, VmCreated,
-    VmDeleted, VmInstructed,
+    Arch, CloudInit, Instruction, Machine, MachinePhase, MachineStatus, Power, PullPolicy, VmConsoleOpened, VmCreated,
+    VmDeleted, VmInstructed, VmLabelled, VmMoveCancelled, VmMoveStarted, VmMoved,
 };
 use serde_json::{Value, json};
 
 const NETWORK: &str = "0198e8c4-0000-7000-8000-000000000004";
 const NODE: &str = "0198e8c4-0000-7000-8000-000000000005";
+const OTHER_NODE: &str = "0198e8c4-0000-7000-8000-00000000000d";
 const NIC: &str = "0198e8c4-0abc-4000-8000-000000000007";
 const VM: &str = "0198e8c4-0000-7000-8000-000000000008";
 const SESSION: &str = "0198e8c4-0000-4000-8000-00000000000c";
@@ -81,6 +83,27 @@ fn bridge(ownership: Ownership, vlan: Option<i64>, dhcp: Option<Dhcp>) -> Event 
     }))
 }
 
+/// The change of a network to what this event creates.
+fn network_changed(created: Event, description: Option<&str>, pairs: &[(&str, &str)]) -> Event {
+    let Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })) = created else {
+        unreachable!("a network")
+    };
+    let metadata = Metadata { description: description.map(parse), labels: labels(pairs) };
+    NetworkChanged { network_id, name, spec, metadata }.into()
+}
+
+fn labels(labels: &[(&str, &str)]) -> Labels {
+    Labels::parse(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()).unwrap()
+}
+
+fn vm_labelled(description: Option<&str>, pairs: &[(&str, &str)]) -> Event {
+    VmLabelled { vm_id: parse(VM), description: description.map(parse), labels: labels(pairs) }.into()
+}
+
+fn node_labelled(description: Option<&str>, pairs: &[(&str, &str)]) -> Event {
+    NodeLabelled { node_id: parse(NODE), description: description.map(parse), labels: labels(pairs) }.into()
+}
+
 fn network_deleted() -> Event {
     NetworkDeleted { network_id: parse(NETWORK), name: parse("net-dev") }.into()
 }
@@ -112,6 +135,16 @@ fn network_samples() -> Vec<(Name, Event)> {
         ("network.created.v2.overlay", overlay(Egress::None, None)),
         ("network.created.v2.overlay-dhcp", overlay(Egress::None, Some(Dhcp { subnet: on_overlay, dns: true }))),
         ("network.created.v2.overlay-nat", overlay(Egress::Nat(on_overlay), None)),
+        ("network.changed.v1", network_changed(bridge(plain, Some(12), None), None, &[])),
+        (
+            "network.changed.v1.described",
+            network_changed(
+                bridge(with_nat, None, Some(Dhcp { subnet: nat, dns: true })),
+                Some("the shop"),
+                &[("env", "prod"), ("otherix.dev/team", "")],
+            ),
+        ),
+        ("network.changed.v1.overlay", network_changed(overlay(Egress::Nat(on_overlay), None), None, &[("a", "1")])),
         ("network.deleted.v1", network_deleted()),
     ]
 }
@@ -141,7 +174,23 @@ fn instructed(instruction: Instruction, timeout_s: Option<u32>) -> Event {
     VmInstructed { vm_id: parse(VM), instruction, timeout_s }.into()
 }
 
+fn move_started() -> VmMoveStarted {
+    VmMoveStarted {
+        vm_id: parse(VM),
+        name: parse("vm-1"),
+        image_url: parse("https://images.example/debian-12.qcow2"),
+        arch: Arch::Amd64,
+        machine: machine(),
+        from_node_id: parse(NODE),
+        node_id: parse(OTHER_NODE),
+        power: Power::Running,
+        timeout_s: 60,
+    }
+}
+
 fn vm_samples() -> Vec<(Name, Event)> {
+    let moved = VmMoved { vm_id: parse(VM), from_node_id: parse(NODE), node_id: parse(OTHER_NODE) };
+    let cancelled = |reason| VmMoveCancelled { vm_id: parse(VM), node_id: parse(OTHER_NODE), reason };
     let vm_created = |owner, machine| VmCreated {
         vm_id: parse(VM),
         name: parse("vm-1"),
@@ -160,7 +209,13 @@ fn vm_samples() -> Vec<(Name, Event)> {
         ("vm.created.v3.tap-only", vm_created(None, None).into()),
         ("vm.instructed.v1", instructed(Instruction::Start, None)),
         ("vm.instructed.v1.stop", instructed(Instruction::Stop, Some(60))),
+        ("vm.move-started.v1", move_started().into()),
+        ("vm.moved.v1", moved.into()),
+        ("vm.move-cancelled.v1", cancelled(None).into()),
+        ("vm.move-cancelled.v1.reason", cancelled(Some("its disk is full".to_owned())).into()),
         ("vm.console-opened.v1", VmConsoleOpened { vm_id: parse(VM), session: parse(SESSION) }.into()),
+        ("vm.labelled.v1", vm_labelled(Some("the shop"), &[("env", "prod")])),
+        ("vm.labelled.v1.none", vm_labelled(None, &[])),
         ("vm.deleted.v1", VmDeleted { vm_id: parse(VM), name: parse("vm-1") }.into()),
     ]
 }
@@ -196,6 +251,7 @@ fn node_samples() -> Vec<(Name, Event)> {
         ("node.described.v1", NodeDescribed { node_id, arch: Arch::Arm64 }.into()),
         ("node.cordoned.v1", NodeCordoned { node_id }.into()),
         ("node.uncordoned.v1", NodeUncordoned { node_id }.into()),
+        ("node.labelled.v1", node_labelled(Some("rack 7"), &[("rack", "7"), ("ssd", "")])),
         ("node.capacity-reported.v1", NodeCapacityReported { node_id, capacity: capacity(true) }.into()),
         ("node.capacity-reported.v1.none", NodeCapacityReported { node_id, capacity: capacity(false) }.into()),
         ("node.removed.v1", NodeRemoved { node_id, name: parse("node-1") }.into()),

@@ -107,6 +107,31 @@ pub fn grow(path: &Path, size: u64) -> Result<(), OverlayError> {
     written.map_err(|source| OverlayError::Io { attempt: "write", path: path.to_owned(), source })
 }
 
+/// Makes the header of a disk of ours, of a VM that is not running, name the image at another path: of a disk that was
+/// copied from another node. Only the first cluster is written, and is durable when this returns.
+///
+/// # Errors
+/// [`OverlayError::Foreign`] if it is not a disk made by [`create`], or over an image of another format.
+pub fn rebase(path: &Path, base: &Base) -> Result<(), OverlayError> {
+    let Overlay { size, base: before } = read(path)?;
+    if before.format != base.format {
+        return Err(OverlayError::Foreign(path.to_owned()));
+    }
+    let bytes = encode(&Overlay { size, base: base.clone() })?;
+    let first = bytes.get(..CLUSTER).unwrap_or(&bytes);
+    let written = open(path, true).and_then(|file| {
+        file.write_all_at(first, 0)?;
+        file.sync_all()
+    });
+    written.map_err(|source| OverlayError::Io { attempt: "write", path: path.to_owned(), source })
+}
+
+/// The most bytes that the file of a disk of this size has: its clusters, the tables for them, and some that were
+/// given up.
+pub const fn file_max(size: u64) -> u64 {
+    size.saturating_add(size / 64).saturating_add(16 << 20)
+}
+
 /// Reads the header of a disk. Those that [`create`] has not made are not taken for one: byte for byte, the first
 /// cluster must be the one that it would write.
 ///

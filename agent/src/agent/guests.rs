@@ -9,6 +9,7 @@ use otherix_responder::{Guest, GuestNames, Lease};
 use otherix_schemas::id::{NetworkId, NicId};
 use otherix_schemas::network::Dhcp;
 use otherix_schemas::position::Position;
+use otherix_schemas::value::Ipv4Subnet;
 use otherix_vm::seed::{hostname, label, label_of_id};
 
 use crate::model::cluster_view::{ClusterView, NetworkState};
@@ -33,9 +34,13 @@ pub(super) struct Zones {
 #[derive(Debug)]
 struct NetworkZone {
     zone: Arc<Zone>,
+    basis: ZoneBasis,
     /// Of the names that it has.
     revision: Revision,
 }
+
+/// What a zone is made from: the subnet, and whether the network has egress.
+type ZoneBasis = (Ipv4Subnet, bool);
 
 /// What tells whether a network has other names: how many, and the position of the last NIC. A NIC that is attached
 /// has a later position than all others, and one that is detached leaves fewer.
@@ -86,12 +91,15 @@ impl Zones {
         let mut changed = BTreeSet::new();
         for id in networks {
             let revision = revisions.remove(&id).unwrap_or_default();
+            let basis = basis(view, id);
+            // The network was changed.
+            self.zones.retain(|other, known| *other != id || Some(known.basis) == basis);
             if let Some(known) = self.zones.get_mut(&id) {
                 if std::mem::replace(&mut known.revision, revision) != revision {
                     changed.insert(id);
                 }
-            } else if let Some(zone) = zone(view, id, &self.relay) {
-                self.zones.insert(id, NetworkZone { zone: Arc::new(zone), revision });
+            } else if let Some((zone, basis)) = zone(view, id, &self.relay).zip(basis) {
+                self.zones.insert(id, NetworkZone { zone: Arc::new(zone), basis, revision });
                 changed.insert(id);
             }
         }
@@ -158,6 +166,11 @@ fn dns(view: &ClusterView, id: NetworkId) -> Option<Dhcp> {
         NetworkState::Defined(spec) => spec.dhcp().filter(|dhcp| dhcp.dns),
         NetworkState::Deleted => None,
     }
+}
+
+fn basis(view: &ClusterView, id: NetworkId) -> Option<ZoneBasis> {
+    let NetworkState::Defined(spec) = &view.network(id)?.state else { return None };
+    Some((spec.dhcp()?.subnet.subnet(), spec.nat().is_some()))
 }
 
 /// Returns the zone of a network, without names yet.

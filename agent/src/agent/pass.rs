@@ -52,6 +52,11 @@ impl Agent {
         // After the pass, which has made the taps.
         self.responder.set(&self.answered.guests);
         self.responder.set_gateways(&self.answered.gateways);
+        let node = self.identity.node_id;
+        if let Some(ledger) = &self.ledger {
+            // A NIC that moved away is not ready when it comes back.
+            self.ready_nics.retain(|id| ledger.view().nic(*id).is_some_and(|nic| nic.node() == Some(node)));
+        }
         if let Some(vms) = self.wanted_vms.take() {
             self.machines.set(&vms, &self.ready_nics);
         }

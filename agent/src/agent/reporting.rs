@@ -49,9 +49,10 @@ impl Agent {
                     return;
                 }
                 let settled = self.reporter.answered(&receipt);
+                let node = self.identity.node_id;
                 let Some(ledger) = &mut self.ledger else { return };
                 for id in settled {
-                    if ledger.view_mut().forget(id) {
+                    if ledger.view_mut().forget(id, node) {
                         self.reporter.forget(id);
                         self.ledger_saver.changed();
                     }

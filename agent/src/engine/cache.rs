@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use otherix_schemas::id::{ClusterId, NetworkId, NicId};
 use otherix_schemas::outcome::Outcome;
+use otherix_schemas::position::Position;
 
 use super::kind::{Kinds, network_names};
 use super::plan::Plan;
@@ -104,6 +105,15 @@ impl PlanCache {
         });
         // Otherwise a network that was planned is missing from the desired state.
         (known.count() == self.desired.len()).then_some(networks)
+    }
+
+    /// Returns the networks about which something else was decided since they were last planned.
+    pub(super) fn decided(&self, desired: &Desired) -> BTreeSet<NetworkId> {
+        let is_other = |id: &NetworkId, generation: Position| {
+            self.desired.get(id).is_some_and(|before| before.generation != generation)
+        };
+        let networks = desired.networks.iter().filter(|(id, network)| is_other(id, network.generation));
+        networks.map(|(id, _)| *id).collect()
     }
 
     /// Records a plan for these networks, or for everything. The caller clears [`PlanCache::is_complete`] if a subject

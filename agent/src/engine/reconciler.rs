@@ -237,6 +237,7 @@ impl Reconciler {
 
     /// Plans what may have changed since the last plan, or everything. `previous` are the steps of the last plan.
     fn plan(&mut self, desired: &Desired, is_current: bool, previous: &[Step]) -> Plan {
+        self.forget_decided(desired);
         let failures = self.retry.failures(previous, Instant::now());
         let key = CacheKey { cluster: desired.cluster, has_left: desired.has_left, is_current };
         let dirty = std::mem::take(&mut self.dirty);
@@ -247,6 +248,18 @@ impl Reconciler {
         self.cache.update(desired, key, only, &mut plan);
         self.cache.is_complete &= failures.is_empty() && self.retry.contested(Instant::now()).next().is_none();
         plan
+    }
+
+    /// What was decided is no other program's change, however often it is.
+    fn forget_decided(&mut self, desired: &Desired) {
+        let decided = self.cache.decided(desired);
+        decided.iter().for_each(|id| self.retry.decided(Subject::Network(*id)));
+        if decided.is_empty() {
+            return;
+        }
+        let is_on_one = |network| decided.contains(network);
+        let nics = desired.nics.iter().filter(|(_, nic)| nic.tap.as_ref().is_some_and(|tap| is_on_one(&tap.network)));
+        nics.for_each(|(id, _)| self.retry.decided(Subject::Nic(*id)));
     }
 
     /// A resource is not ready while another program keeps changing its devices, even if it is right just now.

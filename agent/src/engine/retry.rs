@@ -83,6 +83,12 @@ impl RetryPolicy {
         repairs.last = now;
     }
 
+    /// Forgets what is known of a subject about which something else was decided: its repairs were not undone.
+    pub fn decided(&mut self, subject: Subject) {
+        self.refusals.remove(&subject);
+        self.repairs.remove(&subject);
+    }
+
     /// Ends the delay of a subject whose failure the observed state explains: the kernel notifies when that changes.
     pub fn clear(&mut self, subject: Subject) {
         self.refusals.remove(&subject);

@@ -246,7 +246,7 @@ proptest! {
             let previous = ledger.position().get();
             apply(&mut ledger, envelope(position, previous, 1, event)).unwrap();
             if number == 0 {
-                ledger.view_mut().forget(ResourceRef::Network(network(number)));
+                ledger.view_mut().forget(ResourceRef::Network(network(number)), NodeId::new(Uuid::nil()));
             }
         }
         prop_assert_eq!(format::decode(&format::encode(&ledger).unwrap()).unwrap(), ledger);

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::OpenedHost;
 use super::console::VmConsole;
+use super::moving::Gifts;
 
 /// What is known of the machines. Clones share it.
 #[derive(Clone, Debug)]
@@ -25,6 +26,7 @@ pub struct MachineAccess {
     pub(super) runtime: Arc<dyn Runtime>,
     consoles: Arc<Mutex<BTreeMap<VmId, Arc<VmConsole>>>>,
     downloads: Downloads,
+    gifts: Gifts,
 }
 
 /// The downloads of images, by the VM that waits for them.
@@ -78,7 +80,12 @@ impl Downloads {
 
 impl MachineAccess {
     pub(super) fn new(host: watch::Receiver<OpenedHost>, runtime: Arc<dyn Runtime>) -> Self {
-        Self { host, runtime, consoles: Arc::default(), downloads: Downloads::default() }
+        Self { host, runtime, consoles: Arc::default(), downloads: Downloads::default(), gifts: Gifts::default() }
+    }
+
+    /// The VMs whose disks are given to other nodes.
+    pub(super) fn gifts(&self) -> Gifts {
+        self.gifts.clone()
     }
 
     pub(super) fn downloads(&self) -> Downloads {

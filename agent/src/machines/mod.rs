@@ -7,6 +7,7 @@
 mod access;
 mod capacity;
 mod console;
+mod moving;
 mod outcome;
 mod prepare;
 mod session;
@@ -14,6 +15,7 @@ mod vm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -32,9 +34,10 @@ use tokio::sync::{mpsc, watch};
 
 pub use self::access::MachineAccess;
 pub use self::capacity::Offer;
+use self::moving::OwnEnd;
 use self::prepare::Users;
 use self::vm::{VmInputs, VmTask};
-use crate::model::desired::DesiredVm;
+use crate::model::desired::{DesiredMove, DesiredVm, MeshPair};
 
 /// The folder of VMs and that of images in the state folder.
 const VMS: &str = "vms";
@@ -75,6 +78,8 @@ struct Host {
     launcher: Launcher,
     boot_id: String,
     users: Mutex<Users>,
+    /// Held while a disk is taken from another node: one at a time.
+    taking: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What all VMs need, once it is known; or why there is none.
@@ -88,6 +93,8 @@ pub struct MachinesHandle {
     capacity: watch::Receiver<Option<NodeCapacity>>,
     access: MachineAccess,
     opening: Task<()>,
+    /// Gives disks to other nodes, on the mesh address.
+    server: Option<(Ipv4Addr, Server)>,
     tasks: BTreeMap<VmId, RunningVm>,
     outcomes: mpsc::UnboundedSender<ResourceOutcome>,
     received: mpsc::UnboundedReceiver<ResourceOutcome>,
@@ -100,6 +107,15 @@ pub struct MachinesHandle {
 impl Drop for MachinesHandle {
     fn drop(&mut self) {
         self.opening.abort();
+    }
+}
+
+/// Ends when it is dropped.
+struct Server(Task<()>);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -147,7 +163,8 @@ impl MachinesHandle {
         let opening = runtime.spawn("machines", opening);
         let (tasks, latest) = (BTreeMap::new(), BTreeMap::new());
         let access = MachineAccess::new(host, Arc::clone(&runtime));
-        Self { runtime, folder, capacity, access, opening, tasks, outcomes, received, latest, has_looked: false }
+        let (server, has_looked) = (None, false);
+        Self { runtime, folder, capacity, access, opening, server, tasks, outcomes, received, latest, has_looked }
     }
 
     /// What the node offers to machines, once it is known.
@@ -188,6 +205,7 @@ impl MachinesHandle {
         self.tasks.retain(|id, _| vms.contains_key(id));
         self.latest.retain(|id, _| vms.contains_key(id));
         self.access.retain_consoles(|id| vms.contains_key(&id));
+        self.serve(vms);
         for (id, vm) in vms {
             let nic = vm.machine.as_ref().and_then(|machine| machine.nic.as_ref());
             let inputs = VmInputs { vm: vm.clone(), is_nic_ready: nic.is_none_or(|nic| ready.contains(&nic.id)) };
@@ -201,6 +219,19 @@ impl MachinesHandle {
                 }
                 None => self.begin(*id, inputs),
             }
+        }
+    }
+
+    /// The port is open only while a VM moves away.
+    fn serve(&mut self, vms: &BTreeMap<VmId, DesiredVm>) {
+        let own = vms.values().find_map(|vm| match vm.moving {
+            Some(DesiredMove::Give(MeshPair { own, .. })) => own,
+            Some(DesiredMove::Take(_)) | None => None,
+        });
+        if self.server.as_ref().map(|(own, _)| *own) != own {
+            let serve = |own| (own, Server(moving::serve(&self.runtime, OwnEnd::mesh(own), self.access.gifts())));
+            self.server = None;
+            self.server = own.map(serve);
         }
     }
 
@@ -258,7 +289,8 @@ impl Host {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(HostError::Boot)?;
         let users = Mutex::new(Users::read(&folder));
         let boot_id = boot_id.trim().to_owned();
-        Ok(Self { runtime, folder, cache, qemu, accelerator, cgroup, launcher, boot_id, users })
+        let taking = Arc::default();
+        Ok(Self { runtime, folder, cache, qemu, accelerator, cgroup, launcher, boot_id, users, taking })
     }
 }
 

@@ -48,16 +48,27 @@ pub(super) struct FetchReports(Cell<Option<(u64, Instant)>>);
 impl FetchReports {
     /// What is reported now, if anything is.
     pub(super) fn next(&self, progress: &Progress, now: Instant) -> Option<String> {
+        self.is_due(progress, now).then(|| fetching(progress))
+    }
+
+    /// Whether something is reported now.
+    pub(super) fn is_due(&self, progress: &Progress, now: Instant) -> bool {
         let step = match progress.total {
             Some(total) if total > 0 => progress.received.saturating_mul(10) / total,
             Some(_) | None => u64::from((progress.received / FIRST_STEP).checked_ilog2().map_or(0, |step| step + 1)),
         };
         let is_due = self.0.get().is_none_or(|(last, at)| step != last && now >= at + REPORT_INTERVAL);
-        is_due.then(|| {
+        if is_due {
             self.0.set(Some((step, now)));
-            fetching(progress)
-        })
+        }
+        is_due
     }
+}
+
+/// How far the copy of a disk from another node is.
+pub(super) fn copying(Progress { received, total, rate: _ }: &Progress) -> String {
+    let total = total.unwrap_or(*received).div_ceil(1 << 20);
+    format!("copying its disk, {} of {total} MiB", received >> 20)
 }
 
 /// How far the download of an image is.

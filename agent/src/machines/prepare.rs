@@ -29,12 +29,12 @@ const QEMU: &str = if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } el
 #[serde(deny_unknown_fields)]
 pub(super) struct Origin {
     /// The digest of the image.
-    image: String,
-    base: BaseImage,
+    pub(super) image: String,
+    pub(super) base: BaseImage,
     /// Size of the image's disk in bytes.
-    size: u64,
+    pub(super) size: u64,
     /// The user id of the VM's process.
-    user: u32,
+    pub(super) user: u32,
 }
 
 /// How a download is cancelled, and who is told of it.
@@ -89,7 +89,7 @@ impl Users {
         Self(folders(folder).into_iter().filter_map(user).collect())
     }
 
-    fn take(&mut self, id: VmId) -> Option<u32> {
+    pub(super) fn take(&mut self, id: VmId) -> Option<u32> {
         if let Some(user) = self.0.get(&id) {
             return Some(*user);
         }
@@ -240,7 +240,7 @@ pub(super) fn check_disk(spec: &LaunchSpec) -> Result<(), String> {
     Err(format!("the header of the VM's disk names `{found}`, and not its image `{image}`: {ADVICE}"))
 }
 
-fn owner(id: VmId) -> Result<PinOwner, PrepareError> {
+pub(super) fn owner(id: VmId) -> Result<PinOwner, PrepareError> {
     id.to_string().parse().map_err(|_| PrepareError::Users)
 }
 

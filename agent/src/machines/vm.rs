@@ -1,5 +1,7 @@
 //! The task of one VM.
 
+mod moves;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +23,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::access::Downloads;
 use super::console::VmConsole;
+use super::moving::Gifts;
 use super::outcome::FetchReports;
 use super::prepare::{Fetching, PrepareError, check_disk, folder_of};
 use super::{Host, MachineAccess, outcome};
-use crate::model::desired::{DesiredMachine, DesiredVm, Restart};
+use crate::model::desired::{DesiredMachine, DesiredMove, DesiredVm, Restart};
 
 /// Between attempts to prepare a VM, or to remove one.
 const RETRY_MIN: Duration = Duration::from_secs(2);
@@ -47,6 +50,9 @@ pub(super) struct VmTask {
     folder: VmFolder,
     console: Arc<VmConsole>,
     downloads: Downloads,
+    gifts: Gifts,
+    /// Held by whoever works in its folder while it is copied from another node.
+    copying: Arc<tokio::sync::Mutex<()>>,
     inputs: watch::Receiver<VmInputs>,
     outcomes: mpsc::UnboundedSender<ResourceOutcome>,
     backoff: Backoff,
@@ -88,17 +94,20 @@ impl VmTask {
     ) -> Self {
         let folder = folder_of(&host.folder, id);
         let backoff = Backoff::new(RETRY_MIN, RETRY_MAX, host.runtime.as_ref());
-        let (console, downloads) = (access.add_console(id, &folder), access.downloads());
-        Self { id, host, folder, console, downloads, inputs, outcomes, backoff }
+        let (console, downloads, gifts) = (access.add_console(id, &folder), access.downloads(), access.gifts());
+        let copying = Arc::default();
+        Self { id, host, folder, console, downloads, gifts, copying, inputs, outcomes, backoff }
     }
 
     /// Runs until the task is aborted, or nobody sets inputs any more.
     pub(super) async fn run(mut self) {
         loop {
             let inputs = self.inputs.borrow_and_update().clone();
-            let next = match &inputs.vm.machine {
-                None => self.remove(&inputs).await,
-                Some(machine) => self.keep(&inputs, machine).await,
+            let next = match (&inputs.vm.machine, inputs.vm.moving) {
+                (None, _) => self.remove(&inputs).await,
+                (Some(machine), None) => self.keep(&inputs, machine).await,
+                (Some(_), Some(DesiredMove::Give(pair))) => self.give(&inputs, pair).await,
+                (Some(machine), Some(DesiredMove::Take(pair))) => self.take(&inputs, machine, pair).await,
             };
             let changed = match next {
                 Next::Now => continue,
@@ -126,6 +135,7 @@ impl VmTask {
     async fn remove(&mut self, inputs: &VmInputs) -> Next {
         let (generation, folder, host, id) =
             (inputs.vm.generation, self.folder.clone(), Arc::clone(&self.host), self.id);
+        let _turn = Arc::clone(&self.copying).lock_owned().await;
         let removed = match machine::remove(&folder, KILL_TIMEOUT).await {
             Ok(()) => {
                 let work = move || {
@@ -234,6 +244,7 @@ impl VmTask {
         // QEMU stops a guest whose console nobody reads, and the log of it is to stay short.
         let console = Console::start(&self.host.runtime, self.folder.clone(), Arc::clone(&self.console.log));
         let _relayed = Relayed::begin(&self.console, console);
+        let moving = self.inputs.borrow().vm.moving;
         let Some(desired) = self.desired() else { return Next::Now };
         let (orders, receiver) = watch::channel(VmOrders { desired, spec: spec.clone() });
         let (sender, mut statuses) = watch::channel(None);
@@ -251,15 +262,24 @@ impl VmTask {
                 Ok(()) = statuses.changed() => {
                     let status = statuses.borrow_and_update().clone();
                     status.iter().for_each(|status| self.report_status(status));
+                    if moving.is_some() && status.is_some_and(|status| self.has_stopped(&status)) {
+                        return Next::Now;
+                    }
                 }
                 changed = self.inputs.changed() => match (changed, self.desired()) {
-                    (Ok(()), Some(desired)) => {
+                    (Ok(()), Some(desired)) if self.inputs.borrow().vm.moving == moving => {
                         orders.send_modify(|orders| orders.desired = desired);
                     }
-                    (Err(_), _) | (Ok(()), None) => return Next::Now,
+                    (Err(_), _) | (Ok(()), _) => return Next::Now,
                 },
             }
         }
+    }
+
+    /// Whether its process has ended for what is wanted now.
+    fn has_stopped(&self, status: &VmStatus) -> bool {
+        let is_current = status.request == self.inputs.borrow().vm.generation.get();
+        is_current && status.phase == supervisor::Phase::Stopped
     }
 
     fn report_status(&self, status: &VmStatus) {

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use otherix_schemas::cluster::ClusterEvent;
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NicId, NodeId, VmId};
-use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec};
+use otherix_schemas::network::{NetworkChanged, NetworkCreated, NetworkDeleted, NetworkEvent};
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
 use otherix_schemas::node::{MeshPeer, NodeChanged, NodeEvent, NodeRemoved};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
-use otherix_schemas::value::{NetworkName, NodeName, VmName};
-use otherix_schemas::vm::{VmCreated, VmDeleted, VmEvent, VmInstructed};
+use otherix_schemas::value::{NodeName, VmName};
+use otherix_schemas::vm::{VmDeleted, VmEvent};
+
+use super::decided_vm::{DecidedVm, MoveEnd, VmBasis};
+
+pub use super::decided_network::{DecidedNetwork, NetworkState};
 
 /// The cluster according to the decisions up to a position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,22 +28,6 @@ pub struct ClusterView {
     names: BTreeMap<VmId, VmName>,
     nodes: BTreeMap<NodeId, (MeshPeer, Position)>,
     removed: BTreeMap<NodeId, (NodeName, Position)>,
-}
-
-/// A network, according to the decisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DecidedNetwork {
-    pub name: NetworkName,
-    pub generation: Position,
-    pub state: NetworkState,
-}
-
-/// Whether a network is defined or deleted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NetworkState {
-    Defined(NetworkSpec),
-    /// Forgotten once the control plane has confirmed that this node has removed it.
-    Deleted,
 }
 
 /// A NIC, according to the decisions.
@@ -62,36 +50,6 @@ impl DecidedNic {
 
     pub fn node(&self) -> Option<NodeId> {
         self.bound.map(|(node, _)| node)
-    }
-}
-
-/// A VM whose node runs a machine, according to the decisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DecidedVm {
-    pub created: VmCreated,
-    pub created_at: Position,
-    /// The last instruction.
-    pub instructed: Option<(Position, VmInstructed)>,
-    /// The position of the decision that deleted it, if there is one. Forgotten once the control plane has confirmed
-    /// that this node has removed it.
-    pub deleted_at: Option<Position>,
-}
-
-impl DecidedVm {
-    /// Returns the position of the last decision about it.
-    pub fn generation(&self) -> Position {
-        let instructed_at = self.instructed.as_ref().map(|(at, _)| *at);
-        self.deleted_at.or(instructed_at).unwrap_or(self.created_at)
-    }
-
-    /// The decisions that produce it, oldest first.
-    fn decisions(&self, id: VmId) -> impl Iterator<Item = (Position, Event)> {
-        let Self { created, created_at, instructed, deleted_at } = self.clone();
-        let name = created.name.clone();
-        let instructed = instructed.map(|(at, event)| (at, Event::Vm(VmEvent::Instructed(event))));
-        let deleted = deleted_at.map(|at| (at, Event::Vm(VmEvent::Deleted(VmDeleted { vm_id: id, name }))));
-        let created = (created_at, Event::Vm(VmEvent::Created(created)));
-        [Some(created), instructed, deleted].into_iter().flatten()
     }
 }
 
@@ -156,7 +114,7 @@ impl ClusterView {
     /// Forgets detached NICs that were not on `node`, which reports nothing about them, VMs of other nodes, and removed
     /// nodes other than `node`, which do not join again.
     pub fn forget_elsewhere(&mut self, node: NodeId) {
-        self.vms.retain(|_, vm| vm.created.node_id == node);
+        self.vms.retain(|_, vm| vm.role(node).is_some());
         self.removed.retain(|id, _| *id == node);
         self.nics.retain(|_, nic| nic.detached_at.is_none() || nic.node() == Some(node));
     }
@@ -169,11 +127,14 @@ impl ClusterView {
         self.position = position;
         match event {
             Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec })) => {
-                let network = DecidedNetwork { name, generation: position, state: NetworkState::Defined(spec) };
+                let network = DecidedNetwork::new(name, position, NetworkState::Defined(spec));
                 self.networks.insert(network_id, network);
             }
+            Event::Network(NetworkEvent::Changed(NetworkChanged { network_id, name, spec, metadata: _ })) => {
+                self.networks.entry(network_id).and_modify(|network| network.change(position, name, spec));
+            }
             Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name })) => {
-                let network = DecidedNetwork { name, generation: position, state: NetworkState::Deleted };
+                let network = DecidedNetwork::new(name, position, NetworkState::Deleted);
                 self.networks.insert(network_id, network);
             }
             Event::Nic(NicEvent::Attached(attached)) => {
@@ -197,18 +158,28 @@ impl ClusterView {
                 self.names.insert(created.vm_id, created.name.clone());
                 if created.machine.is_some() {
                     let id = created.vm_id;
-                    let vm = DecidedVm { created, created_at: position, instructed: None, deleted_at: None };
-                    self.vms.insert(id, vm);
+                    self.vms.insert(id, DecidedVm::new(VmBasis::Created(created), position));
                 }
             }
             Event::Vm(VmEvent::Instructed(event)) => {
                 self.vms.entry(event.vm_id).and_modify(|vm| vm.instructed = Some((position, event)));
             }
+            Event::Vm(VmEvent::MoveStarted(started)) => {
+                self.vms.insert(started.vm_id, DecidedVm::new(VmBasis::Moving(started), position));
+            }
+            Event::Vm(VmEvent::Moved(moved)) => {
+                let vm = self.vms.entry(moved.vm_id);
+                vm.and_modify(|vm| vm.ended = Some((position, MoveEnd::Moved(moved))));
+            }
+            Event::Vm(VmEvent::MoveCancelled(cancelled)) => {
+                let vm = self.vms.entry(cancelled.vm_id);
+                vm.and_modify(|vm| vm.ended = Some((position, MoveEnd::Cancelled(cancelled))));
+            }
             Event::Vm(VmEvent::Deleted(VmDeleted { vm_id, name: _ })) => {
                 self.names.remove(&vm_id);
                 self.vms.entry(vm_id).and_modify(|vm| vm.deleted_at = Some(position));
             }
-            Event::Vm(VmEvent::ConsoleOpened(_))
+            Event::Vm(VmEvent::ConsoleOpened(_) | VmEvent::Labelled(_))
             | Event::Node(NodeEvent::Joined(_))
             | Event::Node(NodeEvent::Unreachable(_))
             | Event::Node(NodeEvent::Reachable(_))
@@ -218,6 +189,7 @@ impl ClusterView {
             | Event::Node(NodeEvent::Cordoned(_))
             | Event::Node(NodeEvent::Uncordoned(_))
             | Event::Node(NodeEvent::CapacityReported(_))
+            | Event::Node(NodeEvent::Labelled(_))
             | Event::User(_)
             | Event::Enrollment(_)
             | Event::Cluster(ClusterEvent::Restored(_)) => {}
@@ -226,16 +198,7 @@ impl ClusterView {
 
     /// Returns the decisions that produce this view, oldest first; see [`ClusterView::restored`].
     pub fn decisions(&self) -> impl Iterator<Item = (Position, Event)> {
-        let networks = self.networks.iter().map(|(id, network)| {
-            let (network_id, name) = (*id, network.name.clone());
-            let event = match network.state.clone() {
-                NetworkState::Defined(spec) => {
-                    Event::Network(NetworkEvent::Created(NetworkCreated { network_id, name, spec }))
-                }
-                NetworkState::Deleted => Event::Network(NetworkEvent::Deleted(NetworkDeleted { network_id, name })),
-            };
-            (network.generation, event)
-        });
+        let networks = self.networks.iter().flat_map(|(id, network)| network.decisions(*id));
         let nics = self.nics.values().flat_map(|nic| {
             let DecidedNic { attached, attached_at, bound, detached_at } = nic;
             let NicAttached { nic_id, vm_id, network_id, mac: _, ip: _ } = *attached;
@@ -269,8 +232,9 @@ impl ClusterView {
         view
     }
 
-    /// Forgets a resource whose removal is confirmed. Returns `false` unless it was deleted or detached.
-    pub fn forget(&mut self, resource: ResourceRef) -> bool {
+    /// Forgets a resource whose removal from `node` is confirmed. Returns `false` unless it was deleted or detached, or
+    /// is on another node.
+    pub fn forget(&mut self, resource: ResourceRef, node: NodeId) -> bool {
         match resource {
             ResourceRef::Network(id) => {
                 let deleted = self.networks.get(&id).is_some_and(|network| network.state == NetworkState::Deleted);
@@ -281,8 +245,8 @@ impl ClusterView {
                 detached && self.nics.remove(&id).is_some()
             }
             ResourceRef::Vm(id) => {
-                let deleted = self.vms.get(&id).is_some_and(|vm| vm.deleted_at.is_some());
-                deleted && self.vms.remove(&id).is_some()
+                let removed = self.vms.get(&id).is_some_and(|vm| vm.is_to_be_removed(node));
+                removed && self.vms.remove(&id).is_some()
             }
         }
     }
@@ -291,7 +255,7 @@ impl ClusterView {
 #[cfg(test)]
 mod tests {
     use otherix_schemas::id::VmId;
-    use otherix_schemas::network::{BridgeSpec, Ownership};
+    use otherix_schemas::network::{BridgeSpec, NetworkSpec, Ownership};
     use otherix_schemas::value::{MacAddress, Mtu};
 
     use super::*;
@@ -354,7 +318,7 @@ mod tests {
         assert_eq!(elsewhere.nics().count(), 2);
         view.forget_elsewhere(node_id);
         assert_eq!(view.nics().count(), 3, "this node has yet to report the removal of its tap");
-        assert!(view.forget(ResourceRef::Nic(nic_id)));
+        assert!(view.forget(ResourceRef::Nic(nic_id), node_id));
         assert_eq!(view, elsewhere);
     }
 
@@ -390,12 +354,13 @@ mod tests {
     fn forgets_deleted_networks_only() {
         let mut view = ClusterView::default();
         view.apply(Position::new(1), created());
-        assert!(!view.forget(ResourceRef::Network(id())));
+        let here = NodeId::new(id().uuid());
+        assert!(!view.forget(ResourceRef::Network(id()), here));
         assert_eq!(view.networks().count(), 1);
         view.apply(Position::new(2), deleted());
         let (_, network) = view.networks().next().unwrap();
         assert_eq!((network.generation, &network.state), (Position::new(2), &NetworkState::Deleted));
-        assert!(view.forget(ResourceRef::Network(id())));
+        assert!(view.forget(ResourceRef::Network(id()), here));
         assert_eq!(view.networks().count(), 0);
     }
 }

@@ -14,11 +14,12 @@ use otherix_schemas::position::Position;
 use serde::{Deserialize, Serialize};
 
 pub use self::bridge::DesiredBridge;
-pub use self::machine::{DesiredMachine, DesiredVm, MachineNic, Restart};
+pub use self::machine::{DesiredMachine, DesiredMove, DesiredVm, MachineNic, MeshPair, Restart};
 pub use self::overlay::{DesiredOverlay, DesiredVtep};
 pub use self::tap::{DesiredLease, DesiredTap, GATEWAY_MAC};
 use super::cluster_view::{ClusterView, DecidedNetwork, NetworkState};
 use super::firewall::ClusterAddresses;
+use super::ip::{Address, Gateway};
 
 /// Why a node that is not part of the mesh cannot provide an overlay.
 const NOT_IN_MESH: &str =
@@ -34,6 +35,9 @@ pub struct Desired {
     pub mesh: Option<DesiredMesh>,
     /// All known networks, including deleted ones.
     pub networks: BTreeMap<NetworkId, DesiredNetwork>,
+    /// The addresses that networks' bridges had as gateways and must not have any more.
+    #[serde(default)]
+    pub former_addresses: BTreeMap<NetworkId, BTreeSet<Address>>,
     /// All known NICs of this node, including detached ones.
     #[serde(default)]
     pub nics: BTreeMap<NicId, DesiredNic>,
@@ -118,6 +122,7 @@ impl Desired {
             cluster,
             mesh: None,
             networks: BTreeMap::new(),
+            former_addresses: BTreeMap::new(),
             nics: BTreeMap::new(),
             vms: BTreeMap::new(),
             is_member: false,
@@ -168,7 +173,7 @@ pub fn desired(view: &ClusterView, cluster: ClusterId, node: NodeId) -> Desired 
     let mesh = view.mesh_peer(node).map(|peer| DesiredMesh { address: peer.address });
     let mut remote_nics = overlay::remote_nics(view, node);
     let networks = view.networks().map(|(id, network)| {
-        let DecidedNetwork { name: _, generation, state } = network;
+        let DecidedNetwork { generation, state, .. } = network;
         let mac = bridge::mac(id, node);
         let want = match state {
             NetworkState::Defined(NetworkSpec::Bridge(spec)) => match spec.ownership {
@@ -187,6 +192,8 @@ pub fn desired(view: &ClusterView, cluster: ClusterId, node: NodeId) -> Desired 
         (id, DesiredNetwork { generation: *generation, want })
     });
     let networks = networks.collect();
+    let former = view.networks().map(|(id, network)| (id, former_addresses(network)));
+    let former_addresses = former.filter(|(_, addresses)| !addresses.is_empty()).collect();
     let local_nics = view.nics().filter(|(_, nic)| nic.node() == Some(node));
     let nics = local_nics.map(|(id, nic)| {
         let tap = DesiredTap::of(id, nic, view.network(nic.attached.network_id));
@@ -196,7 +203,21 @@ pub fn desired(view: &ClusterView, cluster: ClusterId, node: NodeId) -> Desired 
     let nodes = view.mesh_peers().map(|(_, peer)| *peer.endpoint.socket_addr().ip()).collect();
     let cluster_addresses = ClusterAddresses { nodes, nats: BTreeSet::new() };
     let nics = nics.collect();
-    Desired { cluster, mesh, networks, nics, vms, is_member: true, has_left: false, cluster_addresses }
+    Desired {
+        cluster,
+        mesh,
+        networks,
+        former_addresses,
+        nics,
+        vms,
+        is_member: true,
+        has_left: false,
+        cluster_addresses,
+    }
+}
+
+fn former_addresses(network: &DecidedNetwork) -> BTreeSet<Address> {
+    network.former_gateways().map(|gateway| Gateway::from(gateway).bridge_address()).collect()
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@
 //! 1. `chain_proof`, `route`, `rule`, `ip`, `need`, `vxlan`, `bridge_port`, `owner`, `mesh_device`: values
 //! 2. `firewall`, `filter`, `link`, `notification`
 //! 3. [`observed`]: the observed state
-//! 4. [`cluster_view`], [`mesh`], [`desired`]: what the decisions require of the node
+//! 4. [`decided_vm`], [`cluster_view`], [`mesh`], [`desired`]: what the decisions require of the node
 //! 5. [`report`]: the outcomes to report
 
 pub mod bridge_port;
 pub mod chain_proof;
 pub mod cluster_view;
+mod decided_network;
+pub mod decided_vm;
 pub mod desired;
 pub mod filter;
 pub mod firewall;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use otherix_agent::model::desired::{DesiredBridge, Want};
+use otherix_schemas::network::{BridgeSpec, NetworkSpec};
 use otherix_schemas::outcome::Outcome;
 use otherix_testkit::netns::{enter_new, link, sh};
 use otherix_testkit::wait::wait_for_blocking;
@@ -11,6 +12,7 @@ use otherix_tun::TapDevice;
 use otherix_vmtest::in_guest;
 use serde_json::{Value, json};
 
+use crate::changes::{Follower, bridge, index};
 use crate::host::Host;
 use crate::nat::{REMOTE, nat, node_with_uplink_here};
 use crate::node::Node;
@@ -180,5 +182,37 @@ async fn without_vlan_filtering_in_the_kernel_a_network_with_a_vlan_fails() {
     } else {
         node.expect_failure(1, &["no VLAN filtering"]).await;
         assert!(link("br-app").is_none());
+    }
+}
+
+#[test]
+fn a_vlan_comes_and_goes_and_the_tap_stays() {
+    run(|| async { vlan_changes().await });
+}
+
+async fn vlan_changes() {
+    let mut follower = Follower::new(Node::new());
+    let vlan =
+        |id: Option<i64>| NetworkSpec::Bridge(BridgeSpec { vlan: id.map(|id| id.try_into().unwrap()), ..bridge(1) });
+    follower.create(1, vlan(None)).await;
+    let tap = follower.attach(1, 1).await;
+    let before = (index("br-1"), index(&tap));
+    let entries = || -> Vec<Option<u64>> {
+        let entries = bridge_json(&format!("fdb show brport {tap}"));
+        let ours = entries.iter().filter(|entry| entry["mac"] == mac(1).to_string() && entry["state"] == "static");
+        ours.map(|entry| entry["vlan"].as_u64()).collect()
+    };
+    let filters = || link("br-1").unwrap()["linkinfo"]["info_data"]["vlan_filtering"].clone();
+    for id in [Some(12), Some(13), None, Some(12), None] {
+        follower.change(1, vlan(id)).await;
+        assert_eq!(follower.nic_outcome(1).await, Outcome::Ready);
+        assert!(entries().contains(&id.map(i64::cast_unsigned)), "{id:?}: {:?}", entries());
+        assert_eq!(filters(), u64::from(id.is_some()));
+        assert_eq!((index("br-1"), index(&tap)), before);
+        if let Some(id) = id {
+            let port = bridge_json(&format!("vlan show dev {tap}"));
+            let vlans: Vec<_> = port[0]["vlans"].as_array().unwrap().iter().map(|vlan| vlan["vlan"].clone()).collect();
+            assert_eq!(vlans, [id]);
+        }
     }
 }

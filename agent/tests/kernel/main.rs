@@ -27,6 +27,7 @@
     reason = "a failed assumption is a failed test"
 )]
 
+mod changes;
 mod conflicts;
 mod contact;
 mod creation;

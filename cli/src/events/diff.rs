@@ -3,8 +3,9 @@
 mod fields;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use otherix_schemas::event::EventQuery;
 use otherix_schemas::network::{NetworkPageRequest, NetworkView};
 use otherix_schemas::node::NodeView;
@@ -20,8 +21,10 @@ use self::fields::FieldChange;
 use super::line::Lines;
 use super::select;
 use crate::client::{ControlPlaneClient, GlobalArgs};
+use crate::command::KINDS;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::manifest;
 use crate::moment;
 use crate::output::Printer;
 use crate::output::format::Format;
@@ -35,12 +38,17 @@ const EVENTS_MAX: usize = 10;
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
     /// The earlier moment: a position, an RFC 3339 time, or a time ago (30s, 10m, 1h, 7d)
-    #[arg(long, value_name = "WHEN")]
-    from: String,
+    #[arg(long, value_name = "WHEN", required_unless_present = "files")]
+    from: Option<String>,
 
     /// The later moment [default: now]
     #[arg(long, value_name = "WHEN")]
     to: Option<String>,
+
+    /// Compare what manifests define with what is: a file, a folder, or `-` for standard input; may be repeated
+    #[arg(short = 'f', long = "file", value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    #[arg(conflicts_with_all = ["from", "to"])]
+    files: Vec<PathBuf>,
 
     /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -48,12 +56,18 @@ pub(crate) struct DiffArgs {
 }
 
 pub(crate) const HELP: &str = "\
-Compares networks, VMs and nodes as they were after the event at each moment: `+` is new, `-` is gone, `~` has \
-changed, with its fields before and after and the events between that are about it (the newest ten; in JSON all). \
-Counts, and fields that change with every event, such as `generation`, are left out. A network's fields include its \
-status on each node.
+With -f: a unified diff of each resource that `apply -f` would create or change; the control plane decides it, and \
+nothing is changed. Exit code 0 if there is no difference, 1 if there is one, and above 1 if not everything could be \
+compared.
+
+With --from: compares networks, VMs and nodes as they were after the event at each moment: `+` is new, `-` is gone, \
+`~` has changed, with its fields before and after and the events between that are about it (the newest ten; in JSON \
+all). Counts, and fields that change with every event, such as `generation`, are left out. A network's fields include \
+its status on each node.
 
 Examples:
+  otherix diff -f networks.yaml
+  otherix diff -f cluster/ -o json
   otherix diff --from 1h
   otherix diff --from 2026-11-01T00:00:00Z --to 2026-11-02T00:00:00Z
   otherix diff --from 1000 --to 1042 -o json";
@@ -94,9 +108,12 @@ struct Between {
 
 /// Carries out the command.
 pub(crate) async fn run(global: &GlobalArgs, args: DiffArgs, printer: &mut Printer) -> Result<(), Failure> {
-    let DiffArgs { from, to, output } = args;
+    let DiffArgs { from, to, files, output } = args;
+    if !files.is_empty() {
+        return manifest::diff::run(global, KINDS, &files, printer).await;
+    }
     let mut violations = Violations::default();
-    let from = violations.check("from", moment::as_of(&from));
+    let from = from.and_then(|from| violations.check("from", moment::as_of(&from)));
     let to = to.and_then(|to| violations.check("to", moment::as_of(&to)));
     if !violations.is_empty() {
         return Err(violations.into());

@@ -20,7 +20,7 @@ use crate::resource::{NameOrId, Resource};
 pub(super) struct Names(BTreeMap<Uuid, Option<String>>);
 
 /// The resources whose names are looked up, by the field that has their id.
-const LOOKED_UP: [&str; 3] = ["network_id", "vm_id", "node_id"];
+const LOOKED_UP: [&str; 4] = ["network_id", "vm_id", "node_id", "from_node_id"];
 
 impl Names {
     /// The name, or the id.

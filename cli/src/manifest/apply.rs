@@ -1,28 +1,33 @@
-//! Creates or deletes the resources of manifests, one after the other. Each result is reported; the first failure
-//! determines the exit code. Kinds are created in the order of their table, and deleted in reverse.
+//! Creates, applies or deletes the resources of manifests, one after the other. Each result is reported; the first
+//! failure determines the exit code. Kinds are created in the order of their table, and deleted in reverse.
 //!
 //! Cancel-safety: requests that were sent stay in effect; each is complete in itself.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use otherix_schemas::change::{ChangeResult, FieldChange};
 use otherix_schemas::error::{ErrorBody, ErrorInfo};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::document::Manifest;
-use super::kind::DryRunResources;
-use crate::client::ControlPlaneClient;
+use super::kind::{AppliedManifest, DryRunResources, KindEntry};
+use super::prune::{self, PruneOptions, PruneReport};
+use crate::client::{ControlPlaneClient, GlobalArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::output::text::clean;
 use crate::resource::delete::blocked;
 
-/// Whether the resources are created or deleted.
+/// Whether the resources are created, applied or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ManifestAction {
     Create,
+    Apply,
     Delete,
 }
 
@@ -30,6 +35,7 @@ impl ManifestAction {
     fn verb(self) -> &'static str {
         match self {
             Self::Create => "create",
+            Self::Apply => "apply",
             Self::Delete => "delete",
         }
     }
@@ -41,6 +47,9 @@ impl ManifestAction {
 enum ManifestOutcome {
     Created,
     WouldBeCreated,
+    Changed,
+    WouldBeChanged,
+    Unchanged,
     Deleted,
     WouldBeDeleted,
     Failed,
@@ -53,6 +62,9 @@ impl ManifestOutcome {
         match self {
             Self::Created => "created",
             Self::WouldBeCreated => "would be created",
+            Self::Changed => "changed",
+            Self::WouldBeChanged => "would be changed",
+            Self::Unchanged => "unchanged",
             Self::Deleted => "deleted",
             Self::WouldBeDeleted => "would be deleted",
             Self::Failed => "failed",
@@ -70,6 +82,9 @@ struct ManifestReport {
     kind: &'static str,
     name: String,
     result: ManifestOutcome,
+    /// The fields that were changed, or would be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changes: Vec<FieldChange>,
     /// The resource's view, if it exists, under the key of its kind.
     #[serde(flatten)]
     view: BTreeMap<&'static str, Value>,
@@ -79,14 +94,15 @@ struct ManifestReport {
 
 /// Carries out the action on the resources that the manifests define.
 pub(super) async fn run(
-    client: ControlPlaneClient,
-    action: ManifestAction,
-    dry_run: bool,
+    global: &GlobalArgs,
+    RunOptions { action, dry_run, wait, prune }: RunOptions,
+    kinds: &'static [KindEntry],
     mut manifests: Vec<Manifest>,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
+    let client = ControlPlaneClient::connect(global).await?;
     match action {
-        ManifestAction::Create => manifests.sort_by_key(|manifest| manifest.order),
+        ManifestAction::Create | ManifestAction::Apply => manifests.sort_by_key(|manifest| manifest.order),
         ManifestAction::Delete => manifests.sort_by_key(|manifest| Reverse(manifest.order)),
     }
     let planned = DryRunResources::default();
@@ -99,15 +115,61 @@ pub(super) async fn run(
         notes.extend(note.filter(|note| !notes.contains(note)));
         reports.push(report);
     }
+    let pruned = match &prune {
+        Some(options) if !run.unreachable => run.prune(options, kinds, &manifests, printer).await?,
+        Some(_) | None => Vec::new(),
+    };
+    if let Some(timeout) = wait {
+        run.wait(global, timeout, &manifests, &mut reports, printer).await?;
+    }
     if printer.is_json() {
-        printer.data(&json!({ "data": reports }))?;
+        let mut report = json!({ "data": reports });
+        if let (Some(fields), true) = (report.as_object_mut(), prune.is_some()) {
+            fields.insert("pruned".to_owned(), json!(pruned));
+        }
+        printer.data(&report)?;
     } else {
         notes.into_iter().for_each(|note| printer.note(note));
+        if action == ManifestAction::Apply {
+            let deleted = if pruned.is_empty() { String::new() } else { format!(", {} pruned", pruned.len()) };
+            printer.text(&format!("{}{deleted}\n", summary(&reports)))?;
+        }
     }
     run.into_result(manifests.len())
 }
 
-/// The state of `create -f` or `delete -f`.
+/// What to do with the manifests.
+pub(super) struct RunOptions {
+    pub(super) action: ManifestAction,
+    pub(super) dry_run: bool,
+    /// How long to wait for the nodes.
+    pub(super) wait: Option<Duration>,
+    pub(super) prune: Option<PruneOptions>,
+}
+
+/// `1 created, 2 changed, 3 unchanged`
+fn summary(reports: &[ManifestReport]) -> String {
+    let outcomes = [
+        (ManifestOutcome::Created, true),
+        (ManifestOutcome::WouldBeCreated, false),
+        (ManifestOutcome::Changed, true),
+        (ManifestOutcome::WouldBeChanged, false),
+        (ManifestOutcome::Unchanged, true),
+        (ManifestOutcome::Failed, false),
+        (ManifestOutcome::NotTried, false),
+    ];
+    let is_dry_run = reports
+        .iter()
+        .any(|report| matches!(report.result, ManifestOutcome::WouldBeCreated | ManifestOutcome::WouldBeChanged));
+    let counts = outcomes.into_iter().filter_map(|(outcome, is_always_shown)| {
+        let count = reports.iter().filter(|report| report.result == outcome).count();
+        let is_shown = is_always_shown && (!is_dry_run || outcome == ManifestOutcome::Unchanged);
+        (count > 0 || is_shown).then(|| format!("{count} {}", outcome.as_str()))
+    });
+    counts.collect::<Vec<_>>().join(", ")
+}
+
+/// The state of `create -f`, `apply -f` or `delete -f`.
 struct ManifestRun {
     client: ControlPlaneClient,
     action: ManifestAction,
@@ -128,6 +190,7 @@ impl ManifestRun {
             kind: kind.name,
             name: name.clone(),
             result: ManifestOutcome::NotTried,
+            changes: Vec::new(),
             view: BTreeMap::new(),
             error: None,
         };
@@ -136,8 +199,8 @@ impl ManifestRun {
             error = Some(format!("{} `{name}` was not tried", kind.noun));
         } else {
             match self.attempt(manifest).await {
-                Ok((outcome, view)) => {
-                    report.result = outcome;
+                Ok(Attempt { outcome, changes, view }) => {
+                    (report.result, report.changes) = (outcome, changes);
                     report.view = view.map(|view| (kind.view_key, view)).into_iter().collect();
                 }
                 Err(failure) => {
@@ -152,28 +215,91 @@ impl ManifestRun {
         }
         if !printer.is_json() {
             match error {
-                None => printer.text(&format!("{} {} {}\n", kind.noun, clean(name), report.result.as_str()))?,
+                None => {
+                    let changes = changes_text(&report.changes);
+                    let result = report.result.as_str();
+                    printer.text(&format!("{} {} {result}{changes}\n", kind.noun, clean(name)))?;
+                }
                 Some(error) => printer.note(&format!("error: {file}:{line}: {error}")),
             }
         }
         Ok(report)
     }
 
-    async fn attempt(&mut self, manifest: &Manifest) -> Result<(ManifestOutcome, Option<Value>), Failure> {
-        let Self { client, planned, .. } = self;
+    async fn attempt(&mut self, manifest: &Manifest) -> Result<Attempt, Failure> {
+        let Self { client, planned, dry_run, .. } = self;
         let target = &manifest.target;
         client.renew();
-        match (self.action, self.dry_run) {
-            (ManifestAction::Create, false) => Ok((ManifestOutcome::Created, Some(target.create(client).await?))),
+        let attempt = |outcome, view| Attempt { outcome, changes: Vec::new(), view };
+        match (self.action, *dry_run) {
+            (ManifestAction::Create, false) => {
+                Ok(attempt(ManifestOutcome::Created, Some(target.create(client).await?)))
+            }
             (ManifestAction::Create, true) => {
                 target.try_creation(planned, client).await?;
-                Ok((ManifestOutcome::WouldBeCreated, None))
+                Ok(attempt(ManifestOutcome::WouldBeCreated, None))
             }
-            (ManifestAction::Delete, false) => Ok((ManifestOutcome::Deleted, Some(target.delete(client).await?))),
+            (ManifestAction::Apply, dry_run) => {
+                let applied = target.apply(dry_run.then_some(planned), client).await?;
+                Ok(Attempt::of(applied, dry_run))
+            }
+            (ManifestAction::Delete, false) => {
+                Ok(attempt(ManifestOutcome::Deleted, Some(target.delete(client).await?)))
+            }
             (ManifestAction::Delete, true) => {
-                Ok((ManifestOutcome::WouldBeDeleted, Some(target.try_deletion(planned, client).await?)))
+                Ok(attempt(ManifestOutcome::WouldBeDeleted, Some(target.try_deletion(planned, client).await?)))
             }
         }
+    }
+
+    /// Deletes what is selected and not defined. Nothing, if something that is defined could not be applied.
+    async fn prune(
+        &mut self,
+        options: &PruneOptions,
+        kinds: &'static [KindEntry],
+        manifests: &[Manifest],
+        printer: &mut Printer,
+    ) -> Result<Vec<PruneReport>, Failure> {
+        if !self.failures.is_empty() {
+            if !printer.is_json() {
+                printer.note("nothing is pruned: not everything could be applied");
+            }
+            return Ok(Vec::new());
+        }
+        let (reports, failures) = prune::run(options, kinds, manifests, &mut self.client, printer).await?;
+        self.failures.extend(failures);
+        Ok(reports)
+    }
+
+    /// Waits for the nodes to carry out what was created and changed, one resource after the other.
+    async fn wait(
+        &mut self,
+        global: &GlobalArgs,
+        timeout: Duration,
+        manifests: &[Manifest],
+        reports: &mut [ManifestReport],
+        printer: &mut Printer,
+    ) -> Result<(), Failure> {
+        let deadline = Instant::now() + timeout;
+        for (manifest, report) in manifests.iter().zip(reports) {
+            if !matches!(report.result, ManifestOutcome::Created | ManifestOutcome::Changed) {
+                continue;
+            }
+            let Some(view) = report.view.get(manifest.kind.view_key).cloned() else { continue };
+            let client = ControlPlaneClient::connect(global).await?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            match manifest.target.wait(view, client, left, printer).await {
+                Ok(view) => drop(report.view.insert(manifest.kind.view_key, view)),
+                Err(failure) => {
+                    if !printer.is_json() {
+                        printer.note(&format!("error: {}", failure.body.error.message));
+                    }
+                    report.error = Some(failure.body.error.clone());
+                    self.failures.push(failure);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The failure of one manifest, for people.
@@ -206,4 +332,43 @@ impl ManifestRun {
         }
         Err(summary)
     }
+}
+
+/// What became of a manifest that did not fail.
+struct Attempt {
+    outcome: ManifestOutcome,
+    changes: Vec<FieldChange>,
+    view: Option<Value>,
+}
+
+impl Attempt {
+    fn of(AppliedManifest { result, changes, view, text: _ }: AppliedManifest, dry_run: bool) -> Self {
+        let outcome = match (result, dry_run) {
+            (ChangeResult::Created, false) => ManifestOutcome::Created,
+            (ChangeResult::Created, true) => ManifestOutcome::WouldBeCreated,
+            (ChangeResult::Changed, false) => ManifestOutcome::Changed,
+            (ChangeResult::Changed, true) => ManifestOutcome::WouldBeChanged,
+            (ChangeResult::Unchanged, _) => ManifestOutcome::Unchanged,
+        };
+        // A resource that would be created has no id yet.
+        let view = Some(view).filter(|_| outcome != ManifestOutcome::WouldBeCreated);
+        Self { outcome, changes, view }
+    }
+}
+
+/// `: mtu 1500 -> 1400, vlan none -> 12`; empty without changes.
+fn changes_text(changes: &[FieldChange]) -> String {
+    let texts: Vec<_> = changes.iter().map(change_text).collect();
+    if texts.is_empty() { String::new() } else { format!(": {}", texts.join(", ")) }
+}
+
+/// `mtu 1500 -> 1400`
+pub(crate) fn change_text(FieldChange { field, from, to }: &FieldChange) -> String {
+    let text = |value: &Value| match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) if text.is_empty() => "\"\"".to_owned(),
+        Value::String(text) => clean(text),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    };
+    format!("{} {} -> {}", clean(field), text(from), text(to))
 }

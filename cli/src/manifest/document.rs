@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use otherix_schemas::value::NetworkName;
+use otherix_schemas::value::{Metadata, NetworkName};
+use otherix_schemas::violations::Violations;
 
 use super::fields::{MappingFields, is_null, quoted};
 use super::kind::{API_VERSION, KindEntry, ManifestTarget, key};
@@ -12,7 +13,7 @@ use super::suggest::nearest;
 use super::yaml::{self, YamlDocument, YamlNode, YamlValue};
 
 const DOCUMENT_FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "spec"];
-const METADATA_FIELDS: &[&str] = &["name"];
+const METADATA_FIELDS: &[&str] = &["name", "description", "labels"];
 
 /// A manifest without problems.
 pub(super) struct Manifest {
@@ -79,15 +80,16 @@ fn read(document: &YamlDocument, kinds: &'static [KindEntry], scope: &mut Proble
         top.violates("apiVersion", format!("must be `{API_VERSION}`, not `{}`", quoted(&version)), scope);
     }
     let kind = read_kind(&mut top, kinds, scope);
-    let name = read_name(&mut top, &paths, scope);
+    let metadata = read_metadata(&mut top, &paths, scope);
     let (kind, spec) = kind.zip(top.required("spec", scope))?;
-    // The name was checked above; an invalid one must not hide the problems of the spec.
-    let valid_name = name.as_ref().map_or("unnamed", |(_, name)| name).to_owned();
+    // It was checked above; an invalid name must not hide the problems of the spec.
+    let unnamed = || ManifestMetadata { name: "unnamed".to_owned(), ..ManifestMetadata::default() };
+    let valid = metadata.as_ref().map_or_else(unnamed, |(_, metadata)| metadata.clone());
     let target = {
         let mut fields = MappingFields::of(spec, "spec.", kind.fields, &paths, scope);
-        (kind.read)(valid_name, &mut fields, scope)
+        (kind.read)(valid, &mut fields, scope)
     };
-    let (name_line, name) = name?;
+    let (name_line, ManifestMetadata { name, .. }) = metadata?;
     let order = kinds.iter().position(|other| other.name == kind.name)?;
     let (file, document, line) = (scope.file.to_owned(), document.number, root.line);
     Some(Manifest { file, document, line, name_line, kind, order, name, target })
@@ -96,7 +98,11 @@ fn read(document: &YamlDocument, kinds: &'static [KindEntry], scope: &mut Proble
 /// The paths of all fields of a manifest of this kind, for suggestions.
 fn field_paths(kind: &KindEntry) -> Vec<String> {
     let fields = kind.fields.iter().map(|field| format!("spec.{field}"));
-    ["apiVersion", "kind", "metadata.name"].map(str::to_owned).into_iter().chain(fields).collect()
+    ["apiVersion", "kind", "metadata.name", "metadata.description", "metadata.labels"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(fields)
+        .collect()
 }
 
 fn read_kind(
@@ -129,12 +135,30 @@ fn intended_kind(root: &YamlNode, kinds: &'static [KindEntry]) -> Option<&'stati
     find_kind(text, kinds)
 }
 
-/// The name, and its line.
-fn read_name(top: &mut MappingFields<'_>, paths: &[String], scope: &mut ProblemScope<'_>) -> Option<(usize, String)> {
+/// What a manifest says about its resource, besides its spec.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ManifestMetadata {
+    pub(crate) name: String,
+    pub(crate) description: Option<String>,
+    pub(crate) labels: Option<BTreeMap<String, String>>,
+}
+
+/// The metadata, and the line of the name.
+fn read_metadata(
+    top: &mut MappingFields<'_>,
+    paths: &[String],
+    scope: &mut ProblemScope<'_>,
+) -> Option<(usize, ManifestMetadata)> {
     let metadata = top.required("metadata", scope)?;
     let mut fields = MappingFields::of(metadata, "metadata.", METADATA_FIELDS, paths, scope);
     fields.required("name", scope);
+    let description = fields.string("description", scope);
+    let labels = fields.labels("labels", scope);
+    let mut violations = Violations::default();
+    Metadata::check(description.as_deref(), labels.as_ref(), &mut violations);
+    fields.report_violations(&violations, scope);
     let name = fields.string("name", scope)?;
     NetworkName::violations(&name).for_each(|rule| fields.violates("name", rule.to_string(), scope));
-    NetworkName::parse(&name).ok().map(|name| (fields.line("name"), name.to_string()))
+    let name = NetworkName::parse(&name).ok()?.to_string();
+    Some((fields.line("name"), ManifestMetadata { name, description, labels }))
 }

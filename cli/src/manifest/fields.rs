@@ -133,6 +133,36 @@ impl<'a> MappingFields<'a> {
         }
     }
 
+    /// A mapping of labels to their values.
+    pub(super) fn labels(
+        &mut self,
+        name: &'static str,
+        scope: &mut ProblemScope<'_>,
+    ) -> Option<BTreeMap<String, String>> {
+        let value = &self.node(name)?.value;
+        let YamlValue::Map(entries) = value else {
+            return self.wrong_type(name, value, "must be a mapping of keys to values", scope);
+        };
+        let mut labels = BTreeMap::new();
+        for YamlEntry { key, line, node, repeats } in entries {
+            let path = format!("{}{name}.{}", self.path, quoted(key));
+            let rule = match (node.value.scalar(), repeats) {
+                (_, Some(first)) => format!("is given twice, first on line {first}"),
+                (Some((text, true)), None) if is_bool(text).is_some() || is_number(text) || is_null(node) => {
+                    format!("must be a string: put it in quotes, `\"{}\"`", quoted(text))
+                }
+                (Some((text, _)), None) => {
+                    labels.insert(key.clone(), text.to_owned());
+                    continue;
+                }
+                (None, None) => "must be a string".to_owned(),
+            };
+            self.reported.insert(name);
+            scope.field(*line, &path, rule);
+        }
+        Some(labels).filter(|_| !self.is_reported(name))
+    }
+
     fn wrong_type<T>(
         &mut self,
         name: &'static str,

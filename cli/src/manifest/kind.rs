@@ -3,20 +3,28 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use otherix_schemas::request::RequestType;
-use otherix_schemas::value::NetworkName;
+use otherix_schemas::change::{Applied, ChangeResult, FieldChange};
+use otherix_schemas::error::ErrorCode;
+use otherix_schemas::request::{PageRequest, RequestType};
+use otherix_schemas::value::{Metadata, NetworkName};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::document::ManifestMetadata;
 use super::fields::MappingFields;
 use super::problem::ProblemScope;
+use super::prune::{self, Existing};
 use crate::client::ControlPlaneClient;
+use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::live::LiveFeed;
+use crate::output::Printer;
 use crate::output::yaml::scalar;
-use crate::resource::{NameOrId, Provisioned, create};
+use crate::resource::{NameOrId, Provisioned, create, wait};
 
 /// The version of the manifest format.
 pub(super) const API_VERSION: &str = "otherix/v1";
@@ -33,7 +41,11 @@ pub(crate) trait ManifestKind: Provisioned + 'static {
     type Definition: Clone + 'static;
 
     /// Reads `spec`. Problems are added to the scope; the definition is used only if there are none.
-    fn read(name: String, fields: &mut MappingFields<'_>, scope: &mut ProblemScope<'_>) -> Self::Definition;
+    fn read(
+        metadata: ManifestMetadata,
+        fields: &mut MappingFields<'_>,
+        scope: &mut ProblemScope<'_>,
+    ) -> Self::Definition;
     /// Returns the request, with names replaced by ids.
     async fn request(
         definition: &Self::Definition,
@@ -48,15 +60,43 @@ pub(crate) trait ManifestKind: Provisioned + 'static {
         planned: &DryRunResources,
         client: &mut ControlPlaneClient,
     ) -> Result<<Self::Create as RequestType>::Body, Failure>;
+    /// Creates the resource, changes it, or does nothing; with `planned`, only asks what would be done.
+    async fn apply(
+        definition: &Self::Definition,
+        planned: Option<&DryRunResources>,
+        client: &mut ControlPlaneClient,
+    ) -> Result<Applied<Self>, Failure>;
+    /// The request for a page of the list.
+    fn page(page: PageRequest) -> <Self::List as RequestType>::Body;
     /// The fields of `spec` that create an equal resource, with their values in YAML.
     fn spec(&self) -> Vec<(&'static str, String)>;
+    /// What people say about it.
+    fn metadata(&self) -> Metadata {
+        Metadata::default()
+    }
 }
 
 /// The manifest that creates an equal resource.
 pub(crate) fn write<K: ManifestKind>(view: &K) -> String {
     let (kind, name) = (K::KIND, scalar(view.name()));
     let spec: String = view.spec().iter().map(|(field, value)| format!("  {field}: {value}\n")).collect();
-    format!("apiVersion: {API_VERSION}\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n{spec}")
+    let Metadata { description, labels } = view.metadata();
+    let mut metadata = format!("  name: {name}\n");
+    metadata.extend(description.map(|text| format!("  description: {}\n", scalar(text.as_str()))));
+    if !labels.is_empty() {
+        metadata.push_str("  labels:\n");
+        metadata.extend(labels.iter().map(|(key, value)| format!("    {}: {}\n", scalar(key), scalar(value))));
+    }
+    format!("apiVersion: {API_VERSION}\nkind: {kind}\nmetadata:\n{metadata}spec:\n{spec}")
+}
+
+/// What applying a manifest did, or would do.
+pub(super) struct AppliedManifest {
+    pub(super) result: ChangeResult,
+    pub(super) changes: Vec<FieldChange>,
+    pub(super) view: Value,
+    /// The manifest of the resource as it is then.
+    pub(super) text: String,
 }
 
 /// The key of a name, for comparison. The names of all resources follow the same rules.
@@ -125,7 +165,9 @@ pub(crate) struct KindEntry {
     pub(super) example: &'static str,
     /// A note for the user after a creation.
     pub(super) note: Option<&'static str>,
-    pub(super) read: fn(String, &mut MappingFields<'_>, &mut ProblemScope<'_>) -> Box<dyn ManifestTarget>,
+    pub(super) read: fn(ManifestMetadata, &mut MappingFields<'_>, &mut ProblemScope<'_>) -> Box<dyn ManifestTarget>,
+    pub(super) list: fn(&mut ControlPlaneClient) -> LocalBoxFuture<'_, Result<Vec<Existing>, Failure>>,
+    pub(super) delete: fn(Uuid, &mut ControlPlaneClient) -> LocalBoxFuture<'_, Result<(), Failure>>,
 }
 
 impl KindEntry {
@@ -138,10 +180,13 @@ impl KindEntry {
             fields: K::FIELDS,
             example: K::EXAMPLE,
             note: K::NOTE,
-            read: |name, fields, scope| {
-                let definition = K::read(name.clone(), fields, scope);
+            read: |metadata, fields, scope| {
+                let name = metadata.name.clone();
+                let definition = K::read(metadata, fields, scope);
                 Box::new(TypedTarget::<K> { name, definition })
             },
+            list: prune::list::<K>,
+            delete: prune::delete::<K>,
         }
     }
 }
@@ -162,6 +207,23 @@ pub(super) trait ManifestTarget: Any {
         &'a self,
         planned: &'a mut DryRunResources,
         client: &'a mut ControlPlaneClient,
+    ) -> LocalBoxFuture<'a, Result<Value, Failure>>;
+    /// Creates it, changes it, or does nothing; with `planned`, only asks what would be done.
+    fn apply<'a>(
+        &'a self,
+        planned: Option<&'a mut DryRunResources>,
+        client: &'a mut ControlPlaneClient,
+    ) -> LocalBoxFuture<'a, Result<AppliedManifest, Failure>>;
+    /// The manifest of the resource as it is; `None` if there is none.
+    fn current<'a>(&'a self, client: &'a mut ControlPlaneClient)
+    -> LocalBoxFuture<'a, Result<Option<String>, Failure>>;
+    /// Waits until the resource with this view is ready.
+    fn wait<'a>(
+        &'a self,
+        view: Value,
+        client: ControlPlaneClient,
+        timeout: Duration,
+        printer: &'a mut Printer,
     ) -> LocalBoxFuture<'a, Result<Value, Failure>>;
     /// Looks it up by name and deletes it.
     fn delete<'a>(&'a self, client: &'a mut ControlPlaneClient) -> LocalBoxFuture<'a, Result<Value, Failure>>;
@@ -199,6 +261,55 @@ impl<K: ManifestKind> ManifestTarget for TypedTarget<K> {
             create::try_out::<K>(client, &request).await?;
             planned.insert::<K>(&self.name, &self.definition);
             Ok(())
+        }
+        .boxed_local()
+    }
+
+    fn apply<'a>(
+        &'a self,
+        planned: Option<&'a mut DryRunResources>,
+        client: &'a mut ControlPlaneClient,
+    ) -> LocalBoxFuture<'a, Result<AppliedManifest, Failure>> {
+        async move {
+            let applied = K::apply(&self.definition, planned.as_deref(), client).await;
+            let Applied { result, changes, resource } = applied.map_err(create::reference_hint::<K>)?;
+            if let Some(planned) = planned.filter(|_| result == ChangeResult::Created) {
+                planned.insert::<K>(&self.name, &self.definition);
+            }
+            Ok(AppliedManifest { result, changes, view: json!(resource), text: write(&resource) })
+        }
+        .boxed_local()
+    }
+
+    fn current<'a>(
+        &'a self,
+        client: &'a mut ControlPlaneClient,
+    ) -> LocalBoxFuture<'a, Result<Option<String>, Failure>> {
+        async move {
+            match NameOrId::Name(self.name.clone()).look_up::<K>(client).await {
+                Ok(view) => Ok((!view.is_deleted()).then(|| write(&view))),
+                Err(failure) if failure.exit == Exit::NotFound => Ok(None),
+                Err(failure) => Err(failure),
+            }
+        }
+        .boxed_local()
+    }
+
+    fn wait<'a>(
+        &'a self,
+        view: Value,
+        mut client: ControlPlaneClient,
+        timeout: Duration,
+        printer: &'a mut Printer,
+    ) -> LocalBoxFuture<'a, Result<Value, Failure>> {
+        async move {
+            let malformed = |error: serde_json::Error| {
+                Failure::new(Exit::Unexpected, ErrorCode::Internal, format!("cannot parse the view: {error}"))
+            };
+            let view: K = serde_json::from_value(view).map_err(malformed)?;
+            let outcomes = LiveFeed::outcomes(&mut client).await?;
+            let (last, result) = wait::until_ready(client, outcomes, view, timeout, printer).await;
+            result.map(|()| json!(last))
         }
         .boxed_local()
     }

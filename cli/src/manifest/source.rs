@@ -11,6 +11,9 @@ use super::problem::{ProblemScope, Problems};
 /// Longest file, in bytes: enough for thousands of networks.
 const LENGTH_MAX: u64 = 4 << 20;
 
+/// What the names of manifests in a folder end with.
+const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+
 /// The name of standard input in messages.
 const STDIN: &str = "stdin";
 
@@ -22,11 +25,22 @@ pub(super) struct Source {
     pub(super) text: String,
 }
 
+/// Whether a path may be that of a folder, whose manifests are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Folders {
+    Read,
+    Refused,
+}
+
 /// Reads all files; `-` is standard input.
-pub(super) fn read(files: &[PathBuf], problems: &mut Problems) -> Vec<Source> {
+pub(super) fn read(files: &[PathBuf], folders: Folders, problems: &mut Problems) -> Vec<Source> {
     let mut sources = Vec::new();
     let mut stdin_read = false;
-    for path in files {
+    let files: Vec<PathBuf> = match folders {
+        Folders::Read => files.iter().flat_map(|path| expanded(path, problems)).collect(),
+        Folders::Refused => files.to_vec(),
+    };
+    for path in &files {
         let is_stdin = path == Path::new("-");
         let name = if is_stdin { STDIN.to_owned() } else { path.display().to_string() };
         let mut scope = ProblemScope::of(&name, problems);
@@ -56,6 +70,33 @@ pub(super) fn read(files: &[PathBuf], problems: &mut Problems) -> Vec<Source> {
         }
     }
     sources
+}
+
+/// The manifests in a folder, in the order of their names; a file itself.
+fn expanded(path: &Path, problems: &mut Problems) -> Vec<PathBuf> {
+    if path == Path::new("-") || !path.is_dir() {
+        return vec![path.to_owned()];
+    }
+    let name = path.display().to_string();
+    let mut scope = ProblemScope::of(&name, problems);
+    let entries = std::fs::read_dir(path).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+    let entries = match entries {
+        Ok(entries) => entries,
+        Err(error) => {
+            scope.file(format!("cannot be read: {error}"));
+            return Vec::new();
+        }
+    };
+    let is_manifest = |path: &PathBuf| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| EXTENSIONS.contains(&extension)) && !path.is_dir()
+    };
+    let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).filter(is_manifest).collect();
+    paths.sort();
+    if paths.is_empty() {
+        scope.file(format!("has no manifest: no file that ends with .{}", EXTENSIONS.join(" or .")));
+    }
+    paths
 }
 
 /// What to do if the path is that of a FIFO, such as the shell's `<(…)`: opening one could wait for ever.

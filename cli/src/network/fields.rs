@@ -1,22 +1,26 @@
 //! The fields of a network: as flags of `create`, as `get` and `list` show them, and in a manifest.
 
 use clap::Args;
+use otherix_schemas::change::{Applied, ChangeResult};
 use otherix_schemas::error::ErrorCode;
 use otherix_schemas::network::{
-    BridgeSpec, Egress, EgressView, NetworkDraft, NetworkKind, NetworkView, NewNetworkSpec, Ownership,
+    ApplyNetwork, BridgeSpec, Egress, EgressView, NetworkApplyRequest, NetworkDraft, NetworkKind, NetworkPageRequest,
+    NetworkView, NewNetworkSpec, Ownership,
 };
-use otherix_schemas::value::Ipv4Subnet;
+use otherix_schemas::request::PageRequest;
+use otherix_schemas::value::{Ipv4Subnet, Metadata};
 use otherix_schemas::violations::Violations;
 
 use super::status;
 use crate::client::ControlPlaneClient;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::manifest::{DryRunResources, ManifestKind, MappingFields, ProblemScope};
+use crate::manifest::{DryRunResources, ManifestKind, ManifestMetadata, MappingFields, ProblemScope};
 use crate::number;
 use crate::output::table::{self, optional, yes_no};
 use crate::output::yaml::scalar;
 use crate::resource::args::completes_to;
+use crate::resource::change::MetadataArgs;
 
 /// The types of networks, for shell completion.
 pub(super) const TYPES: [&str; 2] = ["bridge", "overlay"];
@@ -78,18 +82,22 @@ pub(super) struct NetworkFlags {
     /// The VLAN id, 1 to 4094 [default: untagged]
     #[arg(long, value_name = "ID", allow_negative_numbers = true)]
     vlan: Option<String>,
+
+    #[command(flatten)]
+    metadata: MetadataArgs,
 }
 
 impl NetworkFlags {
     /// Returns the draft of a network, or all rules that it violates.
     pub(super) fn into_draft(self, name: String) -> Result<NetworkDraft, Violations> {
         let Self { kind, bridge_name, managed, egress, subnet, gateway, dhcp, dns, no_dns, .. } = self;
-        let Self { allow_spoofing, mtu, vlan, .. } = self;
+        let Self { allow_spoofing, mtu, vlan, metadata, .. } = self;
         let [managed, dhcp, allow_spoofing] = [managed, dhcp, allow_spoofing].map(|given| given.then_some(true));
         let dns = dns.or(no_dns.then_some(false));
         let mut violations = Violations::default();
         let mtu = number::parse("mtu", mtu.as_deref(), &mut violations);
         let vlan = number::parse("vlan", vlan.as_deref(), &mut violations);
+        let labels = metadata.labels(&mut violations);
         let draft = NetworkDraft {
             name,
             kind,
@@ -103,6 +111,8 @@ impl NetworkFlags {
             allow_spoofing,
             mtu,
             vlan,
+            description: metadata.description,
+            labels,
         };
         let violations = check(&draft, violations);
         if violations.is_empty() { Ok(draft) } else { Err(violations) }
@@ -152,6 +162,9 @@ const SPOOFING: &str = "not prevented: guests of this network can use each other
 pub(super) fn details(view: &NetworkView) -> String {
     let mut lines = vec![("name", view.name.to_string())];
     lines.extend(fields(view));
+    if view.updated_at != view.created_at && view.deleted_at.is_none() {
+        lines.push(("changed", format!("{} (generation {})", view.updated_at, view.generation)));
+    }
     if let Some(at) = view.deleted_at {
         lines.push(("deleted", at.to_string()));
     }
@@ -170,8 +183,14 @@ pub(super) fn summary(view: &NetworkView) -> String {
 }
 
 fn fields(view: &NetworkView) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("id", view.id.to_string())];
+    lines.extend(table::metadata(view.description.as_ref(), &view.labels));
+    lines.extend(spec_fields(view));
+    lines
+}
+
+fn spec_fields(view: &NetworkView) -> Vec<(&'static str, String)> {
     vec![
-        ("id", view.id.to_string()),
         ("type", view.kind.to_string()),
         ("bridge", view.bridge_name.clone()),
         ("managed", yes_no(view.managed)),
@@ -251,7 +270,10 @@ impl ManifestKind for NetworkView {
         "vlan",
     ];
     const EXAMPLE: &'static str = "\
-metadata: {name: net-app}
+metadata:
+  name: net-app
+  description: the shop     # what it is for
+  labels: {env: prod}       # for people, and to select by
 spec:
   type: bridge              # or overlay, which accepts only subnet, egress, gateway, dhcp, dns and allowSpoofing
   bridgeName: br-app
@@ -267,7 +289,8 @@ spec:
 ";
     type Definition = NetworkDraft;
 
-    fn read(name: String, fields: &mut MappingFields<'_>, scope: &mut ProblemScope<'_>) -> NetworkDraft {
+    fn read(metadata: ManifestMetadata, fields: &mut MappingFields<'_>, scope: &mut ProblemScope<'_>) -> NetworkDraft {
+        let ManifestMetadata { name, description, labels } = metadata;
         let draft = NetworkDraft {
             name,
             kind: fields.keyword("type", scope),
@@ -282,9 +305,11 @@ spec:
             allow_spoofing: fields.boolean("allowSpoofing", scope),
             mtu: fields.number("mtu", scope),
             vlan: fields.number("vlan", scope),
+            description: None,
+            labels: None,
         };
         fields.report_violations(&check(&draft, Violations::default()), scope);
-        draft
+        NetworkDraft { description, labels, ..draft }
     }
 
     async fn request(definition: &NetworkDraft, _: &mut ControlPlaneClient) -> Result<NetworkDraft, Failure> {
@@ -300,6 +325,28 @@ spec:
             Some(message) => Err(Failure::new(Exit::Conflict, ErrorCode::Conflict, message)),
             None => Ok(definition.clone()),
         }
+    }
+
+    async fn apply(
+        definition: &NetworkDraft,
+        planned: Option<&DryRunResources>,
+        client: &mut ControlPlaneClient,
+    ) -> Result<Applied<Self>, Failure> {
+        let request = NetworkApplyRequest { draft: definition.clone(), if_generation: None };
+        let Some(planned) = planned else { return Ok(client.call::<ApplyNetwork>(&request).await?.data) };
+        let applied = client.try_out::<ApplyNetwork>(&request).await?.data;
+        if applied.result != ChangeResult::Unchanged {
+            Self::planned_request(definition, planned, client).await?;
+        }
+        Ok(applied)
+    }
+
+    fn page(PageRequest { limit, cursor }: PageRequest) -> NetworkPageRequest {
+        NetworkPageRequest { kind: None, limit, cursor }
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata { description: self.description.clone(), labels: self.labels.clone() }
     }
 
     fn spec(&self) -> Vec<(&'static str, String)> {

@@ -3,6 +3,7 @@
 mod create;
 mod fields;
 mod list;
+mod set;
 mod status;
 mod wait_state;
 
@@ -23,7 +24,7 @@ use crate::resource::args::{DeleteAndWaitArgs, GetAtArgs};
 use crate::resource::wait_state::WaitState;
 use crate::resource::{self, Deletable, Provisioned, Resource};
 
-/// Create, show and delete networks
+/// Create, show, change and delete networks
 #[derive(Debug, Subcommand)]
 #[command(visible_alias = "net", after_help = EXAMPLES)]
 pub(crate) enum NetworkSubcommand {
@@ -36,6 +37,9 @@ pub(crate) enum NetworkSubcommand {
     /// Show a network and its status on each node
     #[command(after_help = GET_HELP)]
     Get(GetAtArgs<GetFormat>),
+    /// Change a network
+    #[command(after_help = set::HELP)]
+    Set(set::SetNetworkArgs),
     /// Delete a network
     #[command(after_help = DELETE_HELP)]
     Delete(DeleteAndWaitArgs),
@@ -46,6 +50,7 @@ Examples:
   otherix network create net-dev --bridge-name br-dev --managed
   otherix net list --type bridge
   otherix net get net-dev
+  otherix net set net-dev --mtu 1400
   otherix net delete net-dev";
 
 const GET_HELP: &str = "\
@@ -74,6 +79,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: NetworkSubcommand, printer
         NetworkSubcommand::Get(GetAtArgs { get, at }) => {
             resource::get::run::<NetworkView>(global, get, at, printer).await
         }
+        NetworkSubcommand::Set(args) => set::run(global, args, printer).await,
         NetworkSubcommand::Delete(args) => resource::delete::run_and_wait::<NetworkView>(global, args, printer).await,
     }
 }

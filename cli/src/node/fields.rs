@@ -36,6 +36,7 @@ pub(super) fn details(view: &NodeView) -> String {
         ("nics", nics.to_string()),
         ("networks", format!("{ready} ready, {pending} pending, {failed} failed")),
     ];
+    lines.extend(table::metadata(view.description.as_ref(), &view.labels));
     if view.cordoned {
         lines.push(("cordoned", "yes: no VMs are placed on it".to_owned()));
     }

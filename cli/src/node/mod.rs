@@ -1,8 +1,10 @@
 //! Nodes: `otherix node …`.
 
 mod cordon;
+mod drain;
 mod fields;
 mod join_token;
+mod set;
 
 use clap::Subcommand;
 use otherix_schemas::id::NodeId;
@@ -29,12 +31,18 @@ pub(crate) enum NodeSubcommand {
     /// Show a node and the status of each network on it
     #[command(after_help = GET_HELP)]
     Get(GetAtArgs<Format>),
+    /// Change the description and the labels of a node
+    #[command(after_help = set::HELP)]
+    Set(set::SetNodeArgs),
     /// Place no VMs on a node, for maintenance
     #[command(after_help = CORDON_HELP)]
     Cordon(CordonArgs),
     /// Place VMs on a node again
     #[command(after_help = UNCORDON_HELP)]
     Uncordon(CordonArgs),
+    /// Move all VMs away from a node, for maintenance
+    #[command(after_help = drain::HELP)]
+    Drain(drain::DrainArgs),
     /// Remove a node from the cluster permanently
     #[command(after_help = DELETE_HELP)]
     Delete(DeleteArgs),
@@ -49,6 +57,7 @@ Examples:
   otherix node get node-1
   otherix node join-token create
   otherix node cordon node-1
+  otherix node drain node-1
   otherix node delete node-1";
 
 const CORDON_HELP: &str = "\
@@ -91,9 +100,9 @@ const DELETE_HELP: &str = "\
 Asks for confirmation if stdin is a terminal. The node may be unreachable: no operation waits for it any more, and as \
 soon as its agent learns of its removal, it removes everything that otherix created on the machine. Its keys are \
 revoked, so an agent that is not connected now does not learn of it: stop it, run `otherix-agent leave` there, and \
-start it. A node on which VMs are placed is not removed (exit code 5), not even with --force: delete the VMs first. \
-The name becomes free, but the node cannot join again. To add the machine again as a new node, stop its agent, empty \
-the agent's state folder, and redeem a new join token.
+start it. A node on which VMs are placed is not removed (exit code 5), not even with --force: move them away (`drain`) \
+or delete them first. The name becomes free, but the node cannot join again. To add the machine again as a new node, \
+stop its agent, empty the agent's state folder, and redeem a new join token.
 
 Examples:
   otherix node delete node-1
@@ -106,8 +115,10 @@ pub(crate) async fn run(global: &GlobalArgs, command: NodeSubcommand, printer: &
             resource::list::run::<NodeView>(global, list, at, printer).await
         }
         NodeSubcommand::Get(GetAtArgs { get, at }) => resource::get::run::<NodeView>(global, get, at, printer).await,
+        NodeSubcommand::Set(args) => set::run(global, args, printer).await,
         NodeSubcommand::Cordon(args) => cordon::run::<CordonNode>(global, args, printer).await,
         NodeSubcommand::Uncordon(args) => cordon::run::<UncordonNode>(global, args, printer).await,
+        NodeSubcommand::Drain(args) => drain::run(global, args, printer).await,
         NodeSubcommand::Delete(args) => resource::delete::run::<NodeView>(global, args, printer).await,
         NodeSubcommand::JoinToken(command) => join_token::run(global, command, printer).await,
     }

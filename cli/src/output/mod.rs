@@ -1,6 +1,7 @@
 //! All printing: data to stdout, everything else to stderr. Text from other sources is escaped by [`text`]. Nothing
 //! here depends on a resource.
 
+pub(crate) mod diff;
 pub(crate) mod format;
 pub(crate) mod table;
 pub(crate) mod text;
@@ -122,6 +123,9 @@ impl Printer {
     pub(crate) fn failure(&mut self, failure: &Failure) -> Exit {
         self.wipe();
         let Failure { exit, body, message, details, hints } = failure;
+        if *exit == Exit::Differs {
+            return *exit;
+        }
         if self.json {
             write_stderr(&pretty(body));
             return *exit;

@@ -1,5 +1,7 @@
 //! Aligned tables and field lists. Cells are escaped here, because their width is measured here.
 
+use otherix_schemas::value::{Description, Labels};
+
 use super::text::{clean, pad, width};
 
 /// The cell for an absent value.
@@ -62,6 +64,16 @@ fn line(row: &[String], widths: &[usize]) -> String {
 pub(crate) fn fields(fields: &[(&str, String)]) -> String {
     let widest = fields.iter().map(|(key, _)| width(key)).max().unwrap_or(0);
     fields.iter().map(|(key, value)| format!("{} {}\n", pad(&format!("{key}:"), widest + 1), clean(value))).collect()
+}
+
+/// The fields with what people say about a resource, if they do.
+pub(crate) fn metadata(description: Option<&Description>, labels: &Labels) -> Vec<(&'static str, String)> {
+    let mut lines: Vec<_> = description.map(|text| ("description", text.to_string())).into_iter().collect();
+    if !labels.is_empty() {
+        let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        lines.push(("labels", labels.join(" ")));
+    }
+    lines
 }
 
 /// The warnings of a resource under a heading; nothing if there are none.

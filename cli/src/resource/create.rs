@@ -55,7 +55,7 @@ pub(crate) async fn try_out<R: Provisioned>(
     client.try_out::<R::Create>(request).await.map(|_| ()).map_err(reference_hint::<R>)
 }
 
-fn reference_hint<R: Provisioned>(failure: Failure) -> Failure {
+pub(crate) fn reference_hint<R: Provisioned>(failure: Failure) -> Failure {
     if failure.exit != Exit::NotFound || R::REFERENCES.is_empty() {
         return failure;
     }

@@ -100,9 +100,18 @@ async fn confirm<R: Deletable>(
     Ok(DeletionTarget { id: view.id(), name: view.name().to_owned() })
 }
 
-/// Asks for confirmation. The answer is read by a separate thread, so that the connection is kept alive meanwhile.
+/// Asks for confirmation.
 async fn ask(noun: &str, name: &str, printer: &mut Printer) -> Result<(), Failure> {
-    printer.ask(&format!("delete {noun} {name}? [y/N]"));
+    if is_confirmed(&format!("delete {noun} {name}? [y/N]"), printer).await {
+        return Ok(());
+    }
+    let message = format!("{noun} `{name}` was not deleted");
+    Err(Failure::new(Exit::Unexpected, ErrorCode::ValidationFailed, message).hint("answer `y` or pass `--force`"))
+}
+
+/// Asks a question. The answer is read by a separate thread, so that the connection is kept alive meanwhile.
+pub(crate) async fn is_confirmed(question: &str, printer: &mut Printer) -> bool {
+    printer.ask(question);
     let read = tokio::task::spawn_blocking(|| {
         let mut answer = Vec::new();
         io::stdin().lock().read_until(b'\n', &mut answer).map(|_| answer)
@@ -112,9 +121,5 @@ async fn ask(noun: &str, name: &str, printer: &mut Printer) -> Result<(), Failur
         printer.end_line();
     }
     let answer = String::from_utf8_lossy(&answer);
-    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-        return Ok(());
-    }
-    let message = format!("{noun} `{name}` was not deleted");
-    Err(Failure::new(Exit::Unexpected, ErrorCode::ValidationFailed, message).hint("answer `y` or pass `--force`"))
+    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }

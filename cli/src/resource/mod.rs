@@ -2,6 +2,7 @@
 //! resource implements the traits [`Resource`], [`Deletable`] and [`Provisioned`] as far as they apply.
 
 pub(crate) mod args;
+pub(crate) mod change;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;

@@ -104,6 +104,8 @@ impl<R: Provisioned> Wait<R> {
                 Exit::Unreachable => QueryResult::Unavailable(failure.body.error.message),
                 Exit::Success
                 | Exit::Unexpected
+                | Exit::Differs
+                | Exit::NotCompared
                 | Exit::Usage
                 | Exit::Conflict
                 | Exit::Blocked

@@ -82,9 +82,13 @@ impl NewKeyFile {
                 self.discard();
                 failure
             }
-            Exit::Success | Exit::Unexpected | Exit::Unreachable | Exit::NodeFailed | Exit::TimedOut => {
-                self.kept(failure, name)
-            }
+            Exit::Success
+            | Exit::Unexpected
+            | Exit::Differs
+            | Exit::NotCompared
+            | Exit::Unreachable
+            | Exit::NodeFailed
+            | Exit::TimedOut => self.kept(failure, name),
         }
     }
 

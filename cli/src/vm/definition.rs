@@ -11,6 +11,7 @@ use super::machine_definition::MachineDefinition;
 use crate::client::ControlPlaneClient;
 use crate::failure::Failure;
 use crate::resource::args::completes_to;
+use crate::resource::change::MetadataArgs;
 use crate::resource::{NameOrId, Resource};
 
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,9 @@ pub(crate) struct VmDefinition {
 
     #[command(flatten)]
     pub(crate) machine: MachineDefinition,
+
+    #[command(flatten)]
+    pub(crate) metadata: MetadataArgs,
 }
 
 impl VmDefinition {
@@ -52,6 +56,7 @@ impl VmDefinition {
         let mut violations = Violations::default();
         // The fields of a machine are those of a VM to whoever defines one.
         violated.iter().for_each(|(field, rule)| violations.add(field.rsplit('.').next().unwrap_or(field), rule));
+        self.metadata.labels(&mut violations);
         self.machine.conflicts(&mut violations);
         for (field, reference) in [("network", &self.network), ("node", &self.node)] {
             if reference.as_ref().is_some_and(|text| text.trim().is_empty()) {
@@ -69,8 +74,11 @@ impl VmDefinition {
     }
 
     fn draft(&self) -> VmDraft {
-        let Self { name, image_url, arch, network: _, ip, node: _, machine } = self.clone();
-        VmDraft { name, image_url, arch, network_id: None, ip, node_id: None, machine: machine.draft() }
+        let Self { name, image_url, arch, network: _, ip, node: _, machine, metadata } = self.clone();
+        // What is malformed is among the violations.
+        let labels = metadata.labels(&mut Violations::default());
+        let (description, machine) = (metadata.description, machine.draft());
+        VmDraft { name, image_url, arch, network_id: None, ip, node_id: None, machine, description, labels }
     }
 }
 

@@ -1,17 +1,21 @@
 //! The fields of a VM: as `get` and `list` show them, and in a manifest.
 
+use otherix_schemas::change::Applied;
 use otherix_schemas::network::NetworkView;
 use otherix_schemas::nic::NicView;
 use otherix_schemas::outcome::OutcomeStatus;
-use otherix_schemas::vm::{CloudInit, MachineView, PullPolicy, VmDraft, VmOwner, VmView};
+use otherix_schemas::request::PageRequest;
+use otherix_schemas::value::Metadata;
+use otherix_schemas::vm::{ApplyVm, CloudInit, MachineView, PullPolicy, VmDraft, VmOwner, VmView};
 
 use super::definition::VmDefinition;
 use super::machine_definition::MachineDefinition;
 use crate::client::ControlPlaneClient;
 use crate::failure::Failure;
-use crate::manifest::{DryRunResources, ManifestKind, MappingFields, ProblemScope};
+use crate::manifest::{DryRunResources, ManifestKind, ManifestMetadata, MappingFields, ProblemScope};
 use crate::output::table::{self, optional};
 use crate::output::yaml::scalar;
+use crate::resource::change::MetadataArgs;
 
 /// The heading of [`row`].
 pub(super) const COLUMNS: [&str; 7] = ["NAME", "ARCH", "NODE", "NETWORK", "IP", "MAC", "STATUS"];
@@ -43,6 +47,7 @@ pub(super) fn details(view: &VmView) -> String {
         lines.extend(machine.started_at.map(|at| ("running since", at.to_string())));
         lines.extend(machine.last_line.clone().map(|line| ("last line", line)));
     }
+    lines.extend(view.moving.as_ref().map(|moving| ("moves to", moving.node_name.to_string())));
     lines.push(("status", status(view)));
     if let Some(error) = &view.error {
         lines.push(("error", error.clone()));
@@ -56,13 +61,14 @@ pub(super) fn summary(view: &VmView) -> String {
 }
 
 fn fields(view: &VmView) -> Vec<(&'static str, String)> {
-    let mut lines = vec![
-        ("id", view.id.to_string()),
+    let mut lines = vec![("id", view.id.to_string())];
+    lines.extend(table::metadata(view.description.as_ref(), &view.labels));
+    lines.extend([
         ("image", view.image_url.to_string()),
         ("arch", view.arch.to_string()),
         ("node", view.node_name.to_string()),
         ("network", optional(view.nic.as_ref().map(|nic| &nic.network_name))),
-    ];
+    ]);
     if let Some(NicView { bridge_name, mac, ip, tap, .. }) = &view.nic {
         lines.extend([("bridge", bridge_name.clone()), ("mac", mac.to_string())]);
         lines.extend(ip.map(|ip| ("ip", ip.to_string())));
@@ -91,6 +97,7 @@ fn machine_fields(machine: &MachineView) -> Vec<(&'static str, String)> {
 fn status(view: &VmView) -> String {
     let unreachable = if view.node_reachable { "" } else { " (node unreachable)" };
     let status = match (view.deleted_at, view.status) {
+        (None, OutcomeStatus::Pending) if view.moving.is_some() => "moving",
         (None, OutcomeStatus::Ready) => view.machine.as_ref().map_or("ready", |machine| machine.phase.as_str()),
         (None, status) => status.as_str(),
         (Some(_), OutcomeStatus::Failed) => "deleting (failed)",
@@ -143,7 +150,10 @@ spec:
 ";
     type Definition = VmDefinition;
 
-    fn read(name: String, fields: &mut MappingFields<'_>, scope: &mut ProblemScope<'_>) -> VmDefinition {
+    fn read(metadata: ManifestMetadata, fields: &mut MappingFields<'_>, scope: &mut ProblemScope<'_>) -> VmDefinition {
+        let ManifestMetadata { name, description, labels } = metadata;
+        let labels = labels.unwrap_or_default().into_iter().map(|(key, value)| format!("{key}={value}"));
+        let metadata = MetadataArgs { description, labels: labels.collect() };
         let definition = VmDefinition {
             name,
             image_url: fields.string("imageURL", scope),
@@ -152,9 +162,10 @@ spec:
             ip: fields.string("ip", scope),
             node: fields.string("node", scope),
             machine: machine(fields, scope),
+            metadata: MetadataArgs::default(),
         };
         fields.report_violations(&definition.violations(), scope);
-        definition
+        VmDefinition { metadata, ..definition }
     }
 
     async fn request(definition: &VmDefinition, client: &mut ControlPlaneClient) -> Result<VmDraft, Failure> {
@@ -172,6 +183,27 @@ spec:
             definition.ip = None;
         }
         definition.resolve(client).await
+    }
+
+    async fn apply(
+        definition: &VmDefinition,
+        planned: Option<&DryRunResources>,
+        client: &mut ControlPlaneClient,
+    ) -> Result<Applied<Self>, Failure> {
+        let Some(planned) = planned else {
+            let request = Self::request(definition, client).await?;
+            return Ok(client.call::<ApplyVm>(&request).await?.data);
+        };
+        let request = Self::planned_request(definition, planned, client).await?;
+        Ok(client.try_out::<ApplyVm>(&request).await?.data)
+    }
+
+    fn page(page: PageRequest) -> PageRequest {
+        page
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata { description: self.description.clone(), labels: self.labels.clone() }
     }
 
     /// Without the node and the address: it is unknown whether the user or the control plane chose them.

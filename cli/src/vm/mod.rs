@@ -7,8 +7,10 @@ mod fields;
 mod harmless;
 mod logs;
 pub(crate) mod machine_definition;
+pub(crate) mod moving;
 mod power;
 mod reader;
+mod set;
 mod terminal;
 mod wait_state;
 
@@ -28,7 +30,7 @@ use crate::resource::args::{DeleteAndWaitArgs, GetAtArgs, ListAtArgs};
 use crate::resource::wait_state::WaitState;
 use crate::resource::{self, Deletable, Provisioned, Resource};
 
-/// Create, show and delete VMs
+/// Create, show, change and delete VMs
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum VmSubcommand {
@@ -41,6 +43,9 @@ pub(crate) enum VmSubcommand {
     /// Show a VM and the status of its NIC
     #[command(after_help = GET_HELP)]
     Get(GetAtArgs<GetFormat>),
+    /// Change the description and the labels of a VM
+    #[command(after_help = set::HELP)]
+    Set(set::SetVmArgs),
     /// Start a VM, or try one that has failed again
     #[command(after_help = START_HELP)]
     Start(PowerArgs),
@@ -59,6 +64,9 @@ pub(crate) enum VmSubcommand {
     /// Let a paused VM go on
     #[command(after_help = RESUME_HELP)]
     Resume(PowerArgs),
+    /// Move a VM to another node
+    #[command(after_help = moving::HELP)]
+    Move(moving::MoveArgs),
     /// Use the console of a VM
     #[command(after_help = console::HELP)]
     Console(console::ConsoleArgs),
@@ -80,6 +88,7 @@ Examples:
   otherix vm get web-1 --at 10m
   otherix vm stop web-1 --wait
   otherix vm start web-1 --wait
+  otherix vm move web-1 --node node-2 --wait
   otherix vm console web-1
   otherix vm logs web-1 --tail 50
   otherix vm delete web-1";
@@ -156,12 +165,14 @@ pub(crate) async fn run(global: &GlobalArgs, command: VmSubcommand, printer: &mu
         VmSubcommand::Create(args) => create::run(global, *args, printer).await,
         VmSubcommand::List(ListAtArgs { list, at }) => resource::list::run::<VmView>(global, list, at, printer).await,
         VmSubcommand::Get(GetAtArgs { get, at }) => resource::get::run::<VmView>(global, get, at, printer).await,
+        VmSubcommand::Set(args) => set::run(global, args, printer).await,
         VmSubcommand::Start(args) => power::plain(global, Plain::Start, args, printer).await,
         VmSubcommand::Stop(args) => power::stop(global, args, printer).await,
         VmSubcommand::Reboot(args) => power::reboot(global, args, printer).await,
         VmSubcommand::Reset(args) => power::plain(global, Plain::Reset, args, printer).await,
         VmSubcommand::Pause(args) => power::plain(global, Plain::Pause, args, printer).await,
         VmSubcommand::Resume(args) => power::plain(global, Plain::Resume, args, printer).await,
+        VmSubcommand::Move(args) => moving::run(global, args, printer).await,
         VmSubcommand::Console(args) => console::run(global, args, printer).await,
         VmSubcommand::Logs(args) => logs::run(global, args, printer).await,
         VmSubcommand::Delete(args) => resource::delete::run_and_wait::<VmView>(global, args, printer).await,

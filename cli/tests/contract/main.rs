@@ -7,6 +7,7 @@
 //! - a VM is created with its NIC on a ready node, or not at all, and no network with NICs is deleted;
 //! - a node shows its membership in the mesh, and the last reported state of its peers;
 //! - events are listed and followed as they are stored, each with its cause;
+//! - what is applied twice is recorded once;
 //! - schemas are printed as they are checked in;
 //! - the state at an earlier position or time is printed as it was then, also from an export without a control plane;
 //! - the same idempotency key and body return the first answer again, and another body is refused.
@@ -17,6 +18,7 @@
     reason = "a failed assumption is a failed test"
 )]
 
+mod apply;
 mod case;
 mod control_plane;
 mod events;

@@ -24,6 +24,15 @@ fn network_transcripts() {
 }
 
 #[test]
+fn change_transcripts() {
+    let mut session = Session::new();
+    session.join(1);
+    session.run_transcript("changes", include_str!("cases/changes.txt"));
+    let cases = session.end();
+    assert!(cases > 30, "only {cases} cases were read");
+}
+
+#[test]
 fn vm_and_node_transcripts() {
     let mut session = Session::new();
     session.run_transcript("vms_alone", include_str!("cases/vms_alone.txt"));

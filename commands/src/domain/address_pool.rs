@@ -21,6 +21,11 @@ impl AddressPool {
         self.by_address.get(&address).copied()
     }
 
+    /// The addresses in use, and which NIC has each.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Ipv4Addr, NicId)> {
+        self.by_address.iter().map(|(address, nic)| (*address, *nic))
+    }
+
     /// Returns how many addresses are in use.
     pub(super) fn used(&self) -> usize {
         self.by_address.len()

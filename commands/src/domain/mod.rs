@@ -32,4 +32,4 @@ pub use reply::{Reply, answer};
 pub use reported_status::ReportedStatus;
 pub use state::State;
 pub use user::Users;
-pub use vm::{Owner, Vm, VmMachine, Vms};
+pub use vm::{MoveRejection, Moving, Owner, Vm, VmMachine, Vms};

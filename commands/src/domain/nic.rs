@@ -91,6 +91,11 @@ impl Nics {
         self.by_network.get(&id).map_or(0, BTreeSet::len)
     }
 
+    /// The addresses of the network that NICs have, detached ones included.
+    pub(super) fn addresses_of_network(&self, id: NetworkId) -> impl Iterator<Item = (Ipv4Addr, NicId)> {
+        self.addresses.get(&id).into_iter().flat_map(AddressPool::iter)
+    }
+
     /// Returns the VM's NICs.
     pub fn of_vm(&self, id: VmId) -> impl Iterator<Item = (NicId, &Nic)> {
         self.by_vm.get(&id).into_iter().flatten().filter_map(|id| Some((*id, self.by_id.get(id)?)))
@@ -278,6 +283,11 @@ fn address_taken(state: &State, network: &Network, ip: Ipv4Addr, holder: &Nic) -
 /// Returns the events that detach a VM's NICs.
 pub(super) fn detach(nics: &Nics, vm_id: VmId) -> Vec<Event> {
     nics.of_vm(vm_id).map(|(nic_id, nic)| NicDetached { nic_id, vm_id, network_id: nic.network_id }.into()).collect()
+}
+
+/// Returns the events that bind a VM's NICs to another node.
+pub(super) fn rebind(nics: &Nics, vm_id: VmId, node_id: NodeId) -> impl Iterator<Item = Event> + '_ {
+    nics.of_vm(vm_id).map(move |(nic_id, _)| NicBound { nic_id, node_id }.into())
 }
 
 /// Returns the NIC that the events attach or detach.

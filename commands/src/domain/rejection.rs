@@ -2,17 +2,38 @@
 
 use std::net::Ipv4Addr;
 
+use otherix_schemas::change::{CURRENT, GENERATION, REQUESTED};
 use otherix_schemas::error::{ErrorBody, ErrorCode, LAST_REPORT, REMOVED_NODE};
 use otherix_schemas::id::{JoinTokenId, NetworkId, NodeId, UserUuid, VmId};
 use otherix_schemas::node::{REPORT_NUMBER_MAX, ReportNumber, Resources};
 use otherix_schemas::permission::{Permission, Role};
+use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::value::{
     BridgeName, HostAddressError, Ipv4Subnet, MtuError, NetworkName, NodeName, UserKey, UserName, VmName,
 };
 use otherix_schemas::violations::Violations;
 use otherix_schemas::vm::{Arch, Instruction, Power};
-use serde_json::json;
+use serde_json::{Value, json};
+
+/// A resource is of another generation than a request expects.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{noun} `{name}` has been changed meanwhile: it is of generation {actual}, not {expected}. Look at it, and try \
+     again"
+)]
+pub struct GenerationConflict {
+    pub noun: &'static str,
+    pub name: String,
+    pub expected: Position,
+    pub actual: Position,
+    /// Its view.
+    pub current: Value,
+    /// Its view as it would be, if the change would be possible.
+    pub requested: Option<Value>,
+}
+
+use super::MoveRejection;
 
 /// A command is rejected because of the current state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +44,12 @@ pub enum Rejection {
     BridgeTaken { bridge: BridgeName, other: NetworkName },
     #[error("subnet `{subnet}` overlaps `{taken}` of network `{other}`, which has NAT egress too")]
     SubnetOverlaps { subnet: Ipv4Subnet, other: NetworkName, taken: Ipv4Subnet },
+    #[error("invalid request: {0}")]
+    Invalid(Violations),
+    #[error(transparent)]
+    GenerationChanged(Box<GenerationConflict>),
+    #[error("there is no network `{name}`, and generation {expected} of it is to be changed")]
+    NothingToReplace { name: NetworkName, expected: Position },
     #[error("the VNI range is used up: the control plane needs a range with higher VNIs")]
     VnisUsedUp,
     #[error("the underlay's MTU is too small for an overlay")]
@@ -104,6 +131,8 @@ pub enum Rejection {
     NoMachine(VmName),
     #[error("cannot {} VM `{vm}`: {}", instruction.as_str(), is_already(*power))]
     NotPossible { vm: VmName, power: Power, instruction: Instruction },
+    #[error(transparent)]
+    Move(#[from] MoveRejection),
     #[error("there is no user `{0}`")]
     NoSuchUser(UserUuid),
     #[error("user `{name}` exists already, as `{other}`")]
@@ -161,6 +190,7 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::VmNameTaken { .. }
             | Rejection::NoMachine(_)
             | Rejection::NotPossible { .. }
+            | Rejection::Move(_)
             | Rejection::NoReadyNode
             | Rejection::NoNodeOfArch(_)
             | Rejection::NodeCordoned(_)
@@ -187,6 +217,7 @@ impl From<&Rejection> for ErrorBody {
             | Rejection::NodeIdTaken(_)
             | Rejection::StateFolderOfAnotherNode { .. } => ErrorCode::Conflict,
             Rejection::NoSuchNetwork(_)
+            | Rejection::NothingToReplace { .. }
             | Rejection::NoSuchNode(_)
             | Rejection::NoSuchVm(_)
             | Rejection::NoSuchUser(_)
@@ -196,6 +227,8 @@ impl From<&Rejection> for ErrorBody {
                     .with_detail("permission", permission.as_str())
                     .with_detail("role", role.as_str());
             }
+            Rejection::Invalid(violations) => return violations.clone().into(),
+            Rejection::GenerationChanged(conflict) => return generation_changed(conflict),
             Rejection::NoDhcp(_) | Rejection::AddressRefused(_) => return Violations::one("ip", rejection).into(),
             Rejection::AddressesUsedUp { addresses, used, .. } => {
                 return conflict(rejection, &[("addresses", u64::from(*addresses)), ("used", number(*used))]);
@@ -232,6 +265,15 @@ fn too_early(rejection: &Rejection, retry_after_ms: impl Into<serde_json::Value>
 fn no_room(rejection: &Rejection, needed: Resources, free: Resources) -> ErrorBody {
     let body = ErrorBody::new(ErrorCode::Conflict, rejection.to_string());
     body.with_detail("needed", json!(needed)).with_detail("free", json!(free))
+}
+
+/// A conflict with both states as details.
+fn generation_changed(conflict: &GenerationConflict) -> ErrorBody {
+    let GenerationConflict { actual, current, requested, .. } = conflict;
+    let body = ErrorBody::new(ErrorCode::Conflict, conflict.to_string())
+        .with_detail(GENERATION, json!(actual))
+        .with_detail(CURRENT, current.clone());
+    requested.iter().fold(body, |body, requested| body.with_detail(REQUESTED, requested.clone()))
 }
 
 /// A conflict with numbers as details.

@@ -1,10 +1,13 @@
 //! The reply to a command.
 
+use otherix_schemas::change::Applied;
 use otherix_schemas::cloudevent::EventEnvelope;
 use otherix_schemas::command::Command;
 use otherix_schemas::enrollment::{JoinTokenView, NodeKeyView};
 use otherix_schemas::network::NetworkView;
-use otherix_schemas::node::{CapacityReceipt, CordonView, JoinAnswer, RemovedNodeView, ReportReceipt};
+use otherix_schemas::node::{
+    CapacityReceipt, CordonView, JoinAnswer, LabelledNodeView, RemovedNodeView, ReportReceipt,
+};
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::request::{Answer, Meta};
 use otherix_schemas::user::UserView;
@@ -19,13 +22,16 @@ use crate::config::StoreIdentity;
 #[serde(untagged)]
 pub enum Reply {
     Network(Box<NetworkView>),
+    AppliedNetwork(Box<Applied<NetworkView>>),
     Vm(Box<VmView>),
+    AppliedVm(Box<Applied<VmView>>),
     User(Box<UserView>),
     JoinToken(Box<JoinTokenView>),
     NodeKey(Box<NodeKeyView>),
     Joined(JoinAnswer),
     Removed(RemovedNodeView),
     Cordoned(CordonView),
+    AppliedNode(Box<Applied<LabelledNodeView>>),
     Capacity(CapacityReceipt),
     Receipt(ReportReceipt),
     Nothing,
@@ -41,8 +47,8 @@ pub fn answer(
     envelopes: &[EventEnvelope],
 ) -> Answer<Reply> {
     let data = match command {
-        Command::Network(_) => network::reply(before, envelopes),
-        Command::Vm(_) => vm::reply(before, envelopes),
+        Command::Network(command) => network::reply(before, command, envelopes),
+        Command::Vm(command) => vm::reply(before, Some(command), envelopes),
         Command::User(command) => user::reply(before, command, envelopes),
         Command::Enrollment(command) => enrollment::reply(before, command, envelopes),
         Command::Node(command) => node::reply(before, identity, command, unknown, envelopes),

@@ -14,7 +14,7 @@ use crate::domain::State;
 
 /// The version of the encoding. Raise it whenever the serialised form of [`State`], or the meaning of a value in it,
 /// changes; a test compares the form with that of a checked-in snapshot.
-pub const FORMAT: u32 = 11;
+pub const FORMAT: u32 = 12;
 
 /// A snapshot as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,8 +22,8 @@ use otherix_schemas::nic::{NicAttached, NicBound};
 use otherix_schemas::node::{NodeCondition, NodeConditionKind, NodeConditionsChanged};
 use otherix_schemas::position::{Epoch, Position};
 use otherix_schemas::user::{UserCreated, UserRevoked, UserRole, UserRoleChanged};
-use otherix_schemas::value::{GatewaySubnet, MacAddress, Mtu, NodeName, UserKey};
-use otherix_schemas::vm::{Arch, CloudInit, Machine, PullPolicy, VmCreated};
+use otherix_schemas::value::{GatewaySubnet, MacAddress, Metadata, Mtu, NodeName, UserKey};
+use otherix_schemas::vm::{Arch, CloudInit, Machine, Power, PullPolicy, VmCreated, VmMoveStarted, VmMoved};
 use otherix_testkit::wait::wait_for;
 use std::sync::Arc;
 use std::time::Duration;
@@ -205,7 +205,7 @@ fn create(number: u32) -> CommandRequest {
         dhcp: None,
         allow_spoofing: false,
     };
-    let network = NewNetwork { name: format!("net-{number}").parse().unwrap(), spec };
+    let network = NewNetwork { name: format!("net-{number}").parse().unwrap(), spec, metadata: Metadata::default() };
     let command = Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network });
     let (actor, correlation_id) = ("admin".parse().unwrap(), CorrelationId::new(Uuid::now_v7()));
     CommandRequest { command, actor, caller: None, correlation_id, cause: Cause::default(), key: None }
@@ -280,8 +280,9 @@ fn later_events(state: &State) -> Vec<EventEnvelope> {
     let member = *state.nodes().keys().next().unwrap();
     let condition = NodeCondition { kind: NodeConditionKind::SetBack, detail: "an older copy".to_owned() };
     let conditions = NodeConditionsChanged { node_id: member, conditions: vec![condition] };
+    let moves = moves(&vm);
     let events: [Event; 6] = [one.into(), two.into(), changed.into(), revoked.into(), vm.into(), conditions.into()];
-    let events = events.into_iter().chain(enrollments(state)).chain(addresses(member));
+    let events = events.into_iter().chain(enrollments(state)).chain(addresses(member)).chain(moves);
     let envelope = |(number, event)| EventEnvelope {
         header: Header {
             cluster: ClusterId::new(Uuid::nil()),
@@ -299,6 +300,24 @@ fn later_events(state: &State) -> Vec<EventEnvelope> {
         event,
     };
     (1..).zip(events).map(envelope).collect()
+}
+
+/// A VM that moves, and one that has moved and whose old node has yet to remove it.
+fn moves(vm: &VmCreated) -> Vec<Event> {
+    let of = |number| VmCreated {
+        vm_id: VmId::new(Uuid::from_u128(number)),
+        name: format!("vm-{number}").parse().unwrap(),
+        ..vm.clone()
+    };
+    let node_id = NodeId::new(Uuid::from_u128(32));
+    let started = |created: VmCreated| {
+        let VmCreated { vm_id, name, image_url, arch, node_id: from_node_id, machine, .. } = created;
+        let (machine, power, timeout_s) = (machine.unwrap(), Power::Running, 60);
+        VmMoveStarted { vm_id, name, image_url, arch, machine, from_node_id, node_id, power, timeout_s }
+    };
+    let (one, two) = (of(30), of(31));
+    let moved = VmMoved { vm_id: two.vm_id, from_node_id: two.node_id, node_id };
+    vec![one.clone().into(), started(one).into(), two.clone().into(), started(two).into(), moved.into()]
 }
 
 /// Networks that assign addresses, and a NIC with one.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use otherix_commands::domain::Vm;
 use otherix_schemas::command::Command;
 use otherix_schemas::enrollment::{EnrollmentCommand, EnrollmentEvent, NewJoinToken, NodeToEnroll};
 use otherix_schemas::event::{Event, StreamId};
@@ -31,7 +32,8 @@ const INSTRUCTIONS: &[Instruction] = &[
 
 /// Commands with so few nodes and resources that nodes are often removed while their reports are awaited.
 pub(crate) fn membership_command() -> impl Strategy<Value = Command> {
-    let result = (0..3, 0u128..8, any::<bool>()).prop_map(|(kind, id, removed)| {
+    // Most VMs are decided within the first events, and so are the moves that a report at one of these ends.
+    let result = (0..4, 0u128..8, any::<bool>(), 1u64..60).prop_map(|(kind, id, removed, generation)| {
         let (outcome, phase) = match removed {
             true => (Outcome::Removed, MachinePhase::Removed),
             false => (Outcome::Ready, MachinePhase::Running),
@@ -39,6 +41,7 @@ pub(crate) fn membership_command() -> impl Strategy<Value = Command> {
         match kind {
             0 => builders::outcome(id, 1, outcome),
             1 => nic_outcome(id, 1, outcome),
+            2 => machine_outcome(id, generation, phase, outcome),
             _ => machine_outcome(id, 1, phase, outcome),
         }
     });
@@ -56,7 +59,9 @@ pub(crate) fn membership_command() -> impl Strategy<Value = Command> {
             .prop_map(|(id, network, node)| create_machine(id, network, node)),
         4 => (0u128..8, prop::sample::select(INSTRUCTIONS)).prop_map(|(id, instruction)| instruct(id, instruction)),
         4 => (0u128..8).prop_map(delete_vm),
-        4 => (0u128..6, 1u64..20, prop::collection::vec(result, 1..4))
+        6 => (0u128..8, prop::option::of(0u128..6)).prop_map(|(id, node)| move_vm(id, node)),
+        1 => (0u128..8).prop_map(cancel_move),
+        6 => (0u128..6, 1u64..20, prop::collection::vec(result, 1..4))
             .prop_map(|(node, sequence, results)| report(node, 1, sequence, results)),
     ]
 }
@@ -109,8 +114,11 @@ pub(crate) fn check_addresses(given: &Given) -> Result<(), TestCaseError> {
 /// What machines take of each node is the sum of those that are on it.
 pub(crate) fn check_allocated(given: &Given) -> Result<(), TestCaseError> {
     for (id, node) in given.state.nodes() {
-        let on_it = given.state.vms().values().filter(|vm| vm.node_id == *id);
-        let machines = on_it.filter_map(|vm| vm.machine.as_ref());
+        // A VM that moves has room on both nodes.
+        let is_on = |vm: &&Vm| vm.node_id == *id || vm.moving.as_ref().is_some_and(|moving| moving.node_id == *id);
+        let on_it: Vec<_> = given.state.vms().values().filter(is_on).collect();
+        prop_assert_eq!(node.vms, on_it.len());
+        let machines = on_it.into_iter().filter_map(|vm| vm.machine.as_ref());
         let sum = machines.map(|machine| Resources::from(&machine.spec)).fold(Resources::default(), Resources::plus);
         prop_assert_eq!(node.allocated, sum);
     }

@@ -22,8 +22,8 @@ use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::RowScope;
 use otherix_schemas::value::{
-    BridgeName, GatewaySubnet, ImageUrl, Ipv4Subnet, MacAddress, MeshPublicKey, Mtu, NetworkName, NodeName, UserId,
-    UserKey, UserName,
+    BridgeName, GatewaySubnet, ImageUrl, Ipv4Subnet, MacAddress, MeshPublicKey, Metadata, Mtu, NetworkName, NodeName,
+    UserId, UserKey, UserName,
 };
 use otherix_schemas::vm::{
     Arch, Instruction, Machine, MachinePhase, MachineStatus, NewVm, PullPolicy, VmCommand, VmCreated, VmDeleted,
@@ -115,7 +115,7 @@ pub(crate) fn spec(bridge: BridgeSpec) -> NetworkSpec {
 }
 
 pub(crate) fn create(id: u128, text: &str, bridge: BridgeSpec) -> Command {
-    let network = NewNetwork { name: name(text), spec: NewNetworkSpec::Bridge(bridge) };
+    let network = NewNetwork { name: name(text), spec: NewNetworkSpec::Bridge(bridge), metadata: Metadata::default() };
     Command::Network(NetworkCommand::Create { network_id: network_id(id), network })
 }
 
@@ -123,6 +123,7 @@ pub(crate) fn create_overlay(id: u128, text: &str, net: &str) -> Command {
     let network = NewNetwork {
         name: name(text),
         spec: NewNetworkSpec::Overlay { subnet: subnet(net), egress: Egress::None, dhcp: None, allow_spoofing: false },
+        metadata: Metadata::default(),
     };
     Command::Network(NetworkCommand::Create { network_id: network_id(id), network })
 }
@@ -175,6 +176,7 @@ pub(crate) fn create_vm_at(id: u128, network: Option<u128>, node: Option<u128>, 
         ip,
         node_id: node.map(node_id),
         machine: None,
+        metadata: otherix_schemas::value::Metadata::default(),
     };
     let mac = u32::try_from(id).unwrap();
     let nic = GeneratedNic { nic_id: nic_id(id), mac };
@@ -209,6 +211,16 @@ pub(crate) fn machine() -> Machine {
 pub(crate) fn instruct(id: u128, instruction: Instruction) -> Command {
     let (vm_id, timeout_s, scope) = (vm_id(id), None, RowScope::Any);
     Command::Vm(VmCommand::Instruct { vm_id, instruction, timeout_s, scope })
+}
+
+/// Moves a VM to a node, or to any.
+pub(crate) fn move_vm(id: u128, node: Option<u128>) -> Command {
+    let (vm_id, node_id, timeout_s, scope) = (vm_id(id), node.map(node_id), 60, RowScope::Any);
+    Command::Vm(VmCommand::Move { vm_id, node_id, timeout_s, scope })
+}
+
+pub(crate) fn cancel_move(id: u128) -> Command {
+    Command::Vm(VmCommand::CancelMove { vm_id: vm_id(id), scope: RowScope::Any })
 }
 
 /// What a node reports of a machine.

@@ -9,7 +9,7 @@ use otherix_commands::writer::{CommandRequest, Refusal};
 use otherix_schemas::command::Command;
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::network::{BridgeSpec, Dhcp, Egress, NetworkCommand, NewNetwork, NewNetworkSpec, Ownership};
-use otherix_schemas::value::{GatewaySubnet, Mtu};
+use otherix_schemas::value::{GatewaySubnet, Metadata, Mtu};
 use uuid::Uuid;
 
 use super::support::{JournalFolder, RunningWriter, create_vm, join, request};
@@ -30,7 +30,11 @@ fn network(network_id: NetworkId) -> CommandRequest {
         dhcp: Some(Dhcp { subnet, dns: true }),
         allow_spoofing: false,
     };
-    let network = NewNetwork { name: "net".parse().unwrap(), spec: NewNetworkSpec::Bridge(bridge) };
+    let network = NewNetwork {
+        name: "net".parse().unwrap(),
+        spec: NewNetworkSpec::Bridge(bridge),
+        metadata: Metadata::default(),
+    };
     request(Command::Network(NetworkCommand::Create { network_id, network }))
 }
 

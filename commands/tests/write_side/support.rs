@@ -150,6 +150,7 @@ pub(crate) fn create(name: &str) -> CommandRequest {
             dhcp: None,
             allow_spoofing: false,
         },
+        metadata: otherix_schemas::value::Metadata::default(),
     };
     request(Command::Network(NetworkCommand::Create { network_id: NetworkId::new(Uuid::now_v7()), network }))
 }
@@ -164,6 +165,7 @@ pub(crate) fn create_vm(number: usize, network_id: NetworkId) -> CommandRequest 
         ip: None,
         node_id: None,
         machine: None,
+        metadata: otherix_schemas::value::Metadata::default(),
     };
     let [a, b, c, d, ..] = Uuid::new_v4().into_bytes();
     let nic = GeneratedNic { nic_id: NicId::new(Uuid::new_v4()), mac: u32::from_le_bytes([a, b, c, d]) };

@@ -136,6 +136,7 @@ impl LabClient {
             ip: None,
             node_id: None,
             machine: None,
+            ..VmDraft::default()
         };
         let created = self.connection.call::<CreateVm>(&draft, options()).await?;
         Ok(created.data.nic.ok_or("the VM has no NIC")?.id)

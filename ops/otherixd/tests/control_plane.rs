@@ -7,6 +7,8 @@
 mod accounts;
 #[path = "control_plane/backup/mod.rs"]
 mod backup;
+#[path = "control_plane/changes.rs"]
+mod changes;
 #[path = "control_plane/daemon.rs"]
 mod daemon;
 #[path = "control_plane/earlier_version.rs"]

@@ -3,9 +3,10 @@
 use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::{DomainEvent, Event};
 use otherix_schemas::id::{NetworkId, NodeId};
-use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent};
+use otherix_schemas::network::{NetworkChanged, NetworkCreated, NetworkDeleted, NetworkEvent};
 use otherix_schemas::node::{NodeEvent, NodeReachable, NodeRemoved, NodeUnreachable};
 use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
+use otherix_schemas::value::Metadata;
 use rusqlite::{Connection, params};
 
 use crate::projection::{ApplyError, execute, integer};
@@ -15,6 +16,7 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
     let header = &envelope.header;
     match &envelope.event {
         Event::Network(NetworkEvent::Created(event)) => created(db, header, event),
+        Event::Network(NetworkEvent::Changed(event)) => changed(db, header, event),
         Event::Network(NetworkEvent::Deleted(event)) => deleted(db, header, event),
         Event::Node(NodeEvent::Joined(event)) => {
             let values = params![event.node_id.to_string(), event.name.as_str()];
@@ -38,19 +40,49 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
 
 fn created(db: &Connection, header: &Header, event: &NetworkCreated) -> Result<(), ApplyError> {
     let id = event.network_id.to_string();
+    let NetworkCreated { network_id, name, spec } = event.clone();
+    let definition = NetworkChanged { network_id, name, spec, metadata: Metadata::default() };
     execute(
         db,
-        "INSERT INTO networks (id, created_position, name_key, type, created, generation, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?2, ?6)",
+        "INSERT INTO networks
+             (id, created_position, name_key, type, created, labels, generation, created_at, updated_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, '{}', ?2, ?6, ?6)",
         params![
             id,
             integer(header.position),
             event.name.key(),
             event.spec.kind().as_str(),
-            serde_json::to_string(&event.to_stored())?,
+            serde_json::to_string(&definition.to_stored())?,
             header.time.unix_micros(),
         ],
     )?;
+    await_reachable(db, &id)
+}
+
+fn changed(db: &Connection, header: &Header, event: &NetworkChanged) -> Result<(), ApplyError> {
+    let id = event.network_id.to_string();
+    let changed = execute(
+        db,
+        "UPDATE networks SET name_key = ?2, created = ?3, labels = ?4, generation = ?5, updated_at = ?6
+         WHERE id = ?1 AND deleted_at IS NULL",
+        params![
+            id,
+            event.name.key(),
+            serde_json::to_string(&event.to_stored())?,
+            serde_json::to_string(&event.metadata.labels)?,
+            integer(header.position),
+            header.time.unix_micros(),
+        ],
+    )?;
+    if changed == 0 {
+        return Ok(());
+    }
+    execute(db, "DELETE FROM awaited WHERE network_id = ?1", [&id])?;
+    await_reachable(db, &id)
+}
+
+/// A client that waits for the network waits for the nodes that are reachable now.
+fn await_reachable(db: &Connection, id: &str) -> Result<(), ApplyError> {
     let awaited = "INSERT INTO awaited (network_id, node_id) SELECT ?1, id FROM network_nodes WHERE reachable";
     execute(db, awaited, [id])?;
     Ok(())
@@ -60,7 +92,7 @@ fn deleted(db: &Connection, header: &Header, event: &NetworkDeleted) -> Result<(
     let id = event.network_id.to_string();
     execute(
         db,
-        "UPDATE networks SET deleted_at = ?2, generation = ?3 WHERE id = ?1",
+        "UPDATE networks SET deleted_at = ?2, updated_at = ?2, generation = ?3 WHERE id = ?1",
         params![id, header.time.unix_micros(), integer(header.position)],
     )?;
     execute(db, "DELETE FROM awaited WHERE network_id = ?1", [&id])?;

@@ -22,9 +22,9 @@ impl Projection for NetworkProjection {
         NAME
     }
 
-    /// 2: the data of the creating event is of version 2.
+    /// 2: the data of the creating event is of version 2. 3: networks can be changed.
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn schema(&self) -> &'static str {

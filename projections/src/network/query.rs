@@ -4,7 +4,7 @@
 use otherix_schemas::event::StoredShape;
 use otherix_schemas::id::NetworkId;
 use otherix_schemas::network::{
-    Lifetime, NetworkCreated, NetworkCreatedV2, NetworkKind, NetworkNodeStatus, NetworkStatus, NetworkView,
+    Lifetime, NetworkChanged, NetworkChangedV1, NetworkKind, NetworkNodeStatus, NetworkStatus, NetworkView,
     UnreportedNode,
 };
 use otherix_schemas::value::NetworkName;
@@ -104,8 +104,8 @@ fn one(db: &Connection, condition: &str, parameters: impl Params) -> Result<Opti
 }
 
 fn view(row: &Row<'_>) -> Result<NetworkView, QueryError> {
-    let stored: NetworkCreatedV2 = serde_json::from_str(text(row, "created")?)?;
-    let NetworkCreated { network_id, name, spec } = stored.upcast()?;
+    let stored: NetworkChangedV1 = serde_json::from_str(text(row, "created")?)?;
+    let NetworkChanged { network_id, name, spec, metadata } = stored.upcast()?;
     let lifetime = Lifetime { created_at: time(row, "created_at")?, deleted_at: optional_time(row, "deleted_at")? };
     let status = NetworkStatus {
         nodes: None,
@@ -115,7 +115,8 @@ fn view(row: &Row<'_>) -> Result<NetworkView, QueryError> {
         expected: count(row, "expected")?,
         warnings: node_warnings(text(row, "node_warnings")?)?,
     };
-    Ok(NetworkView::new(network_id, name, &spec, position(row, "generation")?, lifetime).with_status(status))
+    let view = NetworkView::new(network_id, name, &spec, position(row, "generation")?, lifetime);
+    Ok(view.with_metadata(metadata).with_updated_at(time(row, "updated_at")?).with_status(status))
 }
 
 /// The nodes' warnings as texts that name the node, from pairs of its name and a JSON array.

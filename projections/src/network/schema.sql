@@ -5,11 +5,14 @@ CREATE TABLE networks (
     -- Unique among the networks that are not deleted.
     name_key TEXT NOT NULL,
     type TEXT NOT NULL CHECK (type IN ('bridge', 'overlay')),
-    -- The data of the creating event, in its current version.
+    -- What creates an equal one: the data of `network.changed`, in its current version.
     created TEXT NOT NULL,
+    -- A JSON object; also in `created`.
+    labels TEXT NOT NULL,
     generation INTEGER NOT NULL,
     -- Microseconds since 1970.
     created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
     deleted_at INTEGER
 ) STRICT;
 -- Not UNIQUE: an earlier version compared names by fewer rules.
@@ -38,7 +41,7 @@ CREATE TABLE outcomes (
 CREATE INDEX outcomes_with_warnings ON outcomes (network_id) WHERE warnings <> '[]';
 CREATE INDEX outcomes_by_node ON outcomes (node_id);
 
--- The nodes that were reachable when the network was created: a client that waits for the network waits for these.
+-- The nodes that were reachable when the network was last changed: a client that waits for the network waits for these.
 CREATE TABLE awaited (
     network_id TEXT NOT NULL REFERENCES networks (id) ON DELETE CASCADE,
     node_id TEXT NOT NULL,
@@ -75,6 +78,14 @@ END;
 CREATE TRIGGER network_deleted AFTER UPDATE OF deleted_at ON networks
 WHEN old.deleted_at IS NULL AND new.deleted_at IS NOT NULL BEGIN
     UPDATE network_total SET networks = networks - 1;
+    UPDATE network_counts SET (ready, failed) = (
+        SELECT ready - (status = 'ready'), failed - (status = 'failed') FROM outcomes
+        WHERE network_id = old.id AND outcomes.node_id = network_counts.node_id)
+    WHERE node_id IN (SELECT node_id FROM outcomes WHERE network_id = old.id AND generation = old.generation);
+END;
+-- No report is about the new generation yet.
+CREATE TRIGGER network_changed AFTER UPDATE OF generation ON networks
+WHEN new.deleted_at IS NULL AND old.generation <> new.generation BEGIN
     UPDATE network_counts SET (ready, failed) = (
         SELECT ready - (status = 'ready'), failed - (status = 'failed') FROM outcomes
         WHERE network_id = old.id AND outcomes.node_id = network_counts.node_id)

@@ -5,7 +5,7 @@ use otherix_schemas::event::Event;
 use otherix_schemas::id::NodeId;
 use otherix_schemas::node::{
     MeshPeer, NodeCapacityReported, NodeChanged, NodeCondition, NodeConditionsChanged, NodeCordoned, NodeDescribed,
-    NodeEvent, NodeJoined, NodeReachable, NodeRemoved, NodeUncordoned, NodeUnreachable,
+    NodeEvent, NodeJoined, NodeLabelled, NodeReachable, NodeRemoved, NodeUncordoned, NodeUnreachable,
 };
 use rusqlite::{Connection, params};
 
@@ -37,6 +37,7 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
             execute(db, "DELETE FROM node_conditions WHERE node_id = ?1", [node_id.to_string()])?;
             Ok(())
         }
+        Event::Node(NodeEvent::Labelled(event)) => labelled(db, event),
         Event::Node(NodeEvent::ConditionsChanged(event)) => conditions_changed(db, header, event),
         _ => Ok(()),
     }
@@ -73,6 +74,16 @@ fn set_reachable(db: &Connection, header: &Header, node_id: NodeId, reachable: b
 
 fn set_cordoned(db: &Connection, node_id: NodeId, cordoned: bool) -> Result<(), ApplyError> {
     execute(db, "UPDATE nodes SET cordoned = ?2 WHERE id = ?1", params![node_id.to_string(), cordoned])?;
+    Ok(())
+}
+
+fn labelled(db: &Connection, event: &NodeLabelled) -> Result<(), ApplyError> {
+    let NodeLabelled { node_id, description, labels } = event;
+    execute(
+        db,
+        "UPDATE nodes SET description = ?2, labels = ?3 WHERE id = ?1",
+        params![node_id.to_string(), description.as_ref().map(|text| text.as_str()), serde_json::to_string(labels)?],
+    )?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use rusqlite::{Connection, Params, Row, params};
 
 use crate::projection::integer;
 use crate::query::{
-    Listed, Page, QueryError, all, count, first, optional_json, optional_parsed, parsed, position, texts, time,
+    Listed, Page, QueryError, all, count, first, optional_json, optional_parsed, parsed, position, text, texts, time,
     unquoted,
 };
 
@@ -22,9 +22,12 @@ const SELECT: &str = "
     SELECT nodes.*,
         (SELECT COUNT(*) FROM vms WHERE node_id = nodes.id AND deleted_at IS NULL) AS vms,
         (SELECT COUNT(*) FROM nics WHERE node_id = nodes.id AND NOT detached) AS nics,
-        (SELECT COALESCE(SUM(vcpus), 0) FROM machines WHERE node_id = nodes.id) AS vcpus,
-        (SELECT COALESCE(SUM(memory_mb), 0) FROM machines WHERE node_id = nodes.id) AS memory_mb,
-        (SELECT COALESCE(SUM(disk_gib), 0) FROM machines WHERE node_id = nodes.id) AS disk_gib,
+        (SELECT COALESCE(SUM(vcpus), 0) FROM machines WHERE node_id = nodes.id)
+            + (SELECT COALESCE(SUM(vcpus), 0) FROM moves WHERE node_id = nodes.id) AS vcpus,
+        (SELECT COALESCE(SUM(memory_mb), 0) FROM machines WHERE node_id = nodes.id)
+            + (SELECT COALESCE(SUM(memory_mb), 0) FROM moves WHERE node_id = nodes.id) AS memory_mb,
+        (SELECT COALESCE(SUM(disk_gib), 0) FROM machines WHERE node_id = nodes.id)
+            + (SELECT COALESCE(SUM(disk_gib), 0) FROM moves WHERE node_id = nodes.id) AS disk_gib,
         COALESCE((SELECT ready FROM network_counts WHERE node_id = nodes.id), 0) AS ready,
         COALESCE((SELECT failed FROM network_counts WHERE node_id = nodes.id), 0) AS failed,
         COALESCE((SELECT networks FROM network_total WHERE id = 1), 0) AS networks
@@ -110,6 +113,8 @@ fn view(row: &Row<'_>) -> Result<NodeView, QueryError> {
         reachable_since: time(row, "reachable_since")?,
         joined_at: time(row, "joined_at")?,
         arch: optional_parsed(row, "arch")?,
+        description: optional_parsed(row, "description")?,
+        labels: serde_json::from_str(text(row, "labels")?)?,
         cordoned: row.get("cordoned")?,
         allocated: capacity.as_ref().map(|_| allocated),
         capacity,

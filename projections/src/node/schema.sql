@@ -13,6 +13,10 @@ CREATE TABLE nodes (
     reachable INTEGER NOT NULL DEFAULT 1 CHECK (reachable IN (0, 1)),
     reachable_position INTEGER NOT NULL,
     reachable_since INTEGER NOT NULL,
+    -- NULL for none.
+    description TEXT,
+    -- A JSON object.
+    labels TEXT NOT NULL DEFAULT '{}',
     -- No VMs are placed on it.
     cordoned INTEGER NOT NULL DEFAULT 0 CHECK (cordoned IN (0, 1)),
     -- The place in the mesh: all three, or none for a node that is not in it.

@@ -99,6 +99,8 @@ mod tests {
             reachable_since: second(0),
             joined_at: second(0),
             arch: None,
+            description: None,
+            labels: otherix_schemas::value::Labels::default(),
             cordoned: false,
             capacity: None,
             allocated: None,

@@ -7,9 +7,10 @@ use otherix_schemas::network::{NetworkCreated, NetworkDeleted, NetworkEvent};
 use otherix_schemas::nic::{NicAttached, NicBound, NicDetached, NicEvent};
 use otherix_schemas::node::{NodeDescribed, NodeEvent, NodeReachable, NodeRemoved, NodeUnreachable};
 use otherix_schemas::outcome::{OutcomeStatus, ResourceOutcome, ResourceRef};
-use otherix_schemas::vm::{Power, VmCreated, VmDeleted, VmEvent, VmInstructed};
+use otherix_schemas::vm::{Power, VmCreated, VmDeleted, VmEvent, VmInstructed, VmLabelled};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::moving;
 use crate::projection::{ApplyError, execute, integer};
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "events that no view of this read model shows change nothing")]
@@ -18,6 +19,10 @@ pub(super) fn apply(db: &Connection, envelope: &EventEnvelope) -> Result<(), App
     match &envelope.event {
         Event::Vm(VmEvent::Created(event)) => created(db, header, event),
         Event::Vm(VmEvent::Instructed(event)) => instructed(db, header, event),
+        Event::Vm(VmEvent::MoveStarted(event)) => moving::started(db, header, event),
+        Event::Vm(VmEvent::Moved(event)) => moving::moved(db, header, event),
+        Event::Vm(VmEvent::MoveCancelled(event)) => moving::cancelled(db, header, event),
+        Event::Vm(VmEvent::Labelled(event)) => labelled(db, header, event),
         Event::Vm(VmEvent::Deleted(event)) => deleted(db, header, event),
         Event::Nic(NicEvent::Attached(event)) => attached(db, header, event),
         Event::Nic(NicEvent::Bound(event)) => bound(db, header, event),
@@ -94,12 +99,27 @@ fn instructed(db: &Connection, header: &Header, event: &VmInstructed) -> Result<
     let (id, generation) = (event.vm_id.to_string(), integer(header.position));
     execute(
         db,
-        "UPDATE vms SET generation = ?2, updated_at = ?3 WHERE id = ?1",
+        "UPDATE vms SET generation = ?2, updated_at = ?3, move_error = NULL WHERE id = ?1",
         params![id, generation, header.time.unix_micros()],
     )?;
     let power = event.instruction.leads_to().as_str();
     let values = params![id, power, generation];
     execute(db, "UPDATE machines SET power = ?2, machine_generation = ?3 WHERE vm_id = ?1", values)?;
+    Ok(())
+}
+
+fn labelled(db: &Connection, header: &Header, event: &VmLabelled) -> Result<(), ApplyError> {
+    execute(
+        db,
+        "UPDATE vms SET description = ?2, labels = ?3, generation = ?4, updated_at = ?5 WHERE id = ?1",
+        params![
+            event.vm_id.to_string(),
+            event.description.as_ref().map(|text| text.as_str()),
+            serde_json::to_string(&event.labels)?,
+            integer(header.position),
+            header.time.unix_micros(),
+        ],
+    )?;
     Ok(())
 }
 
@@ -127,6 +147,7 @@ fn machine_reported(
             integer(*generation),
         ],
     )?;
+    moving::reported(db, (&vm, &node), *generation, outcome)?;
     if outcome.status() == OutcomeStatus::Removed {
         execute(
             db,
@@ -152,6 +173,7 @@ fn deleted(db: &Connection, header: &Header, event: &VmDeleted) -> Result<(), Ap
         "UPDATE machines SET machine_generation = ?2, vcpus = 0, memory_mb = 0, disk_gib = 0 WHERE vm_id = ?1",
         values,
     )?;
+    moving::deleted(db, &id)?;
     delete_if_removed(db, &id)
 }
 
@@ -216,9 +238,11 @@ fn node_removed(db: &Connection, event: &NodeRemoved) -> Result<(), ApplyError> 
     execute(
         db,
         "DELETE FROM vms WHERE node_id = ?1 AND deleted_at IS NOT NULL
-         AND NOT EXISTS (SELECT 1 FROM nics WHERE vm_id = vms.id)",
+         AND NOT EXISTS (SELECT 1 FROM nics WHERE vm_id = vms.id)
+         AND NOT EXISTS (SELECT 1 FROM copies WHERE vm_id = vms.id AND node_id <> ?1)",
         [&node],
     )?;
+    moving::node_removed(db, &node)?;
     execute(db, "DELETE FROM vm_nodes WHERE id = ?1", [&node])?;
     Ok(())
 }
@@ -265,12 +289,13 @@ fn reconciled(
 }
 
 /// A deleted VM stays readable until its NICs' taps and its machine are removed.
-fn delete_if_removed(db: &Connection, vm: &str) -> Result<(), ApplyError> {
+pub(super) fn delete_if_removed(db: &Connection, vm: &str) -> Result<(), ApplyError> {
     execute(
         db,
         "DELETE FROM vms WHERE id = ?1 AND deleted_at IS NOT NULL
          AND NOT EXISTS (SELECT 1 FROM nics WHERE vm_id = ?1)
-         AND NOT EXISTS (SELECT 1 FROM machines WHERE vm_id = ?1)",
+         AND NOT EXISTS (SELECT 1 FROM machines WHERE vm_id = ?1)
+         AND NOT EXISTS (SELECT 1 FROM copies WHERE vm_id = ?1)",
         [vm],
     )?;
     Ok(())

@@ -2,6 +2,7 @@
 
 mod answer;
 mod apply;
+mod moving;
 pub mod query;
 
 use otherix_schemas::cloudevent::EventEnvelope;

@@ -4,10 +4,10 @@ use otherix_schemas::id::VmId;
 use otherix_schemas::nic::{NicView, tap_name};
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::position::Position;
-use otherix_schemas::value::VmName;
+use otherix_schemas::value::{NodeName, VmName};
 use otherix_schemas::vm::{
-    Arch, Machine, MachinePhase, MachineStatus, MachineView, Power, VmCreatedV3, VmOwner, VmView, cannot_run,
-    waiting_for_machine, waiting_for_node,
+    Arch, Machine, MachinePhase, MachineStatus, MachineView, Power, VmCreatedV3, VmMoveView, VmOwner, VmView,
+    cannot_run, copy_on, moving_to, waiting_for_machine, waiting_for_node,
 };
 use rusqlite::{Connection, Row, params};
 
@@ -23,9 +23,12 @@ const SELECT: &str = "
         vm_nodes.arch AS node_arch, nics.id AS nic_id, network_id,
         network_name, bridge_name, mac, ip, nics.generation AS nic_generation, status, error, observed_generation,
         reconciled_at, COALESCE(warnings, '[]') AS warnings, power, machine_generation, machine_status, machine_error,
-        COALESCE(machine_warnings, '[]') AS machine_warnings, machine_state, machine_observed
+        COALESCE(machine_warnings, '[]') AS machine_warnings, machine_state, machine_observed,
+        moves.node_id AS move_node_id, targets.name AS move_node_name, progress, since,
+        (SELECT name FROM copies JOIN vm_nodes ON vm_nodes.id = copies.node_id WHERE vm_id = vms.id) AS copy_on
     FROM vms JOIN vm_nodes ON vm_nodes.id = vms.node_id
-        LEFT JOIN nics ON nics.vm_id = vms.id LEFT JOIN machines ON machines.vm_id = vms.id";
+        LEFT JOIN nics ON nics.vm_id = vms.id LEFT JOIN machines ON machines.vm_id = vms.id
+        LEFT JOIN moves ON moves.vm_id = vms.id LEFT JOIN vm_nodes AS targets ON targets.id = moves.node_id";
 
 /// The VM. A deleted one is found until its node has removed its tap.
 ///
@@ -57,7 +60,7 @@ pub fn list(db: &Connection, page: Page) -> Result<Listed<VmView>, QueryError> {
 
 fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
     let created: VmCreatedV3 = serde_json::from_str(text(row, "created")?)?;
-    let VmCreatedV3 { vm_id, name, image_url, arch, node_id, owner, machine } = created;
+    let VmCreatedV3 { vm_id, name, image_url, arch, node_id: _, owner, machine } = created;
     let owner_name = row.get("owner_name")?;
     let created_at = time(row, "created_at")?;
     let deleted_at = optional_time(row, "deleted_at")?;
@@ -68,11 +71,14 @@ fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
         image_url,
         arch,
         owner: owner.map(|id| VmOwner { id, name: owner_name }),
-        node_id,
+        description: optional_parsed(row, "description")?,
+        labels: serde_json::from_str(text(row, "labels")?)?,
+        node_id: parsed(row, "node_id")?,
         node_name: parsed(row, "node_name")?,
         node_reachable: row.get("node_reachable")?,
         nic: None,
         machine: None,
+        moving: moving(row)?,
         status: OutcomeStatus::Ready,
         error: None,
         warnings: texts(row, "warnings")?,
@@ -108,6 +114,12 @@ fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
         }
         view.machine = Some(reported.view);
     }
+    if let Some(VmMoveView { node_name, progress, .. }) = &view.moving {
+        view.status = OutcomeStatus::Pending;
+        view.error = Some(moving_to(node_name, progress.as_deref()));
+    }
+    view.warnings.extend(row.get::<_, Option<String>>("move_error")?);
+    view.warnings.extend(optional_parsed::<NodeName>(row, "copy_on")?.map(|node| copy_on(&node)));
     if let Some(node_arch) = optional_parsed::<Arch>(row, "node_arch")?
         && node_arch != arch
         && deleted_at.is_none()
@@ -115,6 +127,12 @@ fn view(row: &Row<'_>) -> Result<VmView, QueryError> {
         (view.status, view.error) = (OutcomeStatus::Failed, Some(cannot_run(arch, &view.node_name, node_arch)));
     }
     Ok(VmView { nic, ..view })
+}
+
+fn moving(row: &Row<'_>) -> Result<Option<VmMoveView>, QueryError> {
+    let Some(node_id) = optional_parsed(row, "move_node_id")? else { return Ok(None) };
+    let (node_name, since) = (parsed(row, "move_node_name")?, time(row, "since")?);
+    Ok(Some(VmMoveView { node_id, node_name, progress: row.get("progress")?, since }))
 }
 
 /// A machine, and what its node reported of the last decision about it.

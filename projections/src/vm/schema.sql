@@ -7,13 +7,19 @@ CREATE TABLE vms (
     -- The data of the creating event.
     created TEXT NOT NULL,
     node_id TEXT NOT NULL,
+    -- NULL for none.
+    description TEXT,
+    -- A JSON object.
+    labels TEXT NOT NULL DEFAULT '{}',
     -- The name of the owner at the creation; NULL if it is not known.
     owner_name TEXT,
     generation INTEGER NOT NULL,
     -- Microseconds since 1970.
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
-    deleted_at INTEGER
+    deleted_at INTEGER,
+    -- Why it was not moved, the last time; NULL if it was, and after the next decision about it.
+    move_error TEXT
 ) STRICT;
 -- Not UNIQUE: an earlier version compared names by fewer rules.
 CREATE INDEX vms_by_name ON vms (name_key);
@@ -39,6 +45,29 @@ CREATE TABLE machines (
     machine_observed INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX machines_by_node ON machines (node_id, vcpus, memory_mb, disk_gib);
+
+-- The VMs that move to another node: `node_id`.
+CREATE TABLE moves (
+    vm_id TEXT PRIMARY KEY REFERENCES vms (id) ON DELETE CASCADE,
+    node_id TEXT NOT NULL,
+    move_generation INTEGER NOT NULL,
+    -- Microseconds since 1970.
+    since INTEGER NOT NULL,
+    -- What that node reported last of this move: how far it is.
+    progress TEXT,
+    -- What the machine takes of that node, too.
+    vcpus INTEGER NOT NULL,
+    memory_mb INTEGER NOT NULL,
+    disk_gib INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX moves_by_node ON moves (node_id, vcpus, memory_mb, disk_gib);
+
+-- The nodes that have yet to remove what they have of a VM that is not on them.
+CREATE TABLE copies (
+    vm_id TEXT NOT NULL REFERENCES vms (id) ON DELETE CASCADE,
+    node_id TEXT NOT NULL,
+    PRIMARY KEY (vm_id, node_id)
+) STRICT, WITHOUT ROWID;
 
 -- A detached NIC stays until its node has removed its tap.
 CREATE TABLE nics (

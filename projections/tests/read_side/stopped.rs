@@ -25,7 +25,7 @@ async fn a_read_model_stops_before_an_event_until_it_can_be_applied() {
     let read = ReadSide::start(&write, folder.path()).await;
     write.create("a").await;
     read.reach(write.head()).await;
-    read.sql("INSERT INTO networks VALUES ('x', 2, 'b', 'overlay', '{}', 999, 0, NULL)");
+    read.sql("INSERT INTO networks VALUES ('x', 2, 'b', 'overlay', '{}', '{}', 999, 0, 0, NULL)");
     write.create("b").await;
     write.create("c").await;
     let error = wait_for(DEADLINE, "an error", async || read.error()).await;

@@ -136,7 +136,14 @@ pub(crate) fn create(network_id: NetworkId, name: &str) -> Command {
         dhcp: None,
         allow_spoofing: false,
     };
-    Command::Network(NetworkCommand::Create { network_id, network: NewNetwork { name: name.parse().unwrap(), spec } })
+    Command::Network(NetworkCommand::Create {
+        network_id,
+        network: NewNetwork {
+            name: name.parse().unwrap(),
+            spec,
+            metadata: otherix_schemas::value::Metadata::default(),
+        },
+    })
 }
 
 /// Creates a VM, with a NIC if a network is given; the NIC has the VM's number. The control plane chooses the node.
@@ -152,6 +159,7 @@ pub(crate) fn create_vm(vm: u128, name: &str, network_id: Option<NetworkId>) -> 
         ip: None,
         node_id: None,
         machine: None,
+        metadata: otherix_schemas::value::Metadata::default(),
     };
     Command::Vm(VmCommand::Create { vm_id, nic, vm: Box::new(vm), owner: "admin".parse().unwrap() })
 }

@@ -197,7 +197,7 @@ mod tests {
             assert!(bad.parse::<EventType>().is_err(), "{bad}");
         }
         let error = "network.painted".parse::<EventType>().unwrap_err().to_string();
-        assert!(error.ends_with("there are network.created, network.deleted"), "{error}");
+        assert!(error.ends_with("there are network.changed, network.created, network.deleted"), "{error}");
     }
 
     #[test]

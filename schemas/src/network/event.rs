@@ -11,12 +11,13 @@ use crate::event::{
     StreamId,
 };
 use crate::id::NetworkId;
-use crate::value::{GatewaySubnet, Ipv4Subnet, Mtu, NetworkName, VlanId, Vni};
+use crate::value::{Description, GatewaySubnet, Ipv4Subnet, Labels, Metadata, Mtu, NetworkName, VlanId, Vni};
 
 /// Every stored shape of a network's events.
 pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<NetworkCreatedV1>(),
     EventDeclaration::of::<NetworkCreatedV2>(),
+    EventDeclaration::of::<NetworkChangedV1>(),
     EventDeclaration::of::<NetworkDeletedV1>(),
 ];
 
@@ -24,6 +25,7 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkEvent {
     Created(NetworkCreated),
+    Changed(NetworkChanged),
     Deleted(NetworkDeleted),
 }
 
@@ -31,6 +33,7 @@ impl NetworkEvent {
     pub(crate) fn accept<V: EventVisitor>(&self, visitor: V) -> V::Output {
         match self {
             Self::Created(event) => visitor.visit(event),
+            Self::Changed(event) => visitor.visit(event),
             Self::Deleted(event) => visitor.visit(event),
         }
     }
@@ -42,6 +45,16 @@ pub struct NetworkCreated {
     pub network_id: NetworkId,
     pub name: NetworkName,
     pub spec: NetworkSpec,
+}
+
+/// A network was changed, or described: this is all of its definition. Type, bridge and VNI are as before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkChanged {
+    pub network_id: NetworkId,
+    /// Repeated for consumers that see only this event.
+    pub name: NetworkName,
+    pub spec: NetworkSpec,
+    pub metadata: Metadata,
 }
 
 /// A network was deleted: nodes remove what they have of it.
@@ -85,6 +98,44 @@ impl DomainEvent for NetworkCreated {
 
     fn into_event(self) -> Event {
         Event::Network(NetworkEvent::Created(self))
+    }
+}
+
+impl DomainEvent for NetworkChanged {
+    type Stored = NetworkChangedV1;
+
+    fn stream_id(&self) -> StreamId {
+        StreamId::Network(self.network_id)
+    }
+
+    fn to_stored(&self) -> NetworkChangedV1 {
+        let Self { network_id, name, spec, metadata } = self.clone();
+        let Metadata { description, labels } = metadata;
+        let network = NetworkCreated { network_id, name, spec }.to_stored();
+        let NetworkCreatedV2 { network_id, name, kind, bridge_name, managed, egress, subnet, gateway, .. } = network;
+        let NetworkCreatedV2 { dhcp, dns, allow_spoofing, mtu, vlan, vni, .. } = network;
+        NetworkChangedV1 {
+            network_id,
+            name,
+            kind,
+            bridge_name,
+            managed,
+            egress,
+            subnet,
+            gateway,
+            dhcp,
+            dns,
+            allow_spoofing,
+            mtu,
+            vlan,
+            vni,
+            description,
+            labels,
+        }
+    }
+
+    fn into_event(self) -> Event {
+        Event::Network(NetworkEvent::Changed(self))
     }
 }
 
@@ -161,6 +212,41 @@ pub struct NetworkCreatedV2 {
     pub vni: Option<Vni>,
 }
 
+/// A network was changed, or described: this is all of its definition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkChangedV1 {
+    pub network_id: NetworkId,
+    pub name: NetworkName,
+    /// As before.
+    #[serde(rename = "type")]
+    pub kind: NetworkKind,
+    /// As before.
+    pub bridge_name: String,
+    /// As before.
+    pub managed: bool,
+    pub egress: EgressV1,
+    /// Present with egress `nat`, with DHCP, and for overlays.
+    pub subnet: Option<Ipv4Subnet>,
+    /// The nodes' address in the subnet; present with egress `nat` and with DHCP.
+    pub gateway: Option<Ipv4Addr>,
+    /// Whether the network assigns addresses of the subnet to its guests: `ip` of `nic.attached`.
+    pub dhcp: bool,
+    /// Whether the gateway resolves names; only with DHCP.
+    pub dns: bool,
+    /// Whether guests may send from other addresses than those of their NICs.
+    pub allow_spoofing: bool,
+    pub mtu: Mtu,
+    /// The VLAN on the bridge; null is untagged.
+    pub vlan: Option<VlanId>,
+    /// As before; present for overlays.
+    pub vni: Option<Vni>,
+    /// What the network is for; it has no effect on nodes.
+    pub description: Option<Description>,
+    /// They have no effect on nodes.
+    pub labels: Labels,
+}
+
 /// How guests of a network reach addresses outside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -215,7 +301,7 @@ impl StoredShape for NetworkCreatedV2 {
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A network was created";
     const PROVENANCE: EventProvenance =
-        EventProvenance { when: "A network is created.", requests: &["network.create"], causes: &[] };
+        EventProvenance { when: "A network is created.", requests: &["network.create", "network.apply"], causes: &[] };
     type Event = NetworkCreated;
 
     fn upcast(self) -> Result<NetworkCreated, StoredError> {
@@ -256,6 +342,41 @@ impl StoredShape for NetworkCreatedV2 {
         // The shape can express more than the spec, such as an overlay's egress: such fields must have the derived
         // value.
         if event.to_stored() == self { Ok(event) } else { Err(inconsistent()) }
+    }
+}
+
+impl StoredShape for NetworkChangedV1 {
+    const TYPE: &'static str = "dev.otherix.network.changed.v1";
+    const FAMILY: Family = Family::Decision;
+    const SUMMARY: &'static str = "A network was changed";
+    const PROVENANCE: EventProvenance = EventProvenance {
+        when: "A network is changed, or is created with a description or labels.",
+        requests: &["network.change", "network.apply", "network.create"],
+        causes: &["network.created"],
+    };
+    type Event = NetworkChanged;
+
+    fn upcast(self) -> Result<NetworkChanged, StoredError> {
+        let Self { network_id, name, kind, bridge_name, managed, egress, subnet, gateway, .. } = self;
+        let Self { dhcp, dns, allow_spoofing, mtu, vlan, vni, description, labels, .. } = self;
+        let network = NetworkCreatedV2 {
+            network_id,
+            name,
+            kind,
+            bridge_name,
+            managed,
+            egress,
+            subnet,
+            gateway,
+            dhcp,
+            dns,
+            allow_spoofing,
+            mtu,
+            vlan,
+            vni,
+        };
+        let NetworkCreated { network_id, name, spec } = network.upcast()?;
+        Ok(NetworkChanged { network_id, name, spec, metadata: Metadata { description, labels } })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Networks: definition, rules, commands, queries, events and view.
 
+mod change;
 mod command;
 mod event;
 mod query;
@@ -7,6 +8,7 @@ mod rules;
 mod spec;
 mod view;
 
+pub use self::change::*;
 pub use self::command::*;
 pub use self::event::*;
 pub use self::query::*;

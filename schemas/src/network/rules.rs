@@ -8,7 +8,9 @@ use super::{
     BridgeSpec, Dhcp, Egress, NetworkDraft, NetworkKind, NetworkPageRequest, NewNetwork, NewNetworkSpec, Ownership,
 };
 use crate::json_field::{boolean, integer, text};
-use crate::value::{BridgeName, GatewaySubnet, Ipv4Subnet, Mtu, NetworkName, SubnetError, VlanId};
+use crate::value::{
+    BridgeName, GatewaySubnet, Ipv4Subnet, Metadata, Mtu, NetworkName, SubnetError, VlanId, labels_from_json,
+};
 use crate::violations::Violations;
 
 impl NetworkDraft {
@@ -32,6 +34,8 @@ impl NetworkDraft {
                 "allow_spoofing" => draft.allow_spoofing = boolean(&field, &value, v),
                 "mtu" => draft.mtu = integer(&field, &value, v),
                 "vlan" => draft.vlan = integer(&field, &value, v),
+                "description" => draft.description = text(&field, value, v),
+                "labels" => draft.labels = labels_from_json(value, v),
                 _ => v.add(&field, "is not a field of a network"),
             }
         }
@@ -52,6 +56,7 @@ impl NetworkDraft {
             None => Some(NetworkKind::Bridge),
             Some(text) => v.check("type", text.parse()),
         };
+        let metadata = Metadata::check(self.description.as_deref(), self.labels.as_ref(), v);
         let fields = ParsedFields::parse(self, v);
         let spec = match kind {
             Some(NetworkKind::Bridge) => bridge(self, fields, mesh, v).map(NewNetworkSpec::Bridge),
@@ -59,7 +64,7 @@ impl NetworkDraft {
             None => None,
         };
         match (name, spec) {
-            (Some(name), Some(spec)) if violations.is_empty() => Ok(NewNetwork { name, spec }),
+            (Some(name), Some(spec)) if violations.is_empty() => Ok(NewNetwork { name, spec, metadata }),
             _ => Err(violations),
         }
     }

@@ -1,10 +1,12 @@
 //! A network's definition: as a client sent it ([`NetworkDraft`]), validated ([`NewNetwork`]) and decided
 //! ([`NetworkSpec`]).
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::value::{BridgeName, GatewaySubnet, Ipv4Subnet, Mtu, NetworkName, VlanId, Vni};
+use crate::value::{BridgeName, GatewaySubnet, Ipv4Subnet, Metadata, Mtu, NetworkName, VlanId, Vni};
 
 /// A network as a client sends it, not yet validated.
 ///
@@ -52,6 +54,13 @@ pub struct NetworkDraft {
     /// VLAN id on the bridge, 1 to 4094 (default: untagged).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan: Option<i64>,
+    /// What it is for: 1 to 512 characters on one line. It has no effect on nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// At most 32, with keys of 1 to 63 of `a-z0-9./-` and values of at most 63 of `A-Za-z0-9._/-`. They have no
+    /// effect on nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// The type of a network.
@@ -101,6 +110,7 @@ impl std::fmt::Display for NetworkKind {
 pub struct NewNetwork {
     pub name: NetworkName,
     pub spec: NewNetworkSpec,
+    pub metadata: Metadata,
 }
 
 /// The spec of a network that is to be created.

@@ -10,7 +10,7 @@ use crate::id::{NetworkId, NodeId};
 use crate::outcome::OutcomeStatus;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
-use crate::value::{GatewaySubnet, Ipv4Subnet, Mtu, NetworkName, NodeName, VlanId, Vni};
+use crate::value::{Description, GatewaySubnet, Ipv4Subnet, Labels, Metadata, Mtu, NetworkName, NodeName, VlanId, Vni};
 
 /// A network's egress in a view.
 pub type EgressView = EgressV1;
@@ -44,6 +44,12 @@ pub struct NetworkView {
     pub allow_spoofing: bool,
     /// The VNI of an overlay.
     pub vni: Option<Vni>,
+    /// What it is for; absent if nobody has said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Description>,
+    /// Absent if there are none.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// The position of the last decision about the network.
     pub generation: Position,
     pub created_at: Timestamp,
@@ -130,12 +136,27 @@ impl NetworkView {
             dns: spec.dhcp().is_some_and(|dhcp| dhcp.dns),
             allow_spoofing: spec.allows_spoofing(),
             vni: spec.vni(),
+            description: None,
+            labels: Labels::default(),
             generation,
             created_at,
             updated_at: deleted_at.unwrap_or(created_at),
             deleted_at,
             status: NetworkStatus::default(),
         }
+    }
+
+    /// Replaces description and labels.
+    #[must_use]
+    pub fn with_metadata(self, metadata: Metadata) -> Self {
+        let Metadata { description, labels } = metadata;
+        Self { description, labels, ..self }
+    }
+
+    /// Replaces the time of the last decision.
+    #[must_use]
+    pub fn with_updated_at(self, updated_at: Timestamp) -> Self {
+        Self { updated_at, ..self }
     }
 
     /// Replaces the status.

@@ -198,9 +198,9 @@ impl StoredShape for NicBoundV1 {
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A NIC's tap was assigned to a node";
     const PROVENANCE: EventProvenance = EventProvenance {
-        when: "A VM with a network is created: the NIC is on the VM's node.",
-        requests: &["vm.create"],
-        causes: &["vm.created"],
+        when: "A VM with a network is created or has moved to another node: the NIC is on the VM's node.",
+        requests: &["vm.create", "node.report"],
+        causes: &["node.reachable", "node.reconciled", "vm.created"],
     };
     type Event = NicBound;
 

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     NodeById, NodeCapacityReported, NodeConditionsChanged, NodeReport, REPORT_BYTES_MAX, REPORT_RESULTS_MAX,
@@ -41,6 +42,8 @@ pub enum NodeCommand {
     Remove { node_id: NodeId },
     /// Place no VMs on a node, or place VMs on it again.
     Cordon { node_id: NodeId, cordoned: bool },
+    /// Change what people say about a node.
+    Change { node_id: NodeId, changes: Map<String, Value> },
     /// Record what a node offers to machines.
     RecordCapacity(NodeCapacityReported),
     /// Record the outcomes that a node reports.

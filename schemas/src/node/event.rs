@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     NodeCapacityReported, NodeCapacityReportedV1, NodeConditionsChanged, NodeConditionsChangedV1, NodeCordoned,
-    NodeCordonedV1, NodeUncordoned, NodeUncordonedV1,
+    NodeCordonedV1, NodeLabelled, NodeLabelledV1, NodeUncordoned, NodeUncordonedV1,
 };
 use crate::event::{
     Assigned, DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape,
@@ -35,6 +35,7 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<NodeCordonedV1>(),
     EventDeclaration::of::<NodeUncordonedV1>(),
     EventDeclaration::of::<NodeCapacityReportedV1>(),
+    EventDeclaration::of::<NodeLabelledV1>(),
 ];
 
 /// An event of a node.
@@ -51,6 +52,7 @@ pub enum NodeEvent {
     Cordoned(NodeCordoned),
     Uncordoned(NodeUncordoned),
     CapacityReported(NodeCapacityReported),
+    Labelled(NodeLabelled),
 }
 
 impl NodeEvent {
@@ -67,6 +69,7 @@ impl NodeEvent {
             Self::Cordoned(event) => visitor.visit(event),
             Self::Uncordoned(event) => visitor.visit(event),
             Self::CapacityReported(event) => visitor.visit(event),
+            Self::Labelled(event) => visitor.visit(event),
         }
     }
 }
@@ -438,6 +441,9 @@ node_event!(
             "nic.detached",
             "vm.created",
             "vm.instructed",
+            "vm.move-started",
+            "vm.moved",
+            "vm.move-cancelled",
             "vm.deleted",
             "node.reachable"
         ]

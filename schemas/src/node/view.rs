@@ -10,7 +10,7 @@ use crate::id::{NetworkId, NodeId};
 use crate::outcome::OutcomeStatus;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
-use crate::value::{MeshEndpoint, MeshPublicKey, NetworkName, NodeName};
+use crate::value::{Description, Labels, MeshEndpoint, MeshPublicKey, NetworkName, NodeName};
 use crate::vm::Arch;
 
 /// A node, and the status of the networks on it.
@@ -26,6 +26,12 @@ pub struct NodeView {
     /// The architecture of the VMs that the node can run; absent if it has not told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arch: Option<Arch>,
+    /// What it is for; absent if nobody has said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Description>,
+    /// Absent if there are none.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// No VMs are placed on it, for maintenance; absent if they are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cordoned: bool,

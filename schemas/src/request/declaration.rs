@@ -124,9 +124,13 @@ impl Request {
         let commands = [
             network::COMMANDS,
             vm::COMMANDS,
+            vm::APPLY_COMMANDS,
+            vm::LABEL_COMMANDS,
             vm::POWER_COMMANDS,
+            vm::MOVE_COMMANDS,
             node::COMMANDS,
             node::CORDON_COMMANDS,
+            node::LABEL_COMMANDS,
             node::CAPACITY_COMMANDS,
             user::COMMANDS,
             enrollment::COMMANDS,

@@ -1,13 +1,15 @@
 //! Commands on VMs.
 
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{Instruction, NewVm, VmById, VmDraft, VmView};
 use crate::command::{Command, CommandInputs};
 use crate::error::ErrorBody;
-use crate::id::VmId;
+use crate::id::{NodeId, VmId};
 use crate::nic::GeneratedNic;
 use crate::permission::Permission;
+use crate::position::Position;
 use crate::request::{Request, RequestKind, RequestType, parse_body};
 use crate::user::RowScope;
 use crate::value::UserId;
@@ -28,6 +30,25 @@ pub enum VmCommand {
         /// Who owns it then.
         owner: UserId,
     },
+    /// Create a VM as [`VmCommand::Create`] does, unless it is so already.
+    Apply {
+        /// Generated for the request.
+        vm_id: VmId,
+        nic: GeneratedNic,
+        vm: Box<NewVm>,
+        owner: UserId,
+        /// The VMs that the caller may change.
+        scope: RowScope,
+    },
+    /// Change what people say about a VM.
+    Change {
+        vm_id: VmId,
+        /// It is refused if the VM is of another generation.
+        if_generation: Option<Position>,
+        changes: Map<String, Value>,
+        /// The VMs that the caller may change.
+        scope: RowScope,
+    },
     /// Delete a VM and its NIC.
     Delete {
         vm_id: VmId,
@@ -41,6 +62,22 @@ pub enum VmCommand {
         /// How long the guest may take to shut down, for instructions that shut down.
         timeout_s: Option<u32>,
         /// The VMs that the caller may instruct.
+        scope: RowScope,
+    },
+    /// Move a VM to another node.
+    Move {
+        vm_id: VmId,
+        /// Where to; chosen if it is not given.
+        node_id: Option<NodeId>,
+        /// How long the guest may take to shut down, in seconds.
+        timeout_s: u32,
+        /// The VMs that the caller may move.
+        scope: RowScope,
+    },
+    /// Let a VM that moves stay on its node.
+    CancelMove {
+        vm_id: VmId,
+        /// The VMs that the caller may move.
         scope: RowScope,
     },
     /// Record that the caller begins to type at the console of a VM.

@@ -4,7 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Arch, Instruction, Machine};
+use super::{
+    Arch, Instruction, Machine, VmLabelled, VmLabelledV1, VmMoveCancelled, VmMoveCancelledV1, VmMoveStarted,
+    VmMoveStartedV1, VmMoved, VmMovedV1,
+};
 use crate::event::{
     DomainEvent, Event, EventDeclaration, EventProvenance, EventVisitor, Family, StoredError, StoredShape, StreamId,
     same_shape,
@@ -18,7 +21,11 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
     EventDeclaration::of::<VmCreatedV2>(),
     EventDeclaration::of::<VmCreatedV3>(),
     EventDeclaration::of::<VmInstructedV1>(),
+    EventDeclaration::of::<VmMoveStartedV1>(),
+    EventDeclaration::of::<VmMovedV1>(),
+    EventDeclaration::of::<VmMoveCancelledV1>(),
     EventDeclaration::of::<VmConsoleOpenedV1>(),
+    EventDeclaration::of::<VmLabelledV1>(),
     EventDeclaration::of::<VmDeletedV1>(),
 ];
 
@@ -27,7 +34,11 @@ pub(crate) const EVENTS: &[EventDeclaration] = &[
 pub enum VmEvent {
     Created(VmCreated),
     Instructed(VmInstructed),
+    MoveStarted(VmMoveStarted),
+    Moved(VmMoved),
+    MoveCancelled(VmMoveCancelled),
     ConsoleOpened(VmConsoleOpened),
+    Labelled(VmLabelled),
     Deleted(VmDeleted),
 }
 
@@ -36,7 +47,11 @@ impl VmEvent {
         match self {
             Self::Created(event) => visitor.visit(event),
             Self::Instructed(event) => visitor.visit(event),
+            Self::MoveStarted(event) => visitor.visit(event),
+            Self::Moved(event) => visitor.visit(event),
+            Self::MoveCancelled(event) => visitor.visit(event),
             Self::ConsoleOpened(event) => visitor.visit(event),
+            Self::Labelled(event) => visitor.visit(event),
             Self::Deleted(event) => visitor.visit(event),
         }
     }
@@ -220,7 +235,7 @@ impl StoredShape for VmCreatedV3 {
     const FAMILY: Family = Family::Decision;
     const SUMMARY: &'static str = "A VM was created, and placed on a node";
     const PROVENANCE: EventProvenance =
-        EventProvenance { when: "A VM is created.", requests: &["vm.create"], causes: &[] };
+        EventProvenance { when: "A VM is created.", requests: &["vm.create", "vm.apply"], causes: &[] };
     type Event = VmCreated;
 
     fn upcast(self) -> Result<VmCreated, StoredError> {

@@ -132,12 +132,17 @@ fn plain(body: &[u8], inputs: CommandInputs<'_>, instruction: Instruction) -> Re
 
 fn shutdown(body: &[u8], inputs: CommandInputs<'_>, instruction: Instruction) -> Result<Command, ErrorBody> {
     let Shutdown { id, timeout_s } = parse_body(body)?;
-    let timeout_s = timeout_s.unwrap_or(SHUTDOWN_S);
+    let timeout_s = check_timeout(timeout_s.unwrap_or(SHUTDOWN_S))?;
+    Ok(instruct(id, instruction, Some(timeout_s), inputs))
+}
+
+/// Checks how long a guest may take to shut down, in seconds.
+pub(super) fn check_timeout(timeout_s: u32) -> Result<u32, ErrorBody> {
     if timeout_s > SHUTDOWN_MAX_S {
         let rule = format_args!("must be 0 to {SHUTDOWN_MAX_S}, not {timeout_s}");
         return Err(Violations::one("timeout_s", rule).into());
     }
-    Ok(instruct(id, instruction, Some(timeout_s), inputs))
+    Ok(timeout_s)
 }
 
 fn instruct(vm_id: VmId, instruction: Instruction, timeout_s: Option<u32>, inputs: CommandInputs<'_>) -> Command {

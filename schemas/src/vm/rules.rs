@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Arch, MachineDraft, NewVm, VmDraft};
 use crate::json_field::{object, text};
-use crate::value::{ImageUrl, VmName};
+use crate::value::{ImageUrl, Metadata, VmName, labels_from_json};
 use crate::violations::Violations;
 
 impl VmDraft {
@@ -27,6 +27,8 @@ impl VmDraft {
                 "machine" => {
                     draft.machine = object(&field, value, v).map(|fields| MachineDraft::from_json(fields, v));
                 }
+                "description" => draft.description = text(&field, value, v),
+                "labels" => draft.labels = labels_from_json(value, v),
                 _ => v.add(&field, "is not a field of a VM"),
             }
         }
@@ -38,7 +40,7 @@ impl VmDraft {
     /// # Errors
     /// Every rule that the draft violates.
     pub fn check(&self) -> Result<NewVm, Violations> {
-        let Self { name, image_url, arch, network_id, ip, node_id, machine } = self;
+        let Self { name, image_url, arch, network_id, ip, node_id, machine, description, labels } = self;
         let mut violations = Violations::default();
         let v = &mut violations;
         VmName::violations(name).for_each(|rule| v.add("name", rule));
@@ -53,9 +55,10 @@ impl VmDraft {
         let network_id = network_id.as_ref().and_then(|id| v.check("network_id", id.parse()));
         let node_id = node_id.as_ref().and_then(|id| v.check("node_id", id.parse()));
         let machine = machine.as_ref().and_then(|machine| machine.check(v));
+        let metadata = Metadata::check(description.as_deref(), labels.as_ref(), v);
         match (name, image_url, arch) {
             (Some(name), Some(image_url), Some(arch)) if violations.is_empty() => {
-                Ok(NewVm { name, image_url, arch, network_id, ip, node_id, machine })
+                Ok(NewVm { name, image_url, arch, network_id, ip, node_id, machine, metadata })
             }
             _ => Err(violations),
         }

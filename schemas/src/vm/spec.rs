@@ -1,5 +1,6 @@
 //! A VM's definition: as a client sent it ([`VmDraft`]) and validated ([`NewVm`]).
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use schemars::JsonSchema;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Machine, MachineDraft};
 use crate::id::{NetworkId, NodeId};
-use crate::value::{ImageUrl, VmName};
+use crate::value::{ImageUrl, Metadata, VmName};
 
 /// A VM as a client sends it, not yet validated. `image_url` and `arch` are required.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -33,6 +34,12 @@ pub struct VmDraft {
     /// What the node is to run (default: nothing; the VM is a NIC for a machine that somebody else runs).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineDraft>,
+    /// What it is for: 1 to 512 characters on one line. It has no effect on nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// At most 32, with keys of 1 to 63 of `a-z0-9./-` and values of at most 63 of `A-Za-z0-9._/-`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// A validated VM, which can be created if its network and node exist.
@@ -49,6 +56,7 @@ pub struct NewVm {
     pub node_id: Option<NodeId>,
     /// What the node is to run; `None` if nothing.
     pub machine: Option<Machine>,
+    pub metadata: Metadata,
 }
 
 /// A processor architecture.

@@ -3,13 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Arch, MachinePhase, Power, PullPolicy};
+use super::{Arch, MachinePhase, Power, PullPolicy, VmMoveView};
 use crate::id::{NodeId, VmId};
 use crate::nic::NicView;
 use crate::outcome::OutcomeStatus;
 use crate::position::Position;
 use crate::timestamp::Timestamp;
-use crate::value::{ImageDigest, ImageUrl, NodeName, UserId, VmName};
+use crate::value::{Description, ImageDigest, ImageUrl, Labels, NodeName, UserId, VmName};
 
 /// A VM and its status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +21,12 @@ pub struct VmView {
     /// The user that created it; absent if none is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<VmOwner>,
+    /// What it is for; absent if nobody has said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Description>,
+    /// Absent if there are none.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// The node that it is placed on.
     pub node_id: NodeId,
     pub node_name: NodeName,
@@ -30,9 +36,12 @@ pub struct VmView {
     pub nic: Option<NicView>,
     /// What its node runs and how that is; null if nothing.
     pub machine: Option<MachineView>,
+    /// Where it moves to; absent if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<VmMoveView>,
     /// The status of its NIC and its machine: `ready` if the NIC is and the machine does what it is to do, `failed` if
-    /// one of them is or the node is of another architecture. `pending` until the node has reported; `removed` once it
-    /// is deleted and the node has removed its tap and its machine.
+    /// one of them is or the node is of another architecture. `pending` until the node has reported, and while it
+    /// moves; `removed` once it is deleted and the node has removed its tap and its machine.
     pub status: OutcomeStatus,
     /// What it waits for (`pending`), or why it failed (`failed`); null otherwise.
     pub error: Option<String>,

@@ -13,6 +13,7 @@
 //! half is ever taken for whole; a kill at any moment leaves at most a part, which is resumed or removed. Pins are
 //! files, and survive the agent.
 
+mod add;
 mod error;
 mod pull;
 mod record;

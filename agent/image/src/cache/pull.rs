@@ -90,7 +90,7 @@ impl Cache {
         self.fetch(request, known.as_ref(), cancel, progress)
     }
 
-    fn turn(&self, name: &str, cancel: &Cancel) -> Result<turn::Turn, PullError> {
+    pub(super) fn turn(&self, name: &str, cancel: &Cancel) -> Result<turn::Turn, PullError> {
         let path = self.store.turn(name);
         let turn = turn::wait(&path, cancel).map_err(|source| failed("lock", &path, source))?;
         turn.ok_or(PullError::Fetch(FetchError::Cancelled))

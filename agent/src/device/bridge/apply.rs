@@ -141,7 +141,10 @@ fn repair_link(kernel: &mut Kernel, index: u32, changes: &BridgeChanges, owner: 
         // If the MTU was too small for IPv6, the kernel has discarded the setting that disables IPv6.
         kernel.disable_ipv6_of(index);
     }
-    repaired.map(drop).map_err(|error| error.to_string())
+    repaired.map(drop).map_err(|error| match error.errno() {
+        Some(EOPNOTSUPP) if changes.settings.contains(&BridgeSetting::VlanFiltering(true)) => NO_VLANS.to_owned(),
+        _ => error.to_string(),
+    })
 }
 
 /// Creates a bridge that is down and has a temporary name and no alias: the kernel ignores an alias in this request.

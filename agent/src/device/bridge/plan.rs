@@ -61,7 +61,9 @@ fn group(context: &PlanContext<'_>, id: NetworkId, bridge: &DesiredBridge, link:
     }
     let gateway = bridge.nat.map(Gateway::bridge_address);
     let mut addresses = context.observed.ip.addresses.get(&link.index).into_iter().flatten();
-    let has_address = addresses.any(|address| Some(*address) != gateway);
+    let former = context.desired.former_addresses.get(&id);
+    let is_former = |address| former.is_some_and(|former| former.contains(address));
+    let has_address = addresses.any(|address| Some(*address) != gateway && !is_former(address));
     if has_address { LinkGroup::HostBridge } else { LinkGroup::IsolatedBridge }
 }
 

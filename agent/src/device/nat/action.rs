@@ -41,7 +41,7 @@ pub struct ConfigureGateway {
     /// The address to add.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
-    /// The address to remove, because with it the node would be cut off.
+    /// The address to remove: with it the node would be cut off, or it is that of a former gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remove: Option<Address>,
     /// The address whose connected routes to add.

@@ -111,12 +111,13 @@ fn is_absent(error: &RequestError) -> bool {
 
 impl ConfigureGateway {
     fn configure(&self, kernel: &mut Kernel) -> Result<(), String> {
-        if let Some(address) = self.address {
-            kernel.request(ip::add_address(self.index, address)).map_err(|error| error.to_string())?;
-        }
+        // First: a new address in the subnet of a former one would be removed with it, as a secondary one.
         if let Some(address) = self.remove {
             let removed = kernel.request(ip::delete_address(self.index, address));
             removed.map(drop).or_else(|error| if is_absent(&error) { Ok(()) } else { Err(error.to_string()) })?;
+        }
+        if let Some(address) = self.address {
+            kernel.request(ip::add_address(self.index, address)).map_err(|error| error.to_string())?;
         }
         if let Some(address) = self.routes {
             let added = kernel.exchange(ip::add_connected_routes(self.index, address).into());

@@ -138,7 +138,10 @@ impl NodeAddresses {
         let link = survey.best_of(id.uuid(), BRIDGE, &bridge.name).0;
         let own = link.map(|link| link.index);
         let has_address = own.is_some_and(|index| observed.ip.has(index, gateway.bridge_address()));
-        let is_configured = has_address || own.is_some_and(|index| observed.ip.forwarding.contains(&index));
+        // A bridge that was another gateway before forwards because of that.
+        let was_another = inputs.desired.former_addresses.contains_key(&id);
+        let forwards = own.is_some_and(|index| observed.ip.forwarding.contains(&index));
+        let is_configured = has_address || (forwards && !was_another);
         let generation = inputs.desired.networks.get(&id).map(|network| network.generation);
         let withdrawal = observed.withdrawn.get(&id).filter(|withdrawal| Some(withdrawal.generation) == generation);
         let withdrawn = withdrawal.map(|withdrawal| withdrawal.reason.clone());

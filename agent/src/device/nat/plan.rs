@@ -12,6 +12,7 @@ use crate::engine::kind::PlannedOutcome;
 use crate::engine::{PlanContext, Subject};
 use crate::model::desired::DesiredBridge;
 use crate::model::firewall::Ruleset;
+use crate::model::ip::Address;
 use crate::model::link::{BRIDGE, Link};
 use crate::model::observed::Observed;
 use crate::model::route::Prefix;
@@ -87,12 +88,15 @@ fn changes(
     let Some(gateway) = bridge.nat else {
         let is_uplink = state.is_used && state.uplinks.links.contains(&index);
         changes.forwarding = (forwards && !is_uplink).then_some(false);
+        changes.remove = former_address(context, id, index);
         return (changes, Outcome::Ready);
     };
+    changes.remove = former_address(context, id, index);
     if let Some(conflicts) = state.conflicts(id)
-        && conflicts.cuts_off()
+        && (conflicts.cuts_off() || conflicts.keeps_out())
     {
-        changes.remove = Some(gateway.bridge_address()).filter(|address| observed.ip.has(index, *address));
+        let own = Some(gateway.bridge_address()).filter(|address| observed.ip.has(index, *address));
+        changes.remove = own.or(changes.remove);
         changes.forwarding = forwards.then_some(false);
     }
     if let Some(outcome) = state.conflict(id).or_else(|| state.unprotected()) {
@@ -111,4 +115,10 @@ fn changes(
         (None, None) => Outcome::Ready,
     };
     (changes, outcome)
+}
+
+/// Returns an address that the bridge has because it was the gateway with it. Others are removed in the next passes.
+fn former_address(context: &PlanContext<'_>, id: NetworkId, index: u32) -> Option<Address> {
+    let former = context.desired.former_addresses.get(&id)?;
+    former.iter().find(|address| context.observed.ip.has(index, **address)).copied()
 }

@@ -22,6 +22,7 @@ use crate::model::vxlan::PORT;
 ///   apply to the gateway's address, which may be one of the node's own;
 /// - bridges of ours that no network requires, or whose deletion is held, while they exist: those that the table is
 ///   known to protect, and those that have an address and forward;
+/// - bridges whose network has no NAT egress any more, until they are no gateways;
 /// - of the first, those whose gateway resolves names;
 /// - with such networks, the addresses of the cluster.
 pub(super) fn ruleset(inputs: &PlanInputs<'_>, conflicts: &BTreeMap<NetworkId, Conflicts>) -> Ruleset {
@@ -58,7 +59,9 @@ pub(super) fn ruleset(inputs: &PlanInputs<'_>, conflicts: &BTreeMap<NetworkId, C
     let known = observed.firewall.table.ruleset();
     for (name, gateway) in known.iter().flat_map(|ruleset| &ruleset.nat_networks) {
         if matches!(survey.named(name), Some(NameHolder::Ours(owned))
-            if owned.link.is_bridge() && !is_kept_out(&NetworkId::new(owned.owner)))
+            if owned.link.is_bridge()
+                && (!is_kept_out(&NetworkId::new(owned.owner)) || observed.ip.forwarding.contains(&owned.link.index))
+                && may_be_gateway(desired, observed, owned.link, (NetworkId::new(owned.owner), *gateway)))
         {
             nat_networks.entry(name.clone()).or_insert(*gateway);
         }
@@ -70,6 +73,14 @@ pub(super) fn ruleset(inputs: &PlanInputs<'_>, conflicts: &BTreeMap<NetworkId, C
     let current = || observed.firewall.table.ruleset().and_then(|ruleset| ruleset.vxlan_port);
     let vxlan_port = vteps.and_then(|_| port.map_or_else(current, |port| Some(port).filter(|port| *port != PORT)));
     Ruleset { nat_networks, resolvers, vteps, vxlan_port, vnis, uplinks: BTreeMap::new(), cluster }
+}
+
+/// Whether the bridge of a network without NAT egress still is the gateway, or what the network requires is not known.
+fn may_be_gateway(desired: &Desired, observed: &Observed, link: &Link, (id, gateway): (NetworkId, Gateway)) -> bool {
+    let bridge = desired.networks.get(&id).and_then(|network| network.want.managed_bridge());
+    bridge.is_none()
+        || observed.ip.forwarding.contains(&link.index)
+        || observed.ip.has(link.index, gateway.bridge_address())
 }
 
 /// Returns bridges with an alias of ours that no network of this cluster requires.

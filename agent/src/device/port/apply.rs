@@ -6,7 +6,11 @@ use rtnetlink::packet_route::link::LinkAttribute;
 use super::action::PortChanges;
 use crate::kernel::message::{self, port};
 use crate::kernel::{Kernel, RequestError, first_error};
+use crate::model::bridge_port::FdbEntry;
 use crate::model::owner::Owner;
+
+/// `ENOENT`: there is no such entry.
+const ENOENT: i32 = 2;
 
 /// `ENETDOWN`: the operation requires a carrier.
 const ENETDOWN: i32 = 100;
@@ -33,9 +37,10 @@ pub(in crate::device) fn change_port(
         messages.push(set_link(index, changes, owner));
     }
     messages.extend((*lock || *unlock).then(|| port::configure(index, *lock)));
-    messages.extend(vlan.iter().flat_map(|vlan| port::set_vlans(index, *vlan, false)));
-    messages.extend(fdb_entry.map(|entry| port::add_fdb_entry(index, entry)));
-    messages.extend(remove_fdb_entries.iter().map(|entry| port::delete_fdb_entry(index, *entry)));
+    first_error(kernel.exchange(messages))?;
+    remove_entries(kernel, index, remove_fdb_entries)?;
+    let vlans = vlan.iter().flat_map(|vlan| port::set_vlans(index, *vlan, false));
+    let messages = vlans.chain(fdb_entry.map(|entry| port::add_fdb_entry(index, entry))).collect();
     first_error(kernel.exchange(messages))?;
     if *unblock {
         match kernel.request(port::unblock(index)) {
@@ -48,6 +53,16 @@ pub(in crate::device) fn change_port(
         kernel.request(message::set_up(index))?;
     }
     Ok(())
+}
+
+/// Removes entries of the forwarding database, before the port leaves their VLANs: afterwards the kernel refuses it. One
+/// without a VLAN is removed together with those of the port's VLANs, which are gone then.
+fn remove_entries(kernel: &mut Kernel, index: u32, entries: &[FdbEntry]) -> Result<(), RequestError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let removed = kernel.exchange(entries.iter().map(|entry| port::delete_fdb_entry(index, *entry)).collect());
+    first_error(removed.into_iter().filter(|result| !matches!(result, Err(error) if error.errno() == Some(ENOENT))))
 }
 
 /// Returns the request that changes the link's attributes other than its administrative state.

@@ -198,6 +198,11 @@ fn add_port_changes(changes: &mut PortChanges, port: &BridgePort, tap: &DesiredT
     let is_wanted = |entry: &FdbEntry| {
         (entry.mac, entry.is_static) == (wanted.mac, true) && (entry.vlan == wanted.vlan || wanted.vlan.is_none())
     };
-    changes.fdb_entry = (!fdb.iter().any(is_wanted)).then_some(wanted);
+    // The network may have had a VLAN before: without VLAN filtering, entries with one are not used.
+    changes.fdb_entry = (!fdb.iter().any(|entry| is_wanted(entry) && entry.vlan == wanted.vlan)).then_some(wanted);
     changes.remove_fdb_entries = fdb.iter().filter(|entry| !is_wanted(entry)).copied().collect();
+    if changes.remove_fdb_entries.iter().any(|entry| entry.mac == wanted.mac && entry.vlan.is_none()) {
+        // With it, the kernel removes the entries of the port's VLANs.
+        changes.fdb_entry = Some(wanted);
+    }
 }

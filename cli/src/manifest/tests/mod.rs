@@ -78,6 +78,7 @@ fn reads_every_network_field() {
         allow_spoofing: Some(true),
         mtu: Some(9000),
         vlan: Some(12),
+        ..NetworkDraft::default()
     };
     assert_eq!(read_networks(&[&network(spec)]), (vec![draft], vec![]));
 }
@@ -254,6 +255,7 @@ fn reads_every_vm_field() {
                 ssh_keys: vec!["ssh-ed25519 AAAA a".to_owned(), "ssh-ed25519 BBBB b".to_owned()],
             },
         },
+        ..VmDefinition::default()
     };
     let digest = "0a".repeat(32);
     let all = vm(&format!(

@@ -2,6 +2,7 @@
 
 mod capacity;
 mod flap_limit;
+mod label;
 mod mesh;
 mod presence;
 mod report;
@@ -21,7 +22,7 @@ use otherix_schemas::node::{
 use otherix_schemas::outcome::ResourceRef;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::value::NodeName;
+use otherix_schemas::value::{Metadata, NodeName};
 use otherix_schemas::vm::Arch;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,8 @@ pub struct Node {
     pub arch: Option<Arch>,
     /// No VMs are placed on it.
     pub cordoned: bool,
+    /// What people say about it.
+    pub metadata: Metadata,
     /// What it offers to machines, once it has told.
     pub capacity: Option<NodeCapacity>,
     /// What the machines of its VMs take.
@@ -131,6 +134,7 @@ impl Nodes {
             mesh: None,
             arch: None,
             cordoned: false,
+            metadata: Metadata::default(),
             capacity: None,
             allocated: Resources::default(),
         };
@@ -208,6 +212,7 @@ impl State {
             NodeEvent::Cordoned(NodeCordoned { node_id }) => self.set_cordoned(header, *node_id, true),
             NodeEvent::Uncordoned(NodeUncordoned { node_id }) => self.set_cordoned(header, *node_id, false),
             NodeEvent::CapacityReported(event) => self.nodes.capacity_reported(header, event),
+            NodeEvent::Labelled(event) => self.nodes.labelled(header, event),
             NodeEvent::Described(NodeDescribed { node_id, arch }) => {
                 if let Some(node) = self.nodes.get_mut(*node_id) {
                     node.version = header.stream_version;
@@ -241,6 +246,7 @@ pub(super) fn decide(
         }
         NodeCommand::Remove { node_id } => remove(state, *node_id),
         NodeCommand::Cordon { node_id, cordoned } => cordon(state, *node_id, *cordoned),
+        NodeCommand::Change { node_id, changes } => label::change(state, *node_id, changes),
         NodeCommand::RecordCapacity(reported) => capacity::record(state, now, reported),
         NodeCommand::RecordReport(report) => report::record(state, now, report),
         NodeCommand::RecordPresence { unreachable, reachable } => presence::record(state, unreachable, reachable),
@@ -312,6 +318,10 @@ pub(super) fn reply(
         }
         NodeCommand::Remove { .. } => envelopes.iter().find_map(removed).map_or(Reply::Nothing, Reply::Removed),
         NodeCommand::Cordon { node_id, cordoned } => cordon_view(before, *node_id, *cordoned),
+        NodeCommand::Change { node_id, .. } => {
+            let applied = label::applied(before, *node_id, envelopes).map(Box::new);
+            applied.map_or(Reply::Nothing, Reply::AppliedNode)
+        }
         NodeCommand::RecordCapacity(NodeCapacityReported { node_id, .. }) => {
             Reply::Capacity(CapacityReceipt { node_id: *node_id })
         }

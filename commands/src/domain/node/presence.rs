@@ -45,7 +45,8 @@ impl Roster {
                 | NodeEvent::Described(_)
                 | NodeEvent::Cordoned(_)
                 | NodeEvent::Uncordoned(_)
-                | NodeEvent::CapacityReported(_) => false,
+                | NodeEvent::CapacityReported(_)
+                | NodeEvent::Labelled(_) => false,
             },
             Event::Network(_)
             | Event::Vm(_)
@@ -83,7 +84,8 @@ impl Roster {
             | NodeEvent::Described(_)
             | NodeEvent::Cordoned(_)
             | NodeEvent::Uncordoned(_)
-            | NodeEvent::CapacityReported(_) => {}
+            | NodeEvent::CapacityReported(_)
+            | NodeEvent::Labelled(_) => {}
         }
     }
 

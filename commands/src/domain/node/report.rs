@@ -70,10 +70,13 @@ pub(super) fn record(state: &State, now: Timestamp, report: &NodeReport) -> Resu
         return Err(Rejection::TooManyChanges { node: *node_id, retry_after_ms });
     }
     let (incarnation, sequence) = (*incarnation, *sequence);
+    let results = revoked.iter().chain(&changed);
+    let decided: Vec<Event> = results.flat_map(|result| state.decided_by_report(*node_id, result)).collect();
     // Those that take from the allowance are in the first event, which sets the number of the last report.
     revoked.append(&mut changed);
     let parts = split(revoked).into_iter();
     events.extend(parts.map(|results| NodeReconciled { node_id: *node_id, incarnation, sequence, results }.into()));
+    events.extend(decided);
     Ok(Decision { events, unknown })
 }
 

@@ -13,6 +13,7 @@ use otherix_schemas::vm::{Instruction, Machine, MachinePhase, MachineView, Power
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::moving::Moving;
 use super::{Vm, Vms, check_scope};
 use crate::domain::node::Known;
 use crate::domain::{Decision, Rejection, ReportedStatus, State};
@@ -28,12 +29,11 @@ pub struct VmMachine {
     pub status: Option<ReportedStatus>,
 }
 
-/// The machine of a deleted VM, kept until its node has reported that it is removed.
+/// What a node still has of a VM that was deleted or is on another node, kept until it has reported that it is removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RemovedMachine {
-    pub(super) node_id: NodeId,
-    generation: Position,
-    status: Option<ReportedStatus>,
+    pub(super) generation: Position,
+    pub(super) status: Option<ReportedStatus>,
 }
 
 impl VmMachine {
@@ -42,7 +42,7 @@ impl VmMachine {
     }
 
     /// What it does, as its node reported it of the last decision.
-    fn phase(&self) -> MachinePhase {
+    pub(super) fn phase(&self) -> MachinePhase {
         let status = self.status.as_ref().filter(|status| status.generation == self.generation);
         status.and_then(|status| status.machine.as_ref()).map_or(MachinePhase::Pending, |machine| machine.phase)
     }
@@ -62,7 +62,7 @@ impl VmMachine {
         (!is_possible).then_some(Rejection::NotPossible { vm, power, instruction })
     }
 
-    /// The view right after a decision.
+    /// The view; right after a decision its node has not reported on it.
     pub(super) fn view(&self) -> MachineView {
         let Machine { vcpus, memory_mb, disk_gib, image_sha256, pull_policy, cloud_init } = self.spec.clone();
         MachineView {
@@ -73,7 +73,7 @@ impl VmMachine {
             pull_policy,
             has_cloud_init: cloud_init.is_some(),
             power: self.power,
-            phase: MachinePhase::Pending,
+            phase: self.phase(),
             started_at: None,
             last_line: None,
             generation: self.generation,
@@ -83,7 +83,7 @@ impl VmMachine {
 
 impl Vm {
     fn instructed(&mut self, header: &Header, event: &VmInstructed) {
-        self.version = header.stream_version;
+        self.decided(header);
         if let Some(machine) = &mut self.machine {
             machine.power = event.instruction.leads_to();
             machine.generation = header.position;
@@ -94,14 +94,17 @@ impl Vm {
 impl Vms {
     /// What is known of the machine of a VM that the node has, or has to remove.
     pub(in crate::domain) fn known_machine(&self, id: VmId, node: NodeId) -> Option<Known<'_>> {
-        if let Some(removed) = self.removed.get(&id) {
-            let RemovedMachine { node_id, generation, status } = removed;
-            let known = Known { generation: *generation, is_wanted: false, status: status.as_ref() };
-            return (*node_id == node).then_some(known);
+        if let Some(RemovedMachine { generation, status }) = self.removed.get(&(id, node)) {
+            return Some(Known { generation: *generation, is_wanted: false, status: status.as_ref() });
         }
-        let vm = self.by_id.get(&id).filter(|vm| vm.node_id == node)?;
+        let vm = self.by_id.get(&id)?;
         let VmMachine { generation, status, .. } = vm.machine.as_ref()?;
-        Some(Known { generation: *generation, is_wanted: true, status: status.as_ref() })
+        let known = |status| Known { generation: *generation, is_wanted: true, status };
+        if vm.node_id == node {
+            return Some(known(status.as_ref()));
+        }
+        let moving = vm.moving.as_ref().filter(|moving| moving.node_id == node)?;
+        Some(known(moving.status.as_ref()))
     }
 
     /// Records a reported status. Returns the previous one.
@@ -112,27 +115,43 @@ impl Vms {
         status: ReportedStatus,
     ) -> Option<ReportedStatus> {
         let is_removed = status.outcome == Outcome::Removed;
-        if let Some(removed) = self.removed.get_mut(&id).filter(|removed| removed.node_id == node) {
+        if let Some(removed) = self.removed.get_mut(&(id, node)) {
+            let is_current = status.generation == removed.generation;
             let previous = removed.status.replace(status);
-            if is_removed {
-                self.removed.remove(&id);
+            if is_removed && is_current {
+                self.removed.remove(&(id, node));
             }
             return previous;
         }
-        let vm = self.by_id.get_mut(&id).filter(|vm| vm.node_id == node)?;
-        vm.machine.as_mut()?.status.replace(status)
+        let vm = self.by_id.get_mut(&id)?;
+        if vm.node_id == node {
+            return vm.machine.as_mut()?.status.replace(status);
+        }
+        vm.moving.as_mut().filter(|moving| moving.node_id == node)?.status.replace(status)
     }
 
     /// Drops what a node that was removed would have had to remove.
     pub(in crate::domain) fn node_removed(&mut self, node: NodeId) {
-        self.removed.retain(|_, removed| removed.node_id != node);
+        self.removed.retain(|(_, of), _| *of != node);
     }
 
     pub(super) fn remove_machine(&mut self, header: &Header, id: VmId, vm: &Vm) {
         if let Some(VmMachine { status, .. }) = vm.machine.clone() {
-            let removed = RemovedMachine { node_id: vm.node_id, generation: header.position, status };
-            self.removed.insert(id, removed);
+            self.await_removal(header, (id, vm.node_id), status);
         }
+        if let Some(Moving { node_id, status, .. }) = vm.moving.clone() {
+            self.await_removal(header, (id, node_id), status);
+        }
+    }
+
+    /// A node is to remove what it has of a VM.
+    pub(super) fn await_removal(&mut self, header: &Header, of: (VmId, NodeId), status: Option<ReportedStatus>) {
+        self.removed.insert(of, RemovedMachine { generation: header.position, status });
+    }
+
+    /// The nodes that have yet to remove what they have of a VM.
+    pub(super) fn left_of(&self, id: VmId) -> impl Iterator<Item = NodeId> + '_ {
+        self.removed.keys().filter(move |(vm, _)| *vm == id).map(|(_, node)| *node)
     }
 
     pub(super) fn instructed(&mut self, header: &Header, event: &VmInstructed) {
@@ -149,8 +168,8 @@ impl Vms {
     }
 }
 
-/// The machines of deleted VMs that their nodes have to remove.
-pub(super) type RemovedMachines = BTreeMap<VmId, RemovedMachine>;
+/// What nodes have to remove of VMs that are not on them.
+pub(super) type RemovedMachines = BTreeMap<(VmId, NodeId), RemovedMachine>;
 
 pub(super) fn instruct(
     state: &State,
@@ -162,6 +181,9 @@ pub(super) fn instruct(
     let vm = state.vms().get(&vm_id).ok_or(Rejection::NoSuchVm(vm_id))?;
     check_scope(vm, scope, Permission::VmLifecycle)?;
     let machine = vm.machine.as_ref().ok_or_else(|| Rejection::NoMachine(vm.name.clone()))?;
+    if let Some(moving) = &vm.moving {
+        return Err(moving.rejection(state, vm));
+    }
     match machine.refuses(&vm.name, instruction) {
         Some(rejection) => Err(rejection),
         None => Ok(vec![VmInstructed { vm_id, instruction, timeout_s }.into()].into()),

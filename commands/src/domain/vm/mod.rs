@@ -1,6 +1,10 @@
 //! VMs: their state, the decisions about them, and the reply.
 
+mod apply;
+mod label;
 mod machine;
+mod move_rejection;
+mod moving;
 mod placement;
 
 use std::collections::BTreeMap;
@@ -12,17 +16,20 @@ use otherix_schemas::nic::{GeneratedNic, NicView};
 use otherix_schemas::node::Resources;
 use otherix_schemas::outcome::OutcomeStatus;
 use otherix_schemas::permission::Permission;
+use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
 use otherix_schemas::user::RowScope;
-use otherix_schemas::value::{ImageUrl, UserId, VmName};
+use otherix_schemas::value::{ImageUrl, Metadata, UserId, VmName};
 use otherix_schemas::vm::{
-    Arch, NewVm, VmCommand, VmConsoleOpened, VmCreated, VmDeleted, VmEvent, VmInstructed, VmOwner, VmView,
-    waiting_for_machine, waiting_for_node,
+    Arch, NewVm, VmCommand, VmConsoleOpened, VmCreated, VmDeleted, VmEvent, VmInstructed, VmMoveCancelled,
+    VmMoveStarted, VmMoved, VmOwner, VmView, moving_to, waiting_for_machine, waiting_for_node,
 };
 use serde::{Deserialize, Serialize};
 
 use self::machine::RemovedMachines;
 pub use self::machine::VmMachine;
+pub use self::move_rejection::MoveRejection;
+pub use self::moving::Moving;
 use self::placement::Needs;
 use super::codec::micros;
 use super::name_index::NameIndex;
@@ -39,9 +46,18 @@ pub struct Vm {
     pub owner: Option<Owner>,
     #[serde(with = "micros")]
     pub created_at: Timestamp,
+    /// What people say about it.
+    pub metadata: Metadata,
+    /// The time and the position of its last decision.
+    #[serde(with = "micros")]
+    pub updated_at: Timestamp,
+    pub generation: Position,
     /// What its node runs; `None` if nothing.
     #[serde(default)]
     pub machine: Option<VmMachine>,
+    /// It moves to another node.
+    #[serde(default)]
+    pub moving: Option<Moving>,
     pub(super) version: u32,
 }
 
@@ -85,8 +101,27 @@ impl Vm {
         let name_of = |id: &UserId| header.actor.name.clone().filter(|_| header.actor.id == *id);
         let owner = owner.map(|id| Owner { name: name_of(&id), id });
         let machine = machine.map(|spec| VmMachine::new(spec, header.position));
-        let (created_at, version) = (header.time, header.stream_version);
-        Self { name, image_url, arch, node_id, owner, created_at, machine, version }
+        let (created_at, updated_at, generation) = (header.time, header.time, header.position);
+        let (metadata, moving, version) = (Metadata::default(), None, header.stream_version);
+        Self {
+            name,
+            image_url,
+            arch,
+            node_id,
+            owner,
+            created_at,
+            metadata,
+            updated_at,
+            generation,
+            machine,
+            moving,
+            version,
+        }
+    }
+
+    /// A decision about it.
+    fn decided(&mut self, header: &Header) {
+        (self.version, self.updated_at, self.generation) = (header.stream_version, header.time, header.position);
     }
 
     /// What its machine takes of its node, whether it runs or not.
@@ -108,12 +143,13 @@ impl State {
                 let (node_id, taken) = (vm.node_id, vm.resources());
                 self.vms.by_name.insert(vm.name.key(), event.vm_id);
                 self.vms.by_id.insert(event.vm_id, vm);
-                self.nodes.change_load(node_id, |node| {
-                    node.vms += 1;
-                    node.allocated = node.allocated.plus(taken);
-                });
+                self.take_room(node_id, taken);
             }
             VmEvent::Instructed(event) => self.vms.instructed(header, event),
+            VmEvent::MoveStarted(event) => self.vm_move_started(header, event),
+            VmEvent::Moved(event) => self.vm_moved(header, event),
+            VmEvent::MoveCancelled(event) => self.vm_move_cancelled(header, event),
+            VmEvent::Labelled(event) => self.vms.labelled(header, event),
             VmEvent::ConsoleOpened(VmConsoleOpened { vm_id, session: _ }) => {
                 if let Some(vm) = self.vms.by_id.get_mut(vm_id) {
                     vm.version = header.stream_version;
@@ -123,10 +159,10 @@ impl State {
                 let Some(vm) = self.vms.by_id.remove(vm_id) else { return };
                 self.vms.remove_machine(header, *vm_id, &vm);
                 self.vms.by_name.remove(&vm.name.key(), *vm_id);
-                self.nodes.change_load(vm.node_id, |node| {
-                    node.vms = node.vms.saturating_sub(1);
-                    node.allocated = node.allocated.minus(vm.resources());
-                });
+                self.give_room(vm.node_id, vm.resources());
+                if let Some(Moving { node_id, .. }) = vm.moving {
+                    self.give_room(node_id, vm.resources());
+                }
             }
         }
     }
@@ -135,10 +171,21 @@ impl State {
 pub(super) fn decide(state: &State, command: &VmCommand) -> Result<Decision, Rejection> {
     match command {
         VmCommand::Create { vm_id, nic, vm, owner } => create(state, *vm_id, *nic, vm, owner),
+        VmCommand::Apply { vm_id, nic, vm, owner, scope } => match apply::named(state, vm) {
+            Some(existing) => apply::compare(state, existing, vm, scope),
+            None => create(state, *vm_id, *nic, vm, owner),
+        },
+        VmCommand::Change { vm_id, if_generation, changes, scope } => {
+            label::change(state, *vm_id, *if_generation, changes, scope)
+        }
         VmCommand::Delete { vm_id, scope } => delete(state, *vm_id, scope),
         VmCommand::Instruct { vm_id, instruction, timeout_s, scope } => {
             machine::instruct(state, *vm_id, *instruction, *timeout_s, scope)
         }
+        VmCommand::Move { vm_id, node_id, timeout_s, scope } => {
+            moving::start(state, *vm_id, *node_id, *timeout_s, scope)
+        }
+        VmCommand::CancelMove { vm_id, scope } => moving::cancel(state, *vm_id, scope),
         VmCommand::OpenConsole { vm_id, session, scope } => machine::open_console(state, *vm_id, *session, scope),
     }
 }
@@ -151,7 +198,7 @@ fn create(
     vm: &NewVm,
     owner: &UserId,
 ) -> Result<Decision, Rejection> {
-    let NewVm { name, image_url, arch, network_id, ip, node_id, machine } = vm.clone();
+    let NewVm { name, image_url, arch, network_id, ip, node_id, machine, metadata } = vm.clone();
     if let Some(other) = state.vms.by_name.get(&name.key()) {
         return Err(Rejection::VmNameTaken { name, other });
     }
@@ -159,12 +206,13 @@ fn create(
         state.live_network(network_id).ok_or(Rejection::NoSuchNetwork(network_id))?;
     }
     let resources = machine.as_ref().map(Resources::from);
-    let node_id = state.place(node_id, Needs { arch, network: network_id, resources })?;
+    let node_id = state.place(node_id, Needs { arch, network: network_id, resources, moving_from: None })?;
     let owner = Some(owner.clone());
     let mut events = vec![VmCreated { vm_id, name, image_url, arch, node_id, owner, machine }.into()];
     if let Some(network_id) = network_id {
         events.extend(nic::attach(state, NewNic { generated, vm_id, network_id, ip, node_id })?);
     }
+    events.extend(label::labelled(vm_id, &Metadata::default(), &metadata));
     Ok(events.into())
 }
 
@@ -189,15 +237,33 @@ fn check_scope(vm: &Vm, scope: &RowScope, permission: Permission) -> Result<(), 
 }
 
 /// Returns the VM that the events create, change or delete, as it is after them.
-pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
+pub(super) fn reply(before: &State, command: Option<&VmCommand>, envelopes: &[EventEnvelope]) -> Reply {
+    match command {
+        Some(VmCommand::Apply { vm, .. }) => return apply::applied(before, vm, envelopes),
+        Some(VmCommand::Change { vm_id, .. }) => {
+            let applied = label::applied(before, *vm_id, envelopes).map(Box::new);
+            return applied.map_or(Reply::Nothing, Reply::AppliedVm);
+        }
+        Some(
+            VmCommand::Create { .. }
+            | VmCommand::Delete { .. }
+            | VmCommand::Instruct { .. }
+            | VmCommand::OpenConsole { .. },
+        )
+        | None => {}
+    }
     let nic = nic::view(before, envelopes);
     let view = envelopes.iter().find_map(|EventEnvelope { header, event }| match event {
         Event::Vm(
             event @ (VmEvent::Instructed(VmInstructed { vm_id, .. })
+            | VmEvent::MoveStarted(VmMoveStarted { vm_id, .. })
+            | VmEvent::Moved(VmMoved { vm_id, .. })
+            | VmEvent::MoveCancelled(VmMoveCancelled { vm_id, .. })
             | VmEvent::ConsoleOpened(VmConsoleOpened { vm_id, .. })),
         ) => view(before, header, event, nic::current_view(before, *vm_id)),
         Event::Vm(event @ (VmEvent::Created(_) | VmEvent::Deleted(_))) => view(before, header, event, nic.clone()),
-        Event::Network(_)
+        Event::Vm(VmEvent::Labelled(_))
+        | Event::Network(_)
         | Event::Nic(_)
         | Event::Node(_)
         | Event::User(_)
@@ -205,8 +271,13 @@ pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
         | Event::Cluster(_) => None,
     });
     let Some(mut view) = view else { return Reply::Nothing };
+    if let Some(EventEnvelope { header, event: Event::Vm(VmEvent::Labelled(event)) }) = envelopes.last() {
+        (view.description, view.labels) = (event.description.clone(), event.labels.clone());
+        (view.generation, view.updated_at) = (header.position, header.time);
+    }
     let waits_for_machine = view.machine.as_ref().map(|machine| waiting_for_machine(&view, machine.power));
-    view.error = nic.map(|nic| waiting_for_node(&view, &nic.tap)).or(waits_for_machine);
+    let moves = view.moving.as_ref().map(|moving| moving_to(&moving.node_name, moving.progress.as_deref()));
+    view.error = moves.or_else(|| nic.map(|nic| waiting_for_node(&view, &nic.tap))).or(waits_for_machine);
     Reply::Vm(Box::new(view))
 }
 
@@ -214,7 +285,20 @@ fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) 
     let (id, vm, deleted_at) = match event {
         VmEvent::Created(event) => (event.vm_id, Vm::created(header, event), None),
         VmEvent::Instructed(event) => (event.vm_id, before.vms.after(header, event)?, None),
+        VmEvent::MoveStarted(event) => {
+            let mut vm = before.vms().get(&event.vm_id)?.clone();
+            vm.move_started(header, event);
+            (event.vm_id, vm, None)
+        }
+        VmEvent::MoveCancelled(event) => {
+            let mut vm = before.vms().get(&event.vm_id)?.clone();
+            vm.move_cancelled(header);
+            (event.vm_id, vm, None)
+        }
+        // Not decided by a request about VMs.
+        VmEvent::Moved(_) => return None,
         VmEvent::ConsoleOpened(event) => (event.vm_id, before.vms().get(&event.vm_id)?.clone(), None),
+        VmEvent::Labelled(event) => (event.vm_id, before.vms().get(&event.vm_id)?.clone(), None),
         VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => (*vm_id, before.vms().get(vm_id)?.clone(), Some(header.time)),
     };
     let status = match (nic.is_some() || vm.machine.is_some(), deleted_at) {
@@ -222,24 +306,34 @@ fn view(before: &State, header: &Header, event: &VmEvent, nic: Option<NicView>) 
         (false, None) => OutcomeStatus::Ready,
         (false, Some(_)) => OutcomeStatus::Removed,
     };
-    let Vm { name, image_url, arch, node_id, owner, created_at, machine, version: _ } = vm;
+    let (generation, updated_at) = (header.position, header.time);
+    Some(VmView { status, generation, updated_at, deleted_at, ..placed_view(before, id, vm, nic)? })
+}
+
+/// The view of a VM that is not deleted, as if it were ready.
+fn placed_view(before: &State, id: VmId, vm: Vm, nic: Option<NicView>) -> Option<VmView> {
+    let Vm { name, image_url, arch, node_id, owner, created_at, updated_at, generation, machine, moving, .. } = vm;
+    let Metadata { description, labels } = vm.metadata;
     Some(VmView {
         id,
         name,
         image_url,
         arch,
         owner: owner.map(|Owner { id, name }| VmOwner { id, name }),
+        description,
+        labels,
         node_id,
         node_name: before.nodes().get(&node_id)?.name.clone(),
         node_reachable: before.roster().members.get(&node_id).copied().unwrap_or_default(),
         nic,
         machine: machine.as_ref().map(VmMachine::view),
-        status,
+        moving: moving.and_then(|moving| moving.view(before)),
+        status: OutcomeStatus::Ready,
         error: None,
         warnings: Vec::new(),
-        generation: header.position,
+        generation,
         created_at,
-        updated_at: header.time,
-        deleted_at,
+        updated_at,
+        deleted_at: None,
     })
 }

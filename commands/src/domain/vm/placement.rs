@@ -6,7 +6,7 @@ use otherix_schemas::outcome::Outcome;
 use otherix_schemas::vm::Arch;
 
 use crate::domain::node::Node;
-use crate::domain::{Rejection, State};
+use crate::domain::{MoveRejection, Rejection, State};
 
 /// What a VM needs of its node.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,8 @@ pub(super) struct Needs {
     pub(super) network: Option<NetworkId>,
     /// `None` without a machine.
     pub(super) resources: Option<Resources>,
+    /// The node that it is on, if it is to move to another one.
+    pub(super) moving_from: Option<NodeId>,
 }
 
 impl State {
@@ -26,8 +28,31 @@ impl State {
         if node.cordoned {
             return Err(Rejection::NodeCordoned(node.name.clone()));
         }
+        if let Some(from) = needs.moving_from {
+            self.check_target(id, node, from, needs)?;
+        }
         check(node, needs)?;
         Ok(id)
+    }
+
+    /// Whether a VM can move to the node. One that is created there may wait for it, one that moves would stand still.
+    fn check_target(&self, id: NodeId, node: &Node, from: NodeId, needs: Needs) -> Result<(), Rejection> {
+        let name = || node.name.clone();
+        if id == from {
+            return Err(MoveRejection::IsThere(name()).into());
+        }
+        if self.roster().members.get(&id) != Some(&true) {
+            return Err(MoveRejection::Unreachable(name()).into());
+        }
+        if node.mesh.is_none() {
+            return Err(MoveRejection::NotInMesh(name()).into());
+        }
+        match needs.network.and_then(|id| self.live_network(id)) {
+            Some(network) if self.has_failed_on(needs.network, id) => {
+                Err(MoveRejection::NetworkFailed { network: network.name.clone(), node: name() }.into())
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Of the nodes that are reachable and not cordoned, and on which the network has not failed.
@@ -35,6 +60,9 @@ impl State {
         let mut refused = Refused::default();
         for id in self.nodes.available_by_load().filter(|id| !self.has_failed_on(needs.network, *id)) {
             let Some(node) = self.nodes().get(&id) else { continue };
+            if needs.moving_from.is_some_and(|from| id == from || node.mesh.is_none()) {
+                continue;
+            }
             match check(node, needs) {
                 Ok(()) => return Ok(id),
                 Err(rejection) => refused.add(rejection),
@@ -54,7 +82,7 @@ impl State {
 
 /// Whether a node runs VMs of this architecture and has room. What it has not told does not exclude it.
 fn check(node: &Node, needs: Needs) -> Result<(), Rejection> {
-    let Needs { arch, network: _, resources } = needs;
+    let Needs { arch, network: _, resources, moving_from: _ } = needs;
     if let Some(node_arch) = node.arch.filter(|_| !node.can_run(arch)) {
         return Err(Rejection::NodeOfOtherArch { node: node.name.clone(), node_arch, arch });
     }
@@ -94,6 +122,7 @@ impl Refused {
             }
             (Some((_, rejection)), _) | (None, Some(rejection)) => rejection,
             (None, None) if self.of_other_arch => Rejection::NoNodeOfArch(needs.arch),
+            (None, None) if needs.moving_from.is_some() => MoveRejection::NoOtherNode.into(),
             (None, None) => Rejection::NoReadyNode,
         }
     }

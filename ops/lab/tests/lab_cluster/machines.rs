@@ -46,12 +46,12 @@ impl Drop for ImageServer {
 }
 
 impl Lab {
-    fn vm(&self, name: &str) -> Value {
+    pub(crate) fn vm(&self, name: &str) -> Value {
         self.ok(&["vm", "get", name])
     }
 
     /// Process ids of QEMU for this VM, as `ps` has them.
-    fn processes(&self, vm: &Value) -> Vec<u32> {
+    pub(crate) fn processes(&self, vm: &Value) -> Vec<u32> {
         let id = vm["id"].as_str().unwrap();
         let shown = Command::new("ps").args(["-eo", "pid=,stat=,args="]).output().unwrap();
         let shown = String::from_utf8(shown.stdout).unwrap();

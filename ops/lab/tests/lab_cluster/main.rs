@@ -44,6 +44,7 @@
 mod addresses;
 mod audit;
 mod bridges;
+mod changes;
 mod conditions;
 mod cut_off;
 mod drift;
@@ -52,6 +53,7 @@ mod join;
 mod kill;
 mod lab;
 mod machines;
+mod moves;
 mod names;
 mod overlay;
 mod partition;

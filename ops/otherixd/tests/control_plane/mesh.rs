@@ -152,6 +152,7 @@ async fn exhausted_supernet_and_vni_range_are_rejected() {
         ip: None,
         node_id: None,
         machine: None,
+        ..VmDraft::default()
     };
     let vm = call::<VmView>(&admin, Request::of::<CreateVm>(), &vm, Some("vm")).await.unwrap().data;
     let nic = vm.nic.unwrap();

@@ -30,6 +30,7 @@ fn vm(name: &str, network: Option<&NetworkView>) -> VmDraft {
         ip: None,
         node_id: None,
         machine: None,
+        ..VmDraft::default()
     }
 }
 

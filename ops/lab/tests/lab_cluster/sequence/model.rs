@@ -79,6 +79,10 @@ impl Cluster {
                 let network = Network { name: text(&data["name"]), bridge, mtu, vni };
                 self.networks.insert(text(&data["network_id"]), network);
             }
+            "network.changed.v1" => {
+                let network = self.networks.get_mut(data["network_id"].as_str().unwrap()).unwrap();
+                network.mtu = data["mtu"].as_u64().unwrap();
+            }
             "network.deleted.v1" => drop(self.networks.remove(data["network_id"].as_str().unwrap()).unwrap()),
             "vm.created.v3" => drop(self.vms.insert(text(&data["vm_id"]), text(&data["name"]))),
             "vm.deleted.v1" => drop(self.vms.remove(data["vm_id"].as_str().unwrap()).unwrap()),
@@ -99,6 +103,8 @@ impl Cluster {
                 assert_eq!(data["results"].as_array().unwrap().iter().find(failed), None, "{event}");
             }
             "node.reachable.v1" | "node.unreachable.v1" | "node.described.v1" | "node.capacity-reported.v1" => {}
+            // What people say has no effect on nodes.
+            "vm.labelled.v1" | "node.labelled.v1" => {}
             // Who may make requests is tested elsewhere.
             other if ["user.", "join-token.", "node-key."].iter().any(|prefix| other.starts_with(prefix)) => {}
             other => panic!("this test does not know events of type `{other}`"),

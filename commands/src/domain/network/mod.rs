@@ -1,5 +1,7 @@
 //! Networks: their state, the decisions about them, and the reply.
 
+mod change;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
@@ -7,13 +9,13 @@ use otherix_schemas::cloudevent::{EventEnvelope, Header};
 use otherix_schemas::event::Event;
 use otherix_schemas::id::{NetworkId, NodeId};
 use otherix_schemas::network::{
-    BridgeSpec, Lifetime, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec, NetworkStatus,
-    NetworkView, NewNetwork, NewNetworkSpec, OverlaySpec, Ownership,
+    BridgeSpec, Lifetime, NetworkChanged, NetworkCommand, NetworkCreated, NetworkDeleted, NetworkEvent, NetworkSpec,
+    NetworkStatus, NetworkView, NewNetwork, NewNetworkSpec, OverlaySpec, Ownership,
 };
 use otherix_schemas::outcome::Outcome;
 use otherix_schemas::position::Position;
 use otherix_schemas::timestamp::Timestamp;
-use otherix_schemas::value::{Ipv4Subnet, NetworkName, Vni};
+use otherix_schemas::value::{Ipv4Subnet, Metadata, NetworkName, Vni};
 use serde::{Deserialize, Serialize};
 
 use super::codec::{SpecForm, micros};
@@ -28,12 +30,17 @@ pub struct Network {
     pub name: NetworkName,
     #[serde(with = "SpecForm")]
     pub spec: NetworkSpec,
+    /// What people say about it.
+    pub metadata: Metadata,
     /// Stream version of its last event.
     pub version: u32,
     /// Position of its last decision.
     pub generation: Position,
     #[serde(with = "micros")]
     pub created_at: Timestamp,
+    /// The time of its last decision.
+    #[serde(with = "micros")]
+    pub updated_at: Timestamp,
     /// Present once it is deleted.
     pub deletion: Option<Deletion>,
     /// The last status that each node reported.
@@ -69,11 +76,12 @@ pub struct Networks {
 struct NatSubnets(BTreeMap<Ipv4Addr, (Ipv4Subnet, NetworkId)>);
 
 impl NatSubnets {
-    /// Returns the first subnet that overlaps this one.
-    fn overlapping(&self, subnet: Ipv4Subnet) -> Option<(Ipv4Subnet, NetworkId)> {
-        let at_or_before = self.0.range(..=subnet.network()).next_back();
-        let after = self.0.range(subnet.network()..=subnet.broadcast()).next();
-        at_or_before.into_iter().chain(after).map(|(_, found)| *found).find(|(other, _)| other.overlaps(subnet))
+    /// Returns the first subnet that overlaps this one, of another network than `own`.
+    fn overlapping(&self, subnet: Ipv4Subnet, own: Option<NetworkId>) -> Option<(Ipv4Subnet, NetworkId)> {
+        let is_other = |(_, id): &(Ipv4Subnet, NetworkId)| Some(*id) != own;
+        let before = self.0.range(..subnet.network()).rev().map(|(_, found)| *found).find(is_other);
+        let after = self.0.range(subnet.network()..=subnet.broadcast()).map(|(_, found)| *found).find(is_other);
+        before.into_iter().chain(after).find(|(other, _)| other.overlaps(subnet))
     }
 }
 
@@ -134,6 +142,20 @@ impl Networks {
         self.index(id, &network);
         self.highest_vni = self.highest_vni.max(network.spec.vni());
         self.by_id.insert(id, network);
+    }
+
+    /// Replaces the definition of a network that is not deleted.
+    fn change(&mut self, header: &Header, event: &NetworkChanged) {
+        let NetworkChanged { network_id: id, name, spec, metadata } = event.clone();
+        if self.by_id.get(&id).is_none_or(|network| network.deletion.is_some()) {
+            return;
+        }
+        self.unindex(id);
+        let Some(mut network) = self.by_id.remove(&id) else { return };
+        (network.name, network.spec, network.metadata) = (name, spec, metadata);
+        (network.version, network.generation, network.updated_at) =
+            (header.stream_version, header.position, header.time);
+        self.insert(id, network);
     }
 
     /// Applies a deletion that is complete when all of these nodes have reported the removal.
@@ -206,14 +228,17 @@ impl State {
                 let network = Network {
                     name: name.clone(),
                     spec: spec.clone(),
+                    metadata: Metadata::default(),
                     version: header.stream_version,
                     generation: header.position,
                     created_at: header.time,
+                    updated_at: header.time,
                     deletion: None,
                     outcomes: BTreeMap::new(),
                 };
                 self.networks.insert(*network_id, network);
             }
+            NetworkEvent::Changed(event) => self.networks.change(header, event),
             NetworkEvent::Deleted(NetworkDeleted { network_id, name: _ }) => {
                 let awaited = self.nodes().keys().copied().collect();
                 self.networks.delete(header, *network_id, awaited);
@@ -225,6 +250,12 @@ impl State {
 pub(super) fn decide(state: &State, config: &ClusterConfig, command: &NetworkCommand) -> Result<Decision, Rejection> {
     match command {
         NetworkCommand::Create { network_id, network } => create(&state.networks, config, *network_id, network),
+        NetworkCommand::Change { network_id, if_generation, changes } => {
+            change::change(state, config, *network_id, *if_generation, changes)
+        }
+        NetworkCommand::Apply { network_id, if_generation, draft } => {
+            change::apply(state, config, *network_id, *if_generation, draft)
+        }
         NetworkCommand::Delete { network_id } => delete(state, *network_id),
     }
 }
@@ -235,7 +266,7 @@ fn create(
     network_id: NetworkId,
     network: &NewNetwork,
 ) -> Result<Decision, Rejection> {
-    let NewNetwork { name, spec } = network.clone();
+    let NewNetwork { name, spec, metadata: _ } = network.clone();
     if let Some(other) = networks.by_name.get(&name.key()) {
         return Err(Rejection::NameTaken { name, other });
     }
@@ -253,8 +284,8 @@ fn create(
             allow_spoofing,
         }),
     };
-    check_subnet(networks, &spec)?;
-    Ok(Decision::one(NetworkCreated { network_id, name, spec }))
+    check_subnet(networks, None, &spec)?;
+    Ok(change::creation(NetworkCreated { network_id, name, spec }, network).into())
 }
 
 /// Two networks share a bridge only if it is unmanaged, so comparing with the first one on it suffices.
@@ -268,10 +299,11 @@ fn check_bridge(networks: &Networks, bridge: &BridgeSpec) -> Result<(), Rejectio
     }
 }
 
-/// The subnets of networks with NAT egress must not overlap, or a node could not route replies.
-fn check_subnet(networks: &Networks, spec: &NetworkSpec) -> Result<(), Rejection> {
+/// The subnets of networks with NAT egress must not overlap, or a node could not route replies. `own` is the network
+/// that is changed, if it is not a new one.
+fn check_subnet(networks: &Networks, own: Option<NetworkId>, spec: &NetworkSpec) -> Result<(), Rejection> {
     let Some(nat) = spec.nat() else { return Ok(()) };
-    let overlapping = networks.nat_subnets.overlapping(nat.subnet());
+    let overlapping = networks.nat_subnets.overlapping(nat.subnet(), own);
     match overlapping.and_then(|(taken, id)| Some((taken, networks.get(id)?))) {
         Some((taken, other)) => {
             Err(Rejection::SubnetOverlaps { subnet: nat.subnet(), other: other.name.clone(), taken })
@@ -289,9 +321,15 @@ fn delete(state: &State, network_id: NetworkId) -> Result<Decision, Rejection> {
     Ok(Decision::one(NetworkDeleted { network_id, name: network.name.clone() }))
 }
 
-/// Returns the network that the events create or delete, as it is after them.
-pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
-    let view = envelopes.iter().find_map(|EventEnvelope { header, event }| match event {
+/// Returns the network that the events create, change or delete, as it is after them.
+pub(super) fn reply(before: &State, command: &NetworkCommand, envelopes: &[EventEnvelope]) -> Reply {
+    match command {
+        NetworkCommand::Change { .. } | NetworkCommand::Apply { .. } => {
+            return change::reply(before, command, envelopes);
+        }
+        NetworkCommand::Create { .. } | NetworkCommand::Delete { .. } => {}
+    }
+    let view = envelopes.iter().rev().find_map(|EventEnvelope { header, event }| match event {
         Event::Network(event) => view(before, header, event),
         Event::Vm(_) | Event::Nic(_) | Event::Node(_) | Event::User(_) | Event::Enrollment(_) | Event::Cluster(_) => {
             None
@@ -300,21 +338,32 @@ pub(super) fn reply(before: &State, envelopes: &[EventEnvelope]) -> Reply {
     view.map_or(Reply::Nothing, |view| Reply::Network(Box::new(view)))
 }
 
-fn view(before: &State, header: &Header, event: &NetworkEvent) -> Option<NetworkView> {
+/// The status of a network on which no node has reported yet.
+fn new_status(before: &State) -> NetworkStatus {
     let expected = u64::try_from(before.nodes().len()).unwrap_or(u64::MAX);
-    let status = NetworkStatus { nodes: Some(Vec::new()), expected, ..NetworkStatus::default() };
+    NetworkStatus { nodes: Some(Vec::new()), expected, ..NetworkStatus::default() }
+}
+
+fn view(before: &State, header: &Header, event: &NetworkEvent) -> Option<NetworkView> {
     let view = match event {
         NetworkEvent::Created(NetworkCreated { network_id, name, spec }) => {
             let lifetime = Lifetime { created_at: header.time, deleted_at: None };
             NetworkView::new(*network_id, name.clone(), spec, header.position, lifetime)
         }
+        NetworkEvent::Changed(NetworkChanged { network_id, name, spec, metadata }) => {
+            let created_at = before.live_network(*network_id).map_or(header.time, |network| network.created_at);
+            let lifetime = Lifetime { created_at, deleted_at: None };
+            let view = NetworkView::new(*network_id, name.clone(), spec, header.position, lifetime);
+            view.with_metadata(metadata.clone()).with_updated_at(header.time)
+        }
         NetworkEvent::Deleted(NetworkDeleted { network_id, name }) => {
             let network = before.live_network(*network_id)?;
             let lifetime = Lifetime { created_at: network.created_at, deleted_at: Some(header.time) };
             NetworkView::new(*network_id, name.clone(), &network.spec, header.position, lifetime)
+                .with_metadata(network.metadata.clone())
         }
     };
-    Some(view.with_status(status))
+    Some(view.with_status(new_status(before)))
 }
 
 #[cfg(test)]
@@ -329,7 +378,7 @@ mod tests {
             let id = NetworkId::new(uuid::Uuid::from_u128(number as u128));
             subnets.0.insert(subnet(text).network(), (subnet(text), id));
         }
-        let found = |text: &str| subnets.overlapping(subnet(text)).map(|(found, _)| found.to_string());
+        let found = |text: &str| subnets.overlapping(subnet(text), None).map(|(found, _)| found.to_string());
         assert_eq!(found("10.0.255.0/24").as_deref(), Some("10.0.0.0/16"), "within");
         assert_eq!(found("10.0.0.0/8").as_deref(), Some("10.0.0.0/16"), "around");
         assert_eq!(found("10.1.0.0/16").as_deref(), Some("10.1.4.0/24"), "around one that begins later");
