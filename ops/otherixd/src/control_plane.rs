@@ -292,7 +292,7 @@ fn log_ready(cluster: ClusterId, position: Position, url: &str) {
 /// Spawns what keeps the buckets of networks, VMs and nodes up to date.
 fn spawn_buckets(
     parts: &mut JoinSet<Result<&'static str, BoxError>>,
-    publisher: StatePublisher<JournalEvents>,
+    publisher: StatePublisher,
     mirrors: StateMirrors,
 ) {
     spawn_part(parts, "state", async move { match publisher.run().await {} });
