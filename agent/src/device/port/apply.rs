@@ -55,8 +55,8 @@ pub(in crate::device) fn change_port(
     Ok(())
 }
 
-/// Removes entries of the forwarding database, before the port leaves their VLANs: afterwards the kernel refuses it. One
-/// without a VLAN is removed together with those of the port's VLANs, which are gone then.
+/// Removes entries of the forwarding database, before the port leaves their VLANs: afterwards the kernel refuses it.
+/// One without a VLAN is removed together with those of the port's VLANs, which are gone then.
 fn remove_entries(kernel: &mut Kernel, index: u32, entries: &[FdbEntry]) -> Result<(), RequestError> {
     if entries.is_empty() {
         return Ok(());
