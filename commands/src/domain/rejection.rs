@@ -227,8 +227,6 @@ impl From<&Rejection> for ErrorBody {
                     .with_detail("permission", permission.as_str())
                     .with_detail("role", role.as_str());
             }
-            Rejection::Invalid(violations) => return violations.clone().into(),
-            Rejection::GenerationChanged(conflict) => return generation_changed(conflict),
             Rejection::NoDhcp(_) | Rejection::AddressRefused(_) => return Violations::one("ip", rejection).into(),
             Rejection::AddressesUsedUp { addresses, used, .. } => {
                 return conflict(rejection, &[("addresses", u64::from(*addresses)), ("used", number(*used))]);
@@ -246,10 +244,9 @@ impl From<&Rejection> for ErrorBody {
                 return Self::new(ErrorCode::Conflict, rejection.to_string())
                     .with_detail(REMOVED_NODE, node.to_string());
             }
-            Rejection::ReportOutOfRange { last, .. } => {
-                let violations = Violations::one("incarnation", rejection);
-                return Self::from(violations).with_detail(LAST_REPORT, json!(last));
-            }
+            Rejection::ReportOutOfRange { last, .. } => return report_out_of_range(rejection, *last),
+            Rejection::Invalid(violations) => return violations.clone().into(),
+            Rejection::GenerationChanged(conflict) => return generation_changed(conflict),
             Rejection::TooManyKeys { retry_after_s, .. } => return too_early(rejection, *retry_after_s * 1000),
             Rejection::TooManyChanges { retry_after_ms, .. } => return too_early(rejection, *retry_after_ms),
         };
@@ -265,6 +262,10 @@ fn too_early(rejection: &Rejection, retry_after_ms: impl Into<serde_json::Value>
 fn no_room(rejection: &Rejection, needed: Resources, free: Resources) -> ErrorBody {
     let body = ErrorBody::new(ErrorCode::Conflict, rejection.to_string());
     body.with_detail("needed", json!(needed)).with_detail("free", json!(free))
+}
+
+fn report_out_of_range(rejection: &Rejection, last: Option<ReportNumber>) -> ErrorBody {
+    ErrorBody::from(Violations::one("incarnation", rejection)).with_detail(LAST_REPORT, json!(last))
 }
 
 /// A conflict with both states as details.

@@ -21,8 +21,8 @@ impl RequestType for ApplyVm {
     const KIND: RequestKind = RequestKind::Command(apply);
     const SUMMARY: &'static str = "Create the VM of this name, or change its description and labels";
     const DESCRIPTION: &'static str = "Refused as `vm.create` is. Nothing is recorded if the VM is so already. What \
-        else a VM is cannot be changed: all fields that differ are in `details.fields`. `ip` and `node_id` are compared \
-        only if they are given.";
+        else a VM is cannot be changed: all fields that differ are in `details.fields`. `ip` and `node_id` are \
+        compared only if they are given.";
     type Body = VmDraft;
     type Answer = Applied<VmView>;
 }

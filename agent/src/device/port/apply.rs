@@ -9,8 +9,8 @@ use crate::kernel::{Kernel, RequestError, first_error};
 use crate::model::bridge_port::FdbEntry;
 use crate::model::owner::Owner;
 
-/// `ENOENT`: there is no such entry.
-const ENOENT: i32 = 2;
+/// `ENOENT`: there is no such entry. `EINVAL`: the port is not in its VLAN any more.
+const NOT_THERE: [i32; 2] = [2, 22];
 
 /// `ENETDOWN`: the operation requires a carrier.
 const ENETDOWN: i32 = 100;
@@ -55,14 +55,15 @@ pub(in crate::device) fn change_port(
     Ok(())
 }
 
-/// Removes entries of the forwarding database, before the port leaves their VLANs: afterwards the kernel refuses it. One
-/// without a VLAN is removed together with those of the port's VLANs, which are gone then.
+/// Removes entries of the forwarding database, before the port leaves their VLANs: afterwards the kernel refuses it.
+/// One without a VLAN is removed together with those of the port's VLANs, which are gone then.
 fn remove_entries(kernel: &mut Kernel, index: u32, entries: &[FdbEntry]) -> Result<(), RequestError> {
     if entries.is_empty() {
         return Ok(());
     }
     let removed = kernel.exchange(entries.iter().map(|entry| port::delete_fdb_entry(index, *entry)).collect());
-    first_error(removed.into_iter().filter(|result| !matches!(result, Err(error) if error.errno() == Some(ENOENT))))
+    let is_gone = |error: &RequestError| error.errno().is_some_and(|errno| NOT_THERE.contains(&errno));
+    first_error(removed.into_iter().filter(|result| !matches!(result, Err(error) if is_gone(error))))
 }
 
 /// Returns the request that changes the link's attributes other than its administrative state.

@@ -200,7 +200,10 @@ fn add_port_changes(changes: &mut PortChanges, port: &BridgePort, tap: &DesiredT
     };
     // The network may have had a VLAN before: without VLAN filtering, entries with one are not used.
     changes.fdb_entry = (!fdb.iter().any(|entry| is_wanted(entry) && entry.vlan == wanted.vlan)).then_some(wanted);
-    changes.remove_fdb_entries = fdb.iter().filter(|entry| !is_wanted(entry)).copied().collect();
+    // One of a VLAN that the port is not in has no effect, and the kernel does not remove it.
+    let is_in = |vlan: Option<u16>| vlan.is_none_or(|vlan| vlans.iter().any(|other| other.id == vlan));
+    let unwanted = fdb.iter().filter(|entry| !is_wanted(entry) && is_in(entry.vlan));
+    changes.remove_fdb_entries = unwanted.copied().collect();
     if changes.remove_fdb_entries.iter().any(|entry| entry.mac == wanted.mac && entry.vlan.is_none()) {
         // With it, the kernel removes the entries of the port's VLANs.
         changes.fdb_entry = Some(wanted);
