@@ -27,8 +27,8 @@ pub enum MoveRejection {
     #[error("VM `{vm}` cannot move: its node `{node}`, which has its disk, is unreachable")]
     SourceUnreachable { vm: VmName, node: NodeName },
     #[error(
-        "node `{0}` is not part of the mesh, through which disks are copied: start its agent without `--mesh none`, and \
-         see `otherix node get {0}`"
+        "node `{0}` is not part of the mesh, through which disks are copied: start its agent without `--mesh none`, \
+         and see `otherix node get {0}`"
     )]
     NotInMesh(NodeName),
     #[error("node `{0}` is unreachable: choose another")]
