@@ -164,7 +164,13 @@ fn reason(failure: Failure) -> Result<String, Failure> {
         Exit::Conflict | Exit::Blocked | Exit::NodeFailed | Exit::TimedOut | Exit::NotFound => {
             Ok(failure.body.error.message)
         }
-        Exit::Success | Exit::Unexpected | Exit::Usage | Exit::Denied | Exit::Unreachable => Err(failure),
+        Exit::Success
+        | Exit::Unexpected
+        | Exit::Usage
+        | Exit::Denied
+        | Exit::Unreachable
+        | Exit::Differs
+        | Exit::NotCompared => Err(failure),
     }
 }
 

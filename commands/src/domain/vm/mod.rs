@@ -248,7 +248,9 @@ pub(super) fn reply(before: &State, command: Option<&VmCommand>, envelopes: &[Ev
             VmCommand::Create { .. }
             | VmCommand::Delete { .. }
             | VmCommand::Instruct { .. }
-            | VmCommand::OpenConsole { .. },
+            | VmCommand::OpenConsole { .. }
+            | VmCommand::Move { .. }
+            | VmCommand::CancelMove { .. },
         )
         | None => {}
     }
