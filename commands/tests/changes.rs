@@ -1,5 +1,10 @@
 //! Decisions about changes of networks, and about definitions that are applied.
-#![expect(clippy::unwrap_used, reason = "a failed assumption is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed assumption is a failed test"
+)]
 
 #[path = "support/builders.rs"]
 mod builders;

@@ -120,7 +120,7 @@ pub(super) async fn run(
         Some(_) | None => Vec::new(),
     };
     if let Some(timeout) = wait {
-        run.wait(global, timeout, &manifests, &mut reports, printer).await?;
+        run.wait(global, timeout, manifests.iter().zip(&mut reports), printer).await?;
     }
     if printer.is_json() {
         let mut report = json!({ "data": reports });
@@ -272,16 +272,15 @@ impl ManifestRun {
     }
 
     /// Waits for the nodes to carry out what was created and changed, one resource after the other.
-    async fn wait(
+    async fn wait<'a>(
         &mut self,
         global: &GlobalArgs,
         timeout: Duration,
-        manifests: &[Manifest],
-        reports: &mut [ManifestReport],
+        reports: impl Iterator<Item = (&'a Manifest, &'a mut ManifestReport)>,
         printer: &mut Printer,
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + timeout;
-        for (manifest, report) in manifests.iter().zip(reports) {
+        for (manifest, report) in reports {
             if !matches!(report.result, ManifestOutcome::Created | ManifestOutcome::Changed) {
                 continue;
             }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::document::ManifestMetadata;
 use super::fields::MappingFields;
 use super::problem::ProblemScope;
-use super::prune::{self, Existing};
+use super::prune::{self, Existing, PruneAnswer};
 use crate::client::ControlPlaneClient;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -166,8 +166,8 @@ pub(crate) struct KindEntry {
     /// A note for the user after a creation.
     pub(super) note: Option<&'static str>,
     pub(super) read: fn(ManifestMetadata, &mut MappingFields<'_>, &mut ProblemScope<'_>) -> Box<dyn ManifestTarget>,
-    pub(super) list: fn(&mut ControlPlaneClient) -> LocalBoxFuture<'_, Result<Vec<Existing>, Failure>>,
-    pub(super) delete: fn(Uuid, &mut ControlPlaneClient) -> LocalBoxFuture<'_, Result<(), Failure>>,
+    pub(super) list: fn(&mut ControlPlaneClient) -> PruneAnswer<'_, Vec<Existing>>,
+    pub(super) delete: fn(Uuid, &mut ControlPlaneClient) -> PruneAnswer<'_, ()>,
 }
 
 impl KindEntry {

@@ -50,6 +50,9 @@ impl Selector {
     }
 }
 
+/// The answer to one of its requests.
+pub(super) type PruneAnswer<'a, T> = LocalBoxFuture<'a, Result<T, Failure>>;
+
 /// A resource that exists.
 pub(super) struct Existing {
     id: Uuid,
@@ -58,9 +61,7 @@ pub(super) struct Existing {
 }
 
 /// Lists the resources of a kind that are not deleted.
-pub(super) fn list<K: ManifestKind>(
-    client: &mut ControlPlaneClient,
-) -> LocalBoxFuture<'_, Result<Vec<Existing>, Failure>> {
+pub(super) fn list<K: ManifestKind>(client: &mut ControlPlaneClient) -> PruneAnswer<'_, Vec<Existing>> {
     async move {
         let views = all_pages::<K>(client, K::page).await?;
         let live = views.into_iter().filter(|view| !view.is_deleted());
@@ -72,10 +73,7 @@ pub(super) fn list<K: ManifestKind>(
 }
 
 /// Deletes a resource of a kind.
-pub(super) fn delete<K: ManifestKind>(
-    id: Uuid,
-    client: &mut ControlPlaneClient,
-) -> LocalBoxFuture<'_, Result<(), Failure>> {
+pub(super) fn delete<K: ManifestKind>(id: Uuid, client: &mut ControlPlaneClient) -> PruneAnswer<'_, ()> {
     async move { client.call::<K::Delete>(&K::by_id(id)).await.map(drop) }.boxed_local()
 }
 

@@ -157,7 +157,7 @@ fn lab_cluster_applies_what_a_file_says_and_nothing_twice() {
         for node in [1, 2] {
             let link = lab.link(node, "br-app").unwrap();
             assert_eq!(link["mtu"].as_u64(), Some(mtu.into()));
-            assert_eq!(lab.addresses(node, "br-app"), [gateway.clone()]);
+            assert_eq!(lab.addresses(node, "br-app"), std::slice::from_ref(&gateway));
         }
         let link = lab.link(node, &tap).unwrap();
         assert_eq!((&link["ifindex"], link["mtu"].as_u64()), (&before, Some(mtu.into())));

@@ -39,7 +39,10 @@ async fn stopped_read_models_are_reported_and_rebuilt() {
     assert_eq!(list_all(&admin).await.len(), 1);
     // A row with the position of the next event.
     let next = daemon.position(2);
-    sql(&daemon, &format!("INSERT INTO networks VALUES ('x', {next}, 'second', 'overlay', '{{}}', 999, 0, NULL)"));
+    sql(
+        &daemon,
+        &format!("INSERT INTO networks VALUES ('x', {next}, 'second', 'overlay', '{{}}', '{{}}', 999, 0, 0, NULL)"),
+    );
     create(&admin, &overlay("second")).await;
 
     let request = NetworkPageRequest { kind: Some("bridge".to_owned()), ..NetworkPageRequest::default() };
