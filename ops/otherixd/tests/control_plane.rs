@@ -23,6 +23,8 @@ mod lifecycle;
 mod log;
 #[path = "control_plane/mesh.rs"]
 mod mesh;
+#[path = "control_plane/moves.rs"]
+mod moves;
 #[path = "control_plane/own_nats/mod.rs"]
 mod own_nats;
 #[path = "control_plane/presence.rs"]
