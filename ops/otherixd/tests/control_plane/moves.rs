@@ -81,8 +81,8 @@ impl Cluster {
     }
 
     /// A node reports on the VM's machine.
-    async fn says(&self, number: usize, sequence: u64, vm: &VmView, generation: Position, outcome: Outcome) {
-        let (node_id, node) = &self.nodes[number - 1];
+    async fn says(&self, (id, sequence): (NodeId, u64), vm: &VmView, generation: Position, outcome: Outcome) {
+        let (node_id, node) = self.nodes.iter().find(|(node, _)| *node == id).unwrap();
         let phase = if outcome == Outcome::Removed { MachinePhase::Removed } else { MachinePhase::Stopped };
         let machine = Some(MachineStatus { phase, started_at: None, last_line: None });
         let resource = ResourceRef::Vm(vm.id);
@@ -113,14 +113,14 @@ async fn a_vm_moves_when_its_new_node_has_the_disk() {
     let removal = call::<RemovedNodeView>(&cluster.admin, Request::of::<DeleteNode>(), &body, None).await;
     assert_eq!(removal.unwrap_err().error.code, ErrorCode::Conflict);
 
-    cluster.says(1, 1, &vm, generation, Outcome::Ready).await;
+    cluster.says((ONE, 1), &vm, generation, Outcome::Ready).await;
     let text = "copying its disk, 3 of 7 MiB".to_owned();
-    cluster.says(2, 1, &vm, generation, Outcome::Pending(text.clone())).await;
+    cluster.says((TWO, 1), &vm, generation, Outcome::Pending(text.clone())).await;
     let seen = cluster.get(&vm).await.unwrap();
     assert_eq!((seen.node_id, seen.moving.unwrap().progress), (ONE, Some(text)));
     assert_eq!(seen.error.as_deref(), Some("moving to node `node-2`: copying its disk, 3 of 7 MiB"));
 
-    cluster.says(2, 2, &vm, generation, Outcome::Ready).await;
+    cluster.says((TWO, 2), &vm, generation, Outcome::Ready).await;
     let moved = cluster.get(&vm).await.unwrap();
     assert_eq!((moved.node_id, moved.node_name.as_str(), &moved.moving), (TWO, "node-2", &None));
     let [nic, before] = [&moved, &vm].map(|vm| vm.nic.clone().unwrap());
@@ -129,20 +129,20 @@ async fn a_vm_moves_when_its_new_node_has_the_disk() {
     assert_eq!([cluster.node(ONE).await, cluster.node(TWO).await].map(|node| (node.vms, node.nics)), [(0, 0), (1, 1)]);
     let refused = cluster.moving(&vm, ONE).await.unwrap_err().error;
     assert!(refused.message.contains("yet to remove an earlier copy"), "{}", refused.message);
-    cluster.says(1, 2, &vm, moved.generation, Outcome::Removed).await;
+    cluster.says((ONE, 2), &vm, moved.generation, Outcome::Removed).await;
     assert_eq!(cluster.get(&vm).await.unwrap().warnings, Vec::<String>::new());
     assert!(cluster.moving(&vm, ONE).await.is_ok());
     // Both nodes remove it.
     let deleted = cluster.asked::<DeleteVm>(&VmById { id: vm.id }).await.unwrap();
     let machine = deleted.generation;
-    cluster.says(2, 3, &vm, machine, Outcome::Removed).await;
+    cluster.says((TWO, 3), &vm, machine, Outcome::Removed).await;
     let (node_id, node) = &cluster.nodes[1];
     let results =
         vec![ResourceOutcome::new(ResourceRef::Nic(nic.id), deleted.nic.unwrap().generation, Outcome::Removed)];
     let body = NodeReport { node_id: *node_id, incarnation: 1, sequence: 4, results };
     call::<ReportReceipt>(node, Request::of::<ReportNode>(), &body, None).await.unwrap();
     assert!(cluster.get(&vm).await.is_some(), "the other node has yet to remove its copy");
-    cluster.says(1, 3, &vm, machine, Outcome::Removed).await;
+    cluster.says((ONE, 3), &vm, machine, Outcome::Removed).await;
     assert_eq!(cluster.get(&vm).await, None);
     cluster.daemon.assert_stream_is_copy().await;
 }
@@ -152,18 +152,18 @@ async fn a_vm_that_cannot_be_moved_stays_and_says_why() {
     let cluster = Cluster::start().await;
     let vm = cluster.vm().await;
     let started = cluster.moving(&vm, TWO).await.unwrap();
-    cluster.says(2, 1, &vm, started.generation, Outcome::Failed("the disk is full".to_owned())).await;
+    cluster.says((TWO, 1), &vm, started.generation, Outcome::Failed("the disk is full".to_owned())).await;
     let seen = cluster.get(&vm).await.unwrap();
     assert_eq!((seen.node_id, &seen.moving), (ONE, &None));
     assert!(seen.warnings.contains(&"it was not moved to node `node-2`: the disk is full".to_owned()));
     // That it has removed its part, it says of the decision that ended the move.
-    cluster.says(2, 2, &vm, seen.generation, Outcome::Removed).await;
+    cluster.says((TWO, 2), &vm, seen.generation, Outcome::Removed).await;
     let again = cluster.moving(&vm, TWO).await.unwrap();
     assert_eq!(cluster.get(&vm).await.unwrap().warnings, Vec::<String>::new());
     let cancelled = cluster.asked::<CancelVmMove>(&VmById { id: vm.id }).await.unwrap();
     assert_eq!((cancelled.node_id, &cancelled.moving), (ONE, &None));
     // Too late.
-    cluster.says(2, 3, &vm, again.generation, Outcome::Ready).await;
+    cluster.says((TWO, 3), &vm, again.generation, Outcome::Ready).await;
     assert_eq!(cluster.get(&vm).await.unwrap().node_id, ONE);
     let refused = cluster.asked::<CancelVmMove>(&VmById { id: vm.id }).await.unwrap_err().error;
     assert_eq!(
