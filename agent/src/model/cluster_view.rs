@@ -154,33 +154,8 @@ impl ClusterView {
                 self.nodes.remove(&node_id);
                 self.removed.insert(node_id, (name, position));
             }
-            Event::Vm(VmEvent::Created(created)) => {
-                self.names.insert(created.vm_id, created.name.clone());
-                if created.machine.is_some() {
-                    let id = created.vm_id;
-                    self.vms.insert(id, DecidedVm::new(VmBasis::Created(created), position));
-                }
-            }
-            Event::Vm(VmEvent::Instructed(event)) => {
-                self.vms.entry(event.vm_id).and_modify(|vm| vm.instructed = Some((position, event)));
-            }
-            Event::Vm(VmEvent::MoveStarted(started)) => {
-                self.vms.insert(started.vm_id, DecidedVm::new(VmBasis::Moving(started), position));
-            }
-            Event::Vm(VmEvent::Moved(moved)) => {
-                let vm = self.vms.entry(moved.vm_id);
-                vm.and_modify(|vm| vm.ended = Some((position, MoveEnd::Moved(moved))));
-            }
-            Event::Vm(VmEvent::MoveCancelled(cancelled)) => {
-                let vm = self.vms.entry(cancelled.vm_id);
-                vm.and_modify(|vm| vm.ended = Some((position, MoveEnd::Cancelled(cancelled))));
-            }
-            Event::Vm(VmEvent::Deleted(VmDeleted { vm_id, name: _ })) => {
-                self.names.remove(&vm_id);
-                self.vms.entry(vm_id).and_modify(|vm| vm.deleted_at = Some(position));
-            }
-            Event::Vm(VmEvent::ConsoleOpened(_) | VmEvent::Labelled(_))
-            | Event::Node(NodeEvent::Joined(_))
+            Event::Vm(event) => self.apply_vm(position, event),
+            Event::Node(NodeEvent::Joined(_))
             | Event::Node(NodeEvent::Unreachable(_))
             | Event::Node(NodeEvent::Reachable(_))
             | Event::Node(NodeEvent::Reconciled(_))
@@ -193,6 +168,37 @@ impl ClusterView {
             | Event::User(_)
             | Event::Enrollment(_)
             | Event::Cluster(ClusterEvent::Restored(_)) => {}
+        }
+    }
+
+    fn apply_vm(&mut self, position: Position, event: VmEvent) {
+        match event {
+            VmEvent::Created(created) => {
+                self.names.insert(created.vm_id, created.name.clone());
+                if created.machine.is_some() {
+                    let id = created.vm_id;
+                    self.vms.insert(id, DecidedVm::new(VmBasis::Created(created), position));
+                }
+            }
+            VmEvent::Instructed(event) => {
+                self.vms.entry(event.vm_id).and_modify(|vm| vm.instructed = Some((position, event)));
+            }
+            VmEvent::MoveStarted(started) => {
+                self.vms.insert(started.vm_id, DecidedVm::new(VmBasis::Moving(started), position));
+            }
+            VmEvent::Moved(moved) => {
+                let vm = self.vms.entry(moved.vm_id);
+                vm.and_modify(|vm| vm.ended = Some((position, MoveEnd::Moved(moved))));
+            }
+            VmEvent::MoveCancelled(cancelled) => {
+                let vm = self.vms.entry(cancelled.vm_id);
+                vm.and_modify(|vm| vm.ended = Some((position, MoveEnd::Cancelled(cancelled))));
+            }
+            VmEvent::Deleted(VmDeleted { vm_id, name: _ }) => {
+                self.names.remove(&vm_id);
+                self.vms.entry(vm_id).and_modify(|vm| vm.deleted_at = Some(position));
+            }
+            VmEvent::ConsoleOpened(_) | VmEvent::Labelled(_) => {}
         }
     }
 

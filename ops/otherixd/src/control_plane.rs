@@ -215,8 +215,8 @@ impl ControlPlane {
             decisions: commands::decisions_of(Arc::clone(&journal)),
             runtime,
         };
-        let state_mirrors = StateMirrors::new(&state, &state_mirrors);
-        let events = Arc::new(JournalEvents(Arc::clone(&journal)));
+        let (state_mirrors, events) =
+            (StateMirrors::new(&state, &state_mirrors), Arc::new(JournalEvents(Arc::clone(&journal))));
         let publisher = StatePublisher::new(&state, read_side.models.clone(), Arc::clone(&events) as _, nats.replicas);
         let sources = Sources::new(&head, &relayed, &read_side.models, &inputs.log, &connections.people);
         let endpoint = observed::listen(args.metrics, &requests_seen, &written, sources).await?;

@@ -25,6 +25,8 @@ mod lifecycle;
 mod log;
 #[path = "control_plane/mesh.rs"]
 mod mesh;
+#[path = "control_plane/moves.rs"]
+mod moves;
 #[path = "control_plane/observed.rs"]
 mod observed;
 #[path = "control_plane/own_nats/mod.rs"]
