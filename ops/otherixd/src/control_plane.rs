@@ -167,7 +167,8 @@ impl ControlPlane {
         nats: NatsAccess,
         (former, revoked): (FormerUsers, watch::Sender<Revocations>),
     ) -> Result<Self, BoxError> {
-        let (cluster, runtime) = (journal.identity().cluster, SystemRuntime::shared());
+        let (cluster, position, runtime) =
+            (journal.identity().cluster, *writer.head().borrow(), SystemRuntime::shared());
         let (durable, head, notes) = (writer.durable(), writer.head(), Notes::new(args.state.relay()));
         let (requests_seen, written) = (RequestMetrics::new(), writer.metrics());
         let Links { stream, events, state, state_mirrors, claims, connections } =
@@ -183,7 +184,6 @@ impl ControlPlane {
         relay.inspect().await?;
         inspect_mirror(&mirror).await?;
         ensure_replicas(&nats, (&stream, &state), (&events, &state_mirrors)).await;
-        let position = *head.borrow();
         let read_side = ReadSide::open(&args.state, cluster, position, Arc::clone(&runtime)).await?;
         let (roster, callers) = (writer.roster(), writer.callers());
         let consumers = Arc::new(UserConsumers::new(&events, Arc::clone(&journal), notes, callers.clone(), turn));
