@@ -7,7 +7,7 @@ use std::{fs, io};
 
 use clap::{Parser, Subcommand};
 use otherix_commands::config::ClusterConfig;
-use otherix_commands::relay::StreamLimits;
+use otherix_commands::relay::{StreamLimits, StreamSettings};
 use otherix_commands::service::Settings;
 use otherix_commands::tlog::CHECKPOINT_INTERVAL;
 use otherix_observe::endpoint::MetricsArgs;
@@ -340,9 +340,10 @@ impl RunArgs {
         Settings { mesh: self.mesh_supernet, unreachable_after: Duration::from_millis(self.unreachable_after_ms) }
     }
 
-    /// How much the stream keeps.
-    pub(crate) fn stream_limits(&self) -> StreamLimits {
-        StreamLimits { max_age: self.stream_max_age.unwrap_or_default(), max_bytes: self.stream_max_bytes }
+    /// How many servers keep the stream, and how much of it.
+    pub(crate) fn stream(&self, replicas: Option<usize>) -> StreamSettings {
+        let max_age = self.stream_max_age.unwrap_or_default();
+        StreamSettings { replicas, limits: StreamLimits { max_age, max_bytes: self.stream_max_bytes } }
     }
 
     /// Settings that decisions depend on.

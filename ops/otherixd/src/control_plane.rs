@@ -174,8 +174,7 @@ impl ControlPlane {
         let Links { stream, events, state, state_mirrors, claims, connections } =
             Links::open(&nats, requests_seen.observer(writer.callers())).await?;
         let signing = decision_key::load_or_create(&args.state)?;
-        let settings = relay::StreamSettings { replicas: nats.replicas, limits: args.stream_limits() };
-        let inputs = relay_inputs(stored, &writer, &notes, &signing, settings);
+        let inputs = relay_inputs(stored, &writer, &notes, &signing, args.stream(nats.replicas));
         let (log_follower, log) = open_log(args, Arc::clone(&journal), &writer, (&events, nats.replicas), &signing)?;
         let relay = Relay::new(Arc::clone(&journal), &stream, inputs);
         let (turn, relayed) = (MirrorTurn::default(), relay.relayed());

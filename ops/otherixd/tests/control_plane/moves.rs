@@ -56,6 +56,8 @@ impl Cluster {
             ip: None,
             node_id: Some(ONE.to_string()),
             machine: Some(MachineDraft::default()),
+            description: None,
+            labels: None,
         };
         self.asked::<CreateVm>(&body).await.unwrap()
     }
