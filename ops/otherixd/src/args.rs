@@ -412,7 +412,7 @@ mod tests {
             let bytes = bytes.to_string();
             let args = OtherixdArgs::try_parse_from(["otherixd", "run", "--stream-max-bytes", &bytes]).ok()?;
             let OtherixdCommand::Run(run) = args.command else { return None };
-            run.stream_limits().max_bytes
+            run.stream(None).limits.max_bytes
         };
         for (bytes, accepted) in [(65_535, None), (65_536, Some(65_536)), (MAX_BYTES, Some(MAX_BYTES))] {
             assert_eq!(limit(bytes), accepted, "{bytes}");
