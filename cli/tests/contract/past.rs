@@ -185,4 +185,15 @@ async fn read_models_are_shown_and_rebuilt() {
     assert!(refused.code == Some(6) && refused.stderr.contains("cluster:manage"), "{refused:?}");
     done(&control_plane, &format!("admin projection status --credentials {creds}")).await;
     done(&control_plane, &format!("network get net-a --at {head} --credentials {creds}")).await;
+    // The same on one screen, for viewers, too.
+    let screen = run(&control_plane, &format!("status --credentials {creds}")).await;
+    let first = screen.stdout.lines().next().expect("a line");
+    assert_eq!(
+        first.split_whitespace().collect::<Vec<_>>().join(" "),
+        format!("control plane: serving, position {head}")
+    );
+    let view: Value = serde_json::from_str(&run(&control_plane, "status -o json").await.stdout).expect("JSON");
+    assert_eq!(view["head"].as_u64().map(|head| head.to_string()), Some(head));
+    let problems = view["problem_count"].as_u64().expect("a number");
+    assert_eq!(screen.code, Some(if problems == 0 { 0 } else { 8 }), "{screen:?}");
 }
