@@ -18,6 +18,7 @@ use otherix_projections::service::StreamPosition;
 use otherix_runtime::LogLimit;
 use otherix_schemas::cluster::{NetworkTotals, NodeTotals, VmTotals};
 use otherix_schemas::position::Position;
+use otherix_schemas::request::RequestKind;
 use otherix_schemas::user::Callers;
 use otherix_transport::Connection;
 use otherix_transport::service::{RequestObserver, Served};
@@ -56,10 +57,13 @@ impl RequestMetrics {
     }
 }
 
-/// Logs what was refused to whom, at a bounded rate.
+/// Logs which commands were refused to whom, at a bounded rate. Queries change nothing.
 fn log_refusal(served: &Served<'_>, callers: &watch::Receiver<Callers>) {
     static REFUSED: LogLimit = LogLimit::new();
     let Served { request: Some(request), sender: Some(sender), refusal: Some(refusal), took } = served else { return };
+    if !matches!(request.kind, RequestKind::Command(_)) {
+        return;
+    }
     let Some(count) = REFUSED.hit() else { return };
     let caller = callers.borrow().find(sender, None).map_or_else(|_| sender.to_string(), |caller| caller.name);
     let (request, code, us) = (request.name, refusal.error.code.as_str(), took.as_micros());
@@ -130,7 +134,9 @@ pub(crate) async fn listen(
         Box::pin(async move { sources.measure(&gauges).await })
     });
     let endpoint = Endpoint::listen(address, registry, measure).await?;
-    tracing::info!(address = ?endpoint.address().ok(), "metrics and health are served over HTTP");
+    // With port 0 the kernel chooses one.
+    let address = endpoint.address().unwrap_or(address);
+    tracing::info!(%address, "metrics and health are served over HTTP");
     Ok(Some(endpoint))
 }
 

@@ -24,7 +24,7 @@ use super::presence::join;
 fn endpoint(daemon: &OtherixdProcess) -> String {
     let log = daemon.log();
     let line = log.lines().find(|line| line.contains("metrics and health are served over HTTP")).unwrap();
-    let address = line.split("address=Some(").nth(1).unwrap().split(')').next().unwrap();
+    let address = line.split("address=").nth(1).unwrap().trim();
     format!("http://{address}")
 }
 
