@@ -26,6 +26,8 @@ impl LogArgs {
     pub fn start(self, default: &str) {
         let filter = EnvFilter::try_from_env("OTHERIX_LOG").unwrap_or_else(|_| EnvFilter::new(default));
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+        // It would tell of lines that cannot be written, on stderr, and panic because that cannot be written to.
+        let log = log.log_internal_errors(false);
         match self.log_format {
             LogFormat::Text => log.init(),
             LogFormat::Json => log.json().flatten_event(true).init(),
