@@ -87,16 +87,23 @@ impl OutcomeLog {
                 self.statuses.insert(resource, status)
             }
         };
-        let count = |status: OutcomeStatus| {
+        // Each pass brings all outcomes, of which few are new.
+        if known != Some(status) {
+            self.count(resource, known, status);
+        }
+        self.log(outcome, ledger);
+    }
+
+    fn count(&self, resource: ResourceRef, known: Option<OutcomeStatus>, status: OutcomeStatus) {
+        let of = |status: OutcomeStatus| {
             self.metrics.resources.get_or_create(&[("kind", kind(resource)), ("status", status.as_str())])
         };
         if let Some(known) = known {
-            count(known).dec();
+            of(known).dec();
         }
         if status != OutcomeStatus::Removed {
-            count(status).inc();
+            of(status).inc();
         }
-        self.log(outcome, ledger);
     }
 
     fn log(&mut self, outcome: &ResourceOutcome, ledger: Option<&Ledger>) {
@@ -112,7 +119,7 @@ impl OutcomeLog {
             && let Some(count) = self.log.hit(resource)
         {
             let status = outcome.outcome.status().as_str();
-            tracing::info!(kind = kind(resource), name = named(resource), status, count, "failed no more");
+            tracing::info!(kind = kind(resource), name = named(resource), status, count, "no longer failed");
         }
     }
 }

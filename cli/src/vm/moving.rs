@@ -114,7 +114,7 @@ fn text(view: &VmView) -> String {
     let (name, node) = (clean(view.name.as_str()), clean(view.node_name.as_str()));
     match &view.moving {
         Some(moving) => {
-            format!("VM {name} is to move from node {node} to node {}\n", clean(moving.node_name.as_str()))
+            format!("VM {name} is moving from node {node} to node {}\n", clean(moving.node_name.as_str()))
         }
         None => format!("VM {name} stays on node {node}\n"),
     }

@@ -155,7 +155,7 @@ impl Line {
                     }
                     (status, waiting) => {
                         let status = status.as_str();
-                        tracing::info!(target: TARGET, network, vm, node, %position, status, waiting, "failed no more");
+                        tracing::info!(target: TARGET, network, vm, node, %position, status, waiting, "no longer failed");
                     }
                 }
             }
