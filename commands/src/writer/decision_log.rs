@@ -155,7 +155,9 @@ impl Line {
                     }
                     (status, waiting) => {
                         let status = status.as_str();
-                        tracing::info!(target: TARGET, network, vm, node, %position, status, waiting, "no longer failed");
+                        tracing::info!(
+                            target: TARGET, network, vm, node, %position, status, waiting, "no longer failed"
+                        );
                     }
                 }
             }
